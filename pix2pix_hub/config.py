@@ -1,0 +1,374 @@
+"""The training options: one frozen dataclass, its presets, and the checks that run before anything is downloaded.
+
+The command line (`train_accelerate.py --help`), `training_config.json` and the trainer all read this one class.
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pix2pix_hub.errors import UserError
+
+PresetName = Literal["demo", "default", "compact", "paper"]
+Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Every option of a training run. Defaults are preset `default`: the project's specification.
+
+    Raises `UserError` on construction when a value cannot work, naming the flag and what to type.
+    """
+
+    # --- what to train on ---
+
+    preset: PresetName = "default"
+    """Set of defaults that the other options start from (demo: small, minutes on a CPU; paper: Isola et al. 2017)."""
+    dataset: str = "synthetic"
+    """Pairs: `synthetic` (embedded), a folder of side-by-side images, a `save_to_disk` folder, or a Hub id."""
+    dataset_revision: str | None = None
+    """Branch, tag or commit of a Hub dataset."""
+    source_column: str | None = None
+    """Image column that is translated, where its name is not a known one."""
+    target_column: str | None = None
+    """Image column to translate into, where its name is not a known one."""
+    train_split: str = "train"
+    """Split to train on (a name of the dataset's)."""
+    validation_split: str | None = None
+    """Split to validate on; None: `val`, `validation` or `test`, else a seeded part of the training split."""
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """Which side is the source: AtoB reads the left half (or first column) and paints the right one."""
+    image_size: str = "256"
+    """Height and width in pixels to train at: `256`, or `256x512` (height x width)."""
+    max_train_pairs: int | None = None
+    """Use only the first N training pairs (pairs)."""
+    max_validation_pairs: int | None = None
+    """Use only the first N validation pairs (pairs)."""
+
+    # --- augmentation, drawn once per pair ---
+
+    flip_probability: float = 0.5
+    """Chance that a pair is mirrored left to right, in [0, 1]."""
+    rotation_degrees: float = 10.0
+    """Largest rotation either way (degrees); cropped so that no empty corner shows; 0: none."""
+    jitter_scale: float = 286 / 256
+    """Resize to this multiple of the image size, then crop at random (ratio, the paper's 286/256); 1: none."""
+    color_jitter: float = 0.2
+    """Strength of brightness, contrast and saturation changes (fraction); 0: none."""
+    color_jitter_side: Literal["source", "target", "both"] = "source"
+    """Which side the colour changes touch."""
+
+    # --- networks ---
+
+    base_channels: int = 64
+    """Generator width: channels of its first stage."""
+    discriminator_base_channels: int = 64
+    """Discriminator width: channels of its first stage."""
+    num_downs: int = 7
+    """Halvings in the generator, at most; fewer where the image is small."""
+    norm: Literal["instance", "batch", "none"] = "instance"
+    """Normalisation in both networks."""
+    encoder_activation: Literal["relu", "leaky_relu"] = "relu"
+    """Activation of the generator's encoder (leaky_relu: slope 0.2)."""
+    bottleneck: Literal["conv", "none"] = "conv"
+    """conv: a stride-1 3x3 convolution between encoder and decoder; none: down to 1x1, as in the paper."""
+    encoder_bias: bool = True
+    """Bias on the encoder convolutions that no norm follows (the published network has none)."""
+    upsampling: Literal["transposed", "resize"] = "transposed"
+    """How the decoder enlarges; resize leaves no dot grid and takes about a third longer."""
+    dropout: float = 0.5
+    """Dropout of the three deepest decoder stages while training (probability)."""
+    spectral_norm: bool = True
+    """Spectrally normalise every convolution of the discriminator."""
+    output_stride: Literal[8, 16] = 16
+    """Pixels per discriminator output: 16 gives 16x16 patches from 256x256, 8 the paper's 30x30."""
+
+    # --- losses ---
+
+    gan_loss: Literal["bce", "lsgan", "hinge"] = "bce"
+    """Adversarial loss."""
+    gan_weight: float = 1.0
+    """Weight of the adversarial loss in the generator's objective."""
+    l1_weight: float = 100.0
+    """Weight of the L1 loss (the paper's lambda)."""
+    l2_weight: float = 0.0
+    """Weight of the L2 loss."""
+    perceptual_weight: float = 0.0
+    """Weight of the VGG16 feature loss; above 0 torchvision's weights are downloaded once."""
+    discriminator_weight: float = 1.0
+    """Factor on the discriminator's loss (0.5 in the paper)."""
+    buffer_size: int = 50
+    """Past generated pairs kept to train the discriminator on (pairs); 0: none."""
+
+    # --- optimisation ---
+
+    epochs: int = 200
+    """Passes over the training pairs, in all."""
+    decay_epochs: int | None = None
+    """How many of the epochs, at the end, the learning rate falls linearly to zero in; None: the second half."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps, with the schedule fitted to them; None: by epochs alone."""
+    batch_size: int = 1
+    """Pairs per step and process."""
+    gradient_accumulation_steps: int = 1
+    """Batches per optimizer step."""
+    learning_rate: float = 2e-4
+    """Adam's learning rate, both networks."""
+    beta1: float = 0.5
+    """Adam's first moment decay."""
+    beta2: float = 0.999
+    """Adam's second moment decay."""
+    max_grad_norm: float = 0.0
+    """Clip the gradients of each network to this L2 norm; 0: no clipping."""
+    ema_decay: float = 0.999
+    """Decay of the generator's moving average, which is what gets exported; 0: export the raw weights."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Arithmetic of the networks; auto: bf16 where the device has units for it, else float32."""
+    seed: int = 0
+    """Seed of initial weights, sample order, augmentation and dropout."""
+
+    # --- the run ---
+
+    output_dir: str | None = None
+    """Run folder; None: a new numbered folder under runs/."""
+    resume: bool = False
+    """Go on from the newest sound checkpoint of --output-dir (without it: of the newest run under runs/)."""
+    checkpoint_every: int | None = None
+    """Optimizer steps between checkpoints (steps); None: at the end of each epoch."""
+    keep_checkpoints: int = 2
+    """How many checkpoints stay on disk, newest first (checkpoints)."""
+    num_workers: int = 2
+    """Processes that read and augment pairs, per training process; 0: none."""
+    cpu_threads: int = 0
+    """Threads of a training process on a CPU; 0: the cores shared out over the processes."""
+    log_every: int = 10
+    """Steps between lines in metrics.jsonl and fetches of the losses (steps)."""
+    sample_count: int = 6
+    """Validation pairs shown in the sample grids (pairs)."""
+    best_metric: Literal["l1", "psnr", "ssim"] = "l1"
+    """Validation metric that picks the export in model_best/ and stops early."""
+    early_stopping_patience: int = 0
+    """Stop after this many epochs without a better --best-metric (epochs); 0: never."""
+    report_to: tuple[Tracker, ...] = ()
+    """Experiment trackers to log to, besides metrics.jsonl."""
+    dry_run: bool = False
+    """Check everything, say what would be trained, write nothing."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_ranges(self)
+        height, width = self.image_height_width
+        self._check_size(height, width)
+        if self.decay_epochs is not None and self.decay_epochs > self.epochs:
+            raise UserError(
+                f"--decay-epochs {self.decay_epochs} is more than --epochs {self.epochs}, which counts all epochs: "
+                f"type --epochs {self.epochs + self.decay_epochs} for {self.epochs} constant and {self.decay_epochs} "
+                "falling ones."
+            )
+        if max(self.gan_weight, self.l1_weight, self.l2_weight, self.perceptual_weight) == 0:
+            raise UserError("all weights of the generator's losses are 0: give at least --l1-weight 100.")
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """`image_size` as (height, width) in pixels."""
+        return parse_image_size(self.image_size)
+
+    @property
+    def generator_downs(self) -> int:
+        """Halvings the generator really makes: at most `num_downs`, ending in a map of at least 2x2 (1x1 without
+        a bottleneck convolution)."""
+        smallest_map = 2 if self.bottleneck == "conv" else 1
+        return max(1, min(self.num_downs, int(math.log2(min(self.image_height_width) // smallest_map))))
+
+    @property
+    def constant_fraction(self) -> float:
+        """Part of the run with a constant learning rate, in [0, 1]."""
+        decay_epochs = self.epochs / 2 if self.decay_epochs is None else self.decay_epochs
+        return 1 - decay_epochs / self.epochs
+
+    def generator_options(self) -> dict[str, Any]:
+        """Keyword arguments of `UNetGenerator` (channel counts are the data's and are added by the trainer)."""
+        return dict(
+            base_channels=self.base_channels,
+            num_downs=self.generator_downs,
+            norm=self.norm,
+            encoder_activation=self.encoder_activation,
+            bottleneck=self.bottleneck,
+            encoder_bias=self.encoder_bias,
+            upsampling=self.upsampling,
+            dropout=self.dropout,
+        )
+
+    def discriminator_options(self) -> dict[str, Any]:
+        """Keyword arguments of `PatchGANDiscriminator` (channel counts are added by the trainer)."""
+        return dict(
+            base_channels=self.discriminator_base_channels,
+            output_stride=self.output_stride,
+            norm=self.norm,
+            spectral_norm=self.spectral_norm,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready dictionary of all options."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """The options of `to_dict`; unknown names are an error.
+
+        Raises:
+            UserError: for a name that is no option.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise UserError(f"training options {unknown} are unknown to this version; known ones: {sorted(known)}.")
+        if "report_to" in values:
+            values = {**values, "report_to": tuple(values["report_to"])}
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, path: Path) -> TrainingConfig:
+        """The options a run was started with, from its `training_config.json`."""
+        return cls.from_dict(json.loads(path.read_text())["options"])
+
+    def _check_size(self, height: int, width: int) -> None:
+        minimum = 32
+        if min(height, width) < minimum:
+            raise UserError(f"--image-size {self.image_size} is too small: each side needs at least {minimum} pixels.")
+        step = 2**self.generator_downs
+        if height % step or width % step:
+            below, above = (
+                "x".join(str(max(step, rounding(side / step) * step)) for side in (height, width))
+                for rounding in (math.floor, math.ceil)
+            )
+            raise UserError(
+                f"--image-size {self.image_size}: each side must be a multiple of {step}, since the generator halves "
+                f"it {self.generator_downs} times. Next sizes that work: {below} or {above} (height x width); or give "
+                "a smaller --num-downs."
+            )
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """`"256"` or `"256x512"` (height x width) → (height, width).
+
+    Raises:
+        UserError: for any other text.
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"--image-size {text!r} is no size: give one number (256) or height x width (256x512).")
+    return int(parts[0]), int(parts[-1])
+
+
+# Presets are plain values: what differs from the class defaults above, nothing else.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "compact": dict(base_channels=29, discriminator_base_channels=52),
+    "demo": dict(
+        image_size="128",
+        base_channels=24,
+        discriminator_base_channels=24,
+        num_downs=5,
+        upsampling="resize",
+        rotation_degrees=0.0,
+        color_jitter=0.0,
+        epochs=12,
+        batch_size=4,
+    ),
+    "paper": dict(
+        num_downs=8,
+        norm="batch",
+        encoder_activation="leaky_relu",
+        bottleneck="none",
+        encoder_bias=False,
+        spectral_norm=False,
+        output_stride=8,
+        discriminator_weight=0.5,
+        rotation_degrees=0.0,
+        color_jitter=0.0,
+        buffer_size=0,
+    ),
+}
+
+
+def preset_config(name: str, **overrides: Any) -> TrainingConfig:
+    """The options of preset `name`, changed by `overrides`.
+
+    Raises:
+        UserError: for an unknown preset or a value that cannot work.
+    """
+    if name not in PRESETS:
+        raise UserError(f"--preset {name!r} is unknown: choose one of {', '.join(PRESETS)}.")
+    return TrainingConfig(**{"preset": name, **PRESETS[name], **overrides})
+
+
+_POSITIVE = [
+    "base_channels",
+    "discriminator_base_channels",
+    "num_downs",
+    "epochs",
+    "max_steps",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "sample_count",
+    "max_train_pairs",
+    "max_validation_pairs",
+]
+_NOT_NEGATIVE = [
+    "rotation_degrees",
+    "color_jitter",
+    "gan_weight",
+    "l1_weight",
+    "l2_weight",
+    "perceptual_weight",
+    "discriminator_weight",
+    "buffer_size",
+    "decay_epochs",
+    "max_grad_norm",
+    "seed",
+    "num_workers",
+    "cpu_threads",
+    "early_stopping_patience",
+]
+_BELOW_ONE = ["dropout", "beta1", "beta2", "ema_decay"]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_choices(config: TrainingConfig) -> None:
+    """`Literal` fields hold one of their values (the command line checks this too; files and callers need not)."""
+    for name, hint in typing.get_type_hints(TrainingConfig).items():
+        if typing.get_origin(hint) is Literal and getattr(config, name) not in typing.get_args(hint):
+            choices = ", ".join(str(choice) for choice in typing.get_args(hint))
+            raise UserError(f"{_flag(name)} {getattr(config, name)!r} is unknown: choose one of {choices}.")
+
+
+def _check_ranges(config: TrainingConfig) -> None:
+    """Numbers lie where they make sense; None means "not given" and passes."""
+    rules = [
+        (_POSITIVE, lambda value: value > 0, "above 0"),
+        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+        (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+        (["flip_probability"], lambda value: 0 <= value <= 1, "between 0 and 1"),
+        (["jitter_scale"], lambda value: value >= 1, "1 or more (1: no jitter)"),
+        (["rotation_degrees"], lambda value: value <= 45, "at most 45 degrees"),
+    ]
+    for names, holds, expected in rules:
+        for name in names:
+            value = getattr(config, name)
+            if value is not None and not (math.isfinite(value) and holds(value)):
+                raise UserError(f"{_flag(name)} {value} cannot work: it must be {expected}.")

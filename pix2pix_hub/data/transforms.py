@@ -1,0 +1,206 @@
+"""What happens to a stored pair before it meets the networks: training and evaluation transforms, side by side.
+
+Every draw is made once for both images and depends only on (seed, epoch, index in the set), so that neither
+worker counts, rank counts nor a resumed run change what a sample looks like (Isola et al. 2017, §3.3, for the jitter).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from ..errors import UserError
+from ..images import to_model_range
+
+SIDES = ("source", "target", "both")
+
+
+def mixed_seed(*parts: int) -> int:
+    """Non-negative integers → one 64-bit seed in which neighbours have nothing in common."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+
+
+def inscribed_margins(height: int, width: int, degrees: float) -> tuple[int, int]:
+    """Rows and columns to cut from each side after a rotation about the centre, so that no invented corner stays.
+
+    What remains (nothing, for an image of a few pixels) is the largest centred rectangle of the original aspect
+    ratio. Pixel centres span h = H-1 by w = W-1; scaled by s, the corners stay inside when s(w·cos + h·sin) <= w
+    and s(w·sin + h·cos) <= h.
+    """
+    h, w = height - 1.0, width - 1.0
+    cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    if not h and not w:
+        return 0, 0
+    scale = min(w / (w * cos + h * sin), h / (w * sin + h * cos)) if sin else 1.0
+    top, left = (math.ceil(extent * (1.0 - scale) / 2.0 - 1e-6) for extent in (h, w))
+    return top, left
+
+
+class RotateInside(v2.Transform):
+    """Rotate by one angle from [-degrees, degrees], then cut `inscribed_margins`. uint8 `(C, H, W)`, smaller out."""
+
+    def __init__(self, degrees: float) -> None:
+        super().__init__()
+        self.degrees = degrees
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"angle": torch.empty(1).uniform_(-self.degrees, self.degrees).item()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        height, width = F.get_size(inpt)
+        top, left = inscribed_margins(height, width, params["angle"])
+        if 2 * top >= height or 2 * left >= width:  # too small to be turned
+            return inpt
+        rotated = F.rotate(inpt, params["angle"], interpolation=v2.InterpolationMode.BILINEAR)
+        return F.crop(rotated, top, left, height - 2 * top, width - 2 * left)
+
+
+class PairTransform:
+    """A stored pair → what the networks see.
+
+    Args:
+        image_size: height and width that come out.
+        augment: True: flip, rotation, resize-and-crop and colour jitter (training); False: plain resize (evaluation).
+        flip_probability: chance of a left-right flip, in [0, 1].
+        rotation_degrees: the angle is drawn from ± this many degrees, up to 45; corners are cropped, never invented.
+        jitter_scale: resized to `image_size` times this (at least 1), then cropped at random; 286/256 is the paper's.
+        color_jitter: strength of brightness, contrast and saturation changes; 0 for none.
+        color_jitter_side: "source", "target" or "both" (the same change).
+        seed: a non-negative integer, the first part of every draw.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        *,
+        augment: bool,
+        flip_probability: float = 0.5,
+        rotation_degrees: float = 0.0,
+        jitter_scale: float = 286 / 256,
+        color_jitter: float = 0.0,
+        color_jitter_side: str = "source",
+        seed: int = 0,
+    ) -> None:
+        _require(min(image_size) >= 1, "image-size", image_size, "at least 1 pixel high and wide")
+        _require(0.0 <= flip_probability <= 1.0, "flip-probability", flip_probability, "between 0 and 1")
+        _require(0.0 <= rotation_degrees <= 45.0, "rotation-degrees", rotation_degrees, "0 to 45")
+        _require(jitter_scale >= 1.0, "jitter-scale", jitter_scale, "1 or more (1 crops nothing)")
+        _require(0.0 <= color_jitter <= 1.0, "color-jitter", color_jitter, "between 0 (none) and 1")
+        _require(color_jitter_side in SIDES, "color-jitter-side", color_jitter_side, "one of " + ", ".join(SIDES))
+        _require(seed >= 0, "seed", seed, "0 or more")
+        self.image_size, self.augment, self.seed = image_size, augment, seed
+        self.jittered = SIDES[:2] if color_jitter_side == "both" else (color_jitter_side,)
+        self.resize = v2.Resize(list(image_size), antialias=True)
+        self.color = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if augment and color_jitter else None
+        self.geometry = _geometry(image_size, flip_probability, rotation_degrees, jitter_scale) if augment else None
+
+    def __call__(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
+        """uint8 `(C, H, W)` of any sizes and channel counts → `{"source", "target"}`, float32 in [-1, 1].
+
+        Raises:
+            UserError: colour jitter on an image of neither 1 nor 3 channels.
+        """
+        pair = {"source": tv_tensors.Image(source), "target": tv_tensors.Image(target)}
+        pair = self._train(pair, mixed_seed(self.seed, epoch, index)) if self.augment else self._evaluate(pair)
+        return {side: to_model_range(image.as_subclass(Tensor)) for side, image in pair.items()}
+
+    def _train(self, pair: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        assert self.geometry is not None
+        stored = F.get_size(pair["source"])
+        pair["target"] = F.resize(pair["target"], stored, antialias=True)  # one geometry for both
+        with torch.random.fork_rng(devices=[]):
+            # not torch.manual_seed: it would reseed the accelerator too, and with it the dropout of this process
+            torch.default_generator.manual_seed(seed)
+            pair = self.geometry(pair)
+            return self._jitter_colors(pair) if self.color else pair
+
+    def _evaluate(self, pair: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {side: self.resize(image) for side, image in pair.items()}
+
+    def _jitter_colors(self, pair: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert self.color is not None
+        for side in self.jittered:
+            channels = pair[side].shape[0]
+            if channels not in (1, 3):
+                raise UserError(
+                    f"The {side} images have {channels} channels; colour jitter is defined for 1 or 3. "
+                    "Turn it off with --color-jitter 0."
+                )
+        return pair | self.color({side: pair[side] for side in self.jittered})
+
+
+def _geometry(size: tuple[int, int], flip: float, rotation: float, scale: float) -> v2.Compose:
+    enlarged = [round(edge * scale) for edge in size]
+    steps: list[v2.Transform] = [v2.RandomHorizontalFlip(flip)]
+    if rotation:
+        steps.append(RotateInside(rotation))
+    return v2.Compose([*steps, v2.Resize(enlarged, antialias=True), v2.RandomCrop(size)])
+
+
+def _require(holds: bool, flag: str, value: object, expected: str) -> None:
+    if not holds:
+        raise UserError(f"--{flag} is {value}; expected {expected}.")
+
+
+class Pairs(Protocol):
+    """A sequence of stored pairs: uint8 source and target, each `(C, H, W)`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]: ...
+
+
+class PairTensors(Dataset[dict[str, Any]]):
+    """Stored pairs through a `PairTransform`.
+
+    A key is `(epoch, index)` as `EpochSampler` yields it (so that workers learn the epoch), or an index (epoch 0).
+    """
+
+    def __init__(self, pairs: Pairs, transform: PairTransform) -> None:
+        self.pairs = pairs
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        """`{"source", "target"}` float32 `(C, H, W)` in [-1, 1], and `"index"`, the pair's place in the set."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        source, target = self.pairs[index]
+        return {**self.transform(source, target, epoch=epoch, index=index), "index": index}
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields `(epoch, index)` for every pair once: in an order drawn from (seed, epoch), or as stored."""
+
+    def __init__(self, length: int, *, seed: int = 0, shuffle: bool = True) -> None:
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Call before iterating; accelerate's loaders do so by this name."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(self.epoch, index) for index in self._order()])
+
+    def _order(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.length))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
+        return torch.randperm(self.length, generator=generator).tolist()

@@ -1,0 +1,1 @@
+"""The training loop and what it keeps: step, schedule, image buffer, checkpoints, reports."""

@@ -1,0 +1,176 @@
+"""Checkpoints: complete, written aside and then renamed, so that a run killed at any moment can go on bitwise.
+
+checkpoints/checkpoint_<step>/
+    model.safetensors model_1.safetensors optimizer.bin optimizer_1.bin    both networks and optimizers
+    custom_checkpoint_<n>.pkl                                              schedules, moving average, progress
+    random_states_<rank>.pkl image_buffer_<rank>.pt                        each process's own
+    manifest.json                                                          what is in it, written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import PARTIAL_SUFFIX, publish_folder
+from pix2pix_hub.training.image_buffer import ImageBuffer
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS_NAME = "checkpoints"
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass
+class Progress:
+    """Where a run stands; registered with Accelerate, so it travels with every checkpoint."""
+
+    step: int = 0  # optimizer steps taken
+    epoch: int = 0  # epochs completed
+    batch: int = 0  # batches taken of the epoch under way, on each process
+    elapsed_seconds: float = 0.0  # spent training, all sessions together
+    epoch_sums: dict[str, float] = field(default_factory=dict)  # of the epoch's losses so far, and "batches"
+    best_value: float | None = None  # of the metric that picks the best export
+    best_epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
+
+    def add_batches(self, means: dict[str, float], count: int) -> None:
+        """Count the mean losses of `count` batches towards the epoch's."""
+        for name, value in (means | {"batches": 1.0}).items():
+            self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value * count
+
+    def epoch_means(self) -> dict[str, float]:
+        """Mean of each loss over the batches of the epoch so far."""
+        count = self.epoch_sums.get("batches", 0.0)
+        return {name: value / count for name, value in self.epoch_sums.items() if name != "batches"}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return dataclasses.asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over all fields of another `Progress`."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def checkpoint_path(run_folder: Path, step: int) -> Path:
+    """Folder of the checkpoint taken after `step` optimizer steps."""
+    return run_folder / CHECKPOINTS_NAME / f"checkpoint_{step}"
+
+
+def list_checkpoints(run_folder: Path) -> list[Path]:
+    """Finished checkpoints, newest first; ones still being written have another name."""
+    found = [
+        (int(match[1]), path)
+        for path in (run_folder / CHECKPOINTS_NAME).glob("checkpoint_*")
+        if (match := re.fullmatch(r"checkpoint_(\d+)", path.name))
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest_sound_checkpoint(run_folder: Path) -> Path | None:
+    """The newest checkpoint with all its files at their full size, or None; damaged ones are warned about."""
+    for path in list_checkpoints(run_folder):
+        problem = _problem(path)
+        if problem is None:
+            return path
+        logger.warning("%s is damaged (%s): going back to the one before.", path, problem)
+    return None
+
+
+def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, buffer: ImageBuffer, keep: int) -> Path:
+    """Save everything that was prepared by or registered with `accelerator`, and this process's image buffer.
+
+    Called by all processes. Older checkpoints beyond the newest `keep` are deleted once the new one is in place.
+
+    Raises:
+        UserError: the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    path = checkpoint_path(run_folder, step)
+    if path.exists():
+        return path
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        if accelerator.is_main_process:
+            _remove_leftovers(run_folder)
+            partial.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial))
+        torch.save(buffer.state_dict(), partial / f"image_buffer_{accelerator.process_index}.pt")
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            _write_manifest(partial, step, accelerator.num_processes)
+            publish_folder(partial, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = newest_sound_checkpoint(run_folder)
+        raise UserError(
+            f"the checkpoint of step {step} could not be written to {path.parent} ({error}). "
+            + (f"{kept.name} is untouched: " if kept else "There is none before it: ")
+            + "free some space, then run the same command again with --resume."
+        ) from error
+    if accelerator.is_main_process:
+        for old in list_checkpoints(run_folder)[keep:]:
+            shutil.rmtree(old)
+    return path
+
+
+def load_checkpoint(accelerator: Accelerator, path: Path, buffer: ImageBuffer) -> None:
+    """Put everything registered, and this process's image buffer, back to where `save_checkpoint` saw them.
+
+    Raises:
+        UserError: written by another number of processes, or by networks of another shape.
+    """
+    processes = json.loads((path / MANIFEST_NAME).read_text())["num_processes"]
+    if processes != accelerator.num_processes:
+        raise UserError(
+            f"{path} was written by {processes} process(es), and {accelerator.num_processes} are running now: "
+            f"launch with --num_processes {processes}."
+        )
+    try:
+        accelerator.load_state(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{path} does not fit these networks: it was written with other options. Start with the options in "
+            f"training_config.json beside it. ({error})"
+        ) from error
+    buffer.load_state_dict(torch.load(path / f"image_buffer_{accelerator.process_index}.pt", weights_only=True))
+
+
+def _remove_leftovers(run_folder: Path) -> None:
+    """Checkpoints that a killed run left unfinished."""
+    for partial in (run_folder / CHECKPOINTS_NAME).glob(f"*{PARTIAL_SUFFIX}"):
+        shutil.rmtree(partial)
+
+
+def _write_manifest(folder: Path, step: int, num_processes: int) -> None:
+    files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    content = {"step": step, "num_processes": num_processes, "files": files}
+    (folder / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _problem(path: Path) -> str | None:
+    """Why a checkpoint cannot be used, or None."""
+    try:
+        files = json.loads((path / MANIFEST_NAME).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{MANIFEST_NAME}: {error}"
+    for name, size in files.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} of {size} bytes"
+    return None

@@ -1,0 +1,72 @@
+"""The export: the folder that people share, made from a run and holding nothing private to it.
+
+model/
+    config.json model.safetensors preprocessor_config.json    the generator
+    discriminator/config.json model.safetensors
+    training_config.json metrics.json samples.png
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pix2pix_hub.files import write_folder_aside
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+
+PREPROCESSOR_NAME = "preprocessor_config.json"
+TRAINING_CONFIG_NAME = "training_config.json"
+
+
+def write_export(
+    folder: Path,
+    *,
+    generator: UNetGenerator,
+    discriminator: PatchGANDiscriminator,
+    preprocessor: dict[str, Any],
+    training_config: Path,
+    metrics: dict[str, Any],
+    samples: Path,
+) -> None:
+    """Write `folder` whole, in place of what was there.
+
+    Args:
+        folder: where to.
+        generator, discriminator: networks to export; their weights are saved as they are.
+        preprocessor: content of `preprocessor_config.json`.
+        training_config: file to copy.
+        metrics: content of `metrics.json`.
+        samples: sample grid to copy.
+    """
+    with write_folder_aside(folder) as partial:
+        generator.save_files(partial)
+        discriminator.save_files(partial / discriminator.hub_subfolder)
+        _write_json(partial / PREPROCESSOR_NAME, preprocessor)
+        _write_json(partial / "metrics.json", metrics)
+        shutil.copyfile(training_config, partial / TRAINING_CONFIG_NAME)
+        shutil.copyfile(samples, partial / "samples.png")
+
+
+def preprocessor_config(image_size: tuple[int, int], generator: UNetGenerator) -> dict[str, Any]:
+    """How a stored image becomes the generator's input, and its output an image again."""
+    return {
+        "image_size": list(image_size),  # height, width it was trained at
+        "size_multiple": generator.size_multiple,
+        "resample": "bilinear, antialiased",
+        "model_range": [-1.0, 1.0],
+        "source": {"channels": generator.in_channels, "bit_depth": 8},
+        "target": {"channels": generator.out_channels, "bit_depth": 8},
+    }
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

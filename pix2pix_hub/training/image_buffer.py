@@ -1,0 +1,129 @@
+"""A history of generated pairs, so that the discriminator does not forget what the generator used to do.
+
+From Shrivastava et al. 2017, "Learning from Simulated and Unsupervised Images through Adversarial Training",
+section 2.3, in the per-image form of CycleGAN (Zhu et al. 2017, section 4).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ImageBuffer:
+    """Up to ``size`` past pairs ``cat(source, fake)``; swaps about half of each batch for older ones.
+
+    The discriminator is conditional, so a fake is stored together with the source that it was made from. Pairs lie
+    in one tensor (size, C, H, W) that the first query allocates on its own device and in its own dtype.
+    Random decisions come from a CPU stream of the buffer's own: no host sync, and the global stream stays untouched.
+
+    Args:
+        size: pairs to keep (CycleGAN keeps 50); 0 turns the buffer off.
+        seed: of the buffer's random stream. Under several processes give each its own.
+
+    Raises:
+        ValueError: ``size`` is negative.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        if size < 0:
+            raise ValueError(f"the image buffer's size is {size}; expected 0 (off) or a positive number of pairs")
+        self.size = size
+        self._count = 0  # pairs stored, in slots 0..count-1
+        self._storage: Tensor | None = None
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        """Return how many pairs are stored."""
+        return self._count
+
+    @torch.no_grad()
+    def query(self, pairs: Tensor) -> Tensor:
+        """Return as many pairs as came in, each either the new one or, once the buffer is full, maybe an older one.
+
+        Until the buffer is full every pair is stored and returned. Then each pair is, with probability 1/2, put in
+        the place of a random stored one, which is returned instead; else it is returned and not stored. Items are
+        treated one after another, so that a pair stored by this batch can be returned by this batch.
+
+        Args:
+            pairs: (N, C_source + C_target, H, W), any floating dtype and range; N may vary between calls.
+
+        Returns:
+            A detached copy of the same shape and dtype. With size 0, ``pairs`` itself, detached and not copied.
+
+        Raises:
+            ValueError: ``pairs`` is not 4-dimensional, or C, H or W differ from the stored pairs'.
+        """
+        if self.size == 0:
+            return pairs.detach()
+        storage = self._storage_for(pairs)
+        returned = pairs.detach().clone()
+        swaps = (torch.rand(len(pairs), generator=self._generator) < 0.5).tolist()
+        slots = torch.randint(self.size, (len(pairs),), generator=self._generator).tolist()
+        for pair, out, swap, slot in zip(pairs, returned, swaps, slots, strict=True):
+            if self._count < self.size:
+                storage[self._count].copy_(pair)
+                self._count += 1
+            elif swap:
+                out.copy_(storage[slot])
+                storage[slot].copy_(pair)
+        return returned
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of all that later queries depend on; only the filled part of the storage, (count, C, H, W)."""
+        images = torch.empty(0) if self._storage is None else self._storage[: self._count].clone()
+        return {
+            "size": self.size,
+            "count": self._count,
+            "images": images,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue, bitwise, where the buffer that gave ``state`` was; the next query moves images to its device.
+
+        Raises:
+            ValueError: the state lacks a key, is inconsistent, or comes from a buffer of another size or of pairs of
+                another shape. The buffer is then as it was.
+        """
+        self._check_state(state)
+        images: Tensor = state["images"]
+        self._generator.set_state(state["generator"].cpu())
+        self._count = state["count"]
+        self._storage = None
+        if self._count:
+            self._storage = images.new_empty((self.size, *images.shape[1:]))
+            self._storage[: self._count].copy_(images)
+
+    def _storage_for(self, pairs: Tensor) -> Tensor:
+        """Allocate the storage on first use; afterwards check that ``pairs`` fit and keep it on their device."""
+        if pairs.ndim != 4:
+            raise ValueError(f"pairs have shape {tuple(pairs.shape)}; expected (N, C_source + C_target, H, W)")
+        if self._storage is None:
+            self._storage = torch.empty((self.size, *pairs.shape[1:]), dtype=pairs.dtype, device=pairs.device)
+        if self._storage.shape[1:] != pairs.shape[1:]:
+            raise ValueError(
+                f"pairs have (C, H, W) = {tuple(pairs.shape[1:])}, but the image buffer holds "
+                f"{tuple(self._storage.shape[1:])}; every batch of a run must have one shape"
+            )
+        self._storage = self._storage.to(pairs.device)  # moves once, after a state loaded on another device
+        return self._storage
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        missing = {"size", "count", "images", "generator"} - state.keys()
+        if missing:
+            raise ValueError(f"the image buffer's state lacks {sorted(missing)}; it has {sorted(state)}")
+        if state["size"] != self.size:
+            raise ValueError(
+                f"the saved image buffer has size {state['size']}, this one {self.size}; resume with the size saved"
+            )
+        count, shape = state["count"], tuple(state["images"].shape)
+        if not 0 <= count <= self.size or shape[0] != count or (count and len(shape) != 4):
+            raise ValueError(
+                f"the saved image buffer counts {count} pairs of at most {self.size}, its images are {shape}"
+            )
+        if count and self._storage is not None and shape[1:] != self._storage.shape[1:]:
+            raise ValueError(
+                f"the saved image buffer holds pairs of (C, H, W) = {shape[1:]}, "
+                f"this one {tuple(self._storage.shape[1:])}; resume with the image size saved"
+            )

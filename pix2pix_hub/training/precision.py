@@ -1,0 +1,56 @@
+"""What arithmetic a device really accelerates, and how many CPU threads a process should take."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from pix2pix_hub.errors import UserError
+
+
+def cpu_has_bf16_units() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX); elsewhere it is emulated and slow."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if limit and "BF16" not in limit and "AMX" not in limit and limit not in ("ALL", "DEFAULT"):
+        return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
+
+
+def resolve_mixed_precision(requested: str, use_cpu: bool) -> str:
+    """`"auto"`, `"no"`, `"bf16"` or `"fp16"` → what to train in, on the device Accelerate will use.
+
+    `auto` takes what `accelerate launch --mixed_precision` asked for, else bf16 where the device has units for it.
+
+    Raises:
+        UserError: for fp16 on a CPU.
+    """
+    on_cpu = use_cpu or not torch.accelerator.is_available()
+    if requested == "auto":
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if launched != "no":
+            requested = launched
+        elif on_cpu:
+            requested = "bf16" if cpu_has_bf16_units() else "no"
+        elif torch.cuda.is_available():
+            requested = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        else:
+            requested = "no"
+    if requested == "fp16" and on_cpu:
+        raise UserError("--mixed-precision fp16 needs a GPU and this run is on a CPU: type --mixed-precision auto.")
+    return requested
+
+
+def set_cpu_threads(requested: int, local_processes: int) -> int:
+    """Set torch's CPU threads and return their number.
+
+    `accelerate launch` sets OMP_NUM_THREADS to 1 unless told otherwise, which would leave all other cores idle. So 0
+    (not requested) takes a larger OMP_NUM_THREADS as it is, and else the cores shared out over the processes.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment = os.environ.get("OMP_NUM_THREADS", "")
+    given = int(environment) if environment.isdecimal() else 1
+    threads = requested or (given if given > 1 else max(1, cores // local_processes))
+    torch.set_num_threads(threads)
+    return threads

@@ -1,0 +1,128 @@
+"""The folder of a run: where it is, what was written to it at the start, and whether a run may go on in it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import write_aside
+from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
+
+RUNS = Path("runs")
+RECORDED_PACKAGES = ("pix2pix_hub", "torch", "torchvision", "accelerate", "datasets", "huggingface_hub", "safetensors")
+# What may differ between a run and its continuation: everything else would make it another run.
+CHANGEABLE = frozenset(
+    [
+        "epochs",
+        "decay_epochs",
+        "max_steps",
+        "output_dir",
+        "resume",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "num_workers",
+        "cpu_threads",
+        "log_every",
+        "sample_count",
+        "best_metric",
+        "early_stopping_patience",
+        "report_to",
+        "dry_run",
+    ]
+)
+
+
+def new_run_folder(config: TrainingConfig) -> Path:
+    """The folder a new run goes to; nothing is created.
+
+    Raises:
+        UserError: it holds a run or other files already.
+    """
+    if config.output_dir is None:
+        return _next_numbered(f"{Path(config.dataset).name}_{config.preset}")
+    folder = Path(config.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output-dir {folder} is a file: name a folder that does not exist yet.")
+    if (folder / TRAINING_CONFIG_NAME).exists():
+        raise UserError(
+            f"--output-dir {folder} already holds a run, which is never overwritten: add --resume to go on with it, or "
+            "name another folder."
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"--output-dir {folder} is not empty and holds no run: name another folder.")
+    return folder
+
+
+def run_to_resume(output_dir: str | None) -> Path:
+    """The folder to go on in: `output_dir`, else the newest run under runs/.
+
+    Raises:
+        UserError: there is none, or it holds something else.
+    """
+    if output_dir is None:
+        runs = sorted(RUNS.glob(f"*/{TRAINING_CONFIG_NAME}"), key=lambda path: path.stat().st_mtime)
+        if not runs:
+            raise UserError(
+                f"--resume found no run under {RUNS}/: name one with --output-dir, or leave --resume out to start one."
+            )
+        return runs[-1].parent
+    folder = Path(output_dir)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / TRAINING_CONFIG_NAME).exists():
+        raise UserError(f"--resume: {folder} holds files but no {TRAINING_CONFIG_NAME}: it is no run. Name another.")
+    return folder
+
+
+def stored_config(folder: Path) -> TrainingConfig | None:
+    """The options the run in `folder` was started with, or None where nothing was started yet."""
+    path = folder / TRAINING_CONFIG_NAME
+    return TrainingConfig.from_json(path) if path.exists() else None
+
+
+def check_same_run(stored: TrainingConfig, asked: TrainingConfig) -> None:
+    """Options that would make it another run must not differ.
+
+    Raises:
+        UserError: naming each that does, with both values.
+    """
+    old, new = stored.to_dict(), asked.to_dict()
+    changed = [name for name in old if old[name] != new[name] and name not in CHANGEABLE]
+    if changed:
+        differences = ", ".join(f"--{name.replace('_', '-')} {new[name]} (the run has {old[name]})" for name in changed)
+        raise UserError(
+            f"--resume cannot change {differences}: leave it out to go on with the run as it was started, or start a "
+            "new one without --resume."
+        )
+
+
+def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str, Any]) -> Path:
+    """Write `training_config.json`: resolved options, library versions and `facts` (data set, command, …)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = config.to_dict() | {"resume": False, "output_dir": None}  # of the machine, not of the model
+    content = {"options": options, **facts, "versions": library_versions()}
+    path = folder / TRAINING_CONFIG_NAME
+    with write_aside(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of what training depends on."""
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue  # the package itself need not be installed to run from a checkout
+    return versions
+
+
+def _next_numbered(prefix: str) -> Path:
+    prefix = re.sub(r"[^\w.-]+", "_", prefix)
+    numbers = [int(match[1]) for path in RUNS.glob(f"{prefix}_*") if (match := re.search(r"_(\d+)$", path.name))]
+    return RUNS / f"{prefix}_{max(numbers, default=0) + 1:03d}"

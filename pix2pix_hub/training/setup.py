@@ -1,0 +1,104 @@
+"""What a trainer is built from: pairs, Accelerate, loaders, networks and losses, each from the config alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch.utils.data import DataLoader
+
+from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.data.pairs import PairSplits, load_pairs
+from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
+from pix2pix_hub.losses import Pix2PixLoss
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.training.precision import resolve_mixed_precision
+
+
+def load_config_pairs(config: TrainingConfig) -> PairSplits:
+    """The pairs that `config` names, checked.
+
+    Raises:
+        UserError: see `pix2pix_hub.data.pairs.load_pairs`.
+    """
+    return load_pairs(
+        config.dataset,
+        direction=config.direction,
+        image_size=config.image_height_width,
+        source_column=config.source_column,
+        target_column=config.target_column,
+        revision=config.dataset_revision,
+        train_split=config.train_split,
+        validation_split=config.validation_split,
+        max_train_pairs=config.max_train_pairs,
+        max_validation_pairs=config.max_validation_pairs,
+    )
+
+
+def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
+    """Accelerate, as the launcher's environment and `config` say.
+
+    Raises:
+        UserError: a precision this device cannot do.
+    """
+    use_cpu = PartialState().device.type == "cpu"
+    return Accelerator(
+        mixed_precision=resolve_mixed_precision(config.mixed_precision, use_cpu),
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=list(config.report_to) or None,
+        project_dir=run_folder,
+        # Buffers are batch statistics that nothing reads and power iterations that agree by themselves; broadcasting
+        # them would overwrite, in place, what the first of two forwards still needs for its backward.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def train_transform(config: TrainingConfig) -> PairTransform:
+    """The augmentation that `config` describes."""
+    return PairTransform(
+        config.image_height_width,
+        augment=True,
+        flip_probability=config.flip_probability,
+        rotation_degrees=config.rotation_degrees,
+        jitter_scale=config.jitter_scale,
+        color_jitter=config.color_jitter,
+        color_jitter_side=config.color_jitter_side,
+        seed=config.seed,
+    )
+
+
+def make_loader(accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, sampler: EpochSampler) -> Any:
+    """Accelerate's loader: this process's share of each epoch, on its device."""
+    loader = DataLoader(
+        dataset,
+        batch_size=config.batch_size,
+        sampler=sampler,
+        num_workers=config.num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),  # its own: starting workers must not advance the one that dropout uses
+    )
+    return accelerator.prepare_data_loader(loader)
+
+
+def make_networks(
+    config: TrainingConfig, source_channels: int, target_channels: int
+) -> tuple[UNetGenerator, PatchGANDiscriminator]:
+    """Both networks with their initial weights."""
+    generator = UNetGenerator(source_channels, target_channels, **config.generator_options())
+    discriminator = PatchGANDiscriminator(source_channels + target_channels, **config.discriminator_options())
+    return generator, discriminator
+
+
+def make_loss(config: TrainingConfig) -> Pix2PixLoss:
+    """Both objectives, weighted as `config` says."""
+    return Pix2PixLoss(
+        gan_mode=config.gan_loss,
+        gan_weight=config.gan_weight,
+        l1_weight=config.l1_weight,
+        l2_weight=config.l2_weight,
+        perceptual_weight=config.perceptual_weight,
+        discriminator_weight=config.discriminator_weight,
+    )

@@ -1,0 +1,42 @@
+"""Stopping on SIGINT (Ctrl-C) and SIGTERM after the step under way instead of in the middle of it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+logger = logging.getLogger(__name__)
+
+
+class StopSignals:
+    """Context manager: `received` is the number of the first signal that came, else None. A second one ends at once.
+
+    Outside the main thread signals cannot be caught, and nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()  # so that a second signal is not swallowed
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

@@ -1,0 +1,119 @@
+"""One training step of the conditional GAN (Isola et al. 2017, section 3.4): discriminator first, then generator.
+
+The generator runs forward once a batch; its images, detached, train the discriminator and, attached, the generator.
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel
+
+from pix2pix_hub.losses import Pix2PixLoss
+from pix2pix_hub.training.image_buffer import ImageBuffer
+
+
+class GANStep:
+    """Callable that takes one batch through both updates.
+
+    Args:
+        accelerator: prepared the networks and optimizers; decides when gradients are synchronised and applied.
+        generator, discriminator: prepared networks, in training mode.
+        generator_optimizer, discriminator_optimizer: their prepared optimizers.
+        loss: the two objectives.
+        buffer: past generated pairs for the discriminator.
+        average: moving average of the generator, or None.
+        max_grad_norm: L2 norm that each network's gradient is clipped to; 0: no clipping.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        generator_optimizer: torch.optim.Optimizer,
+        discriminator_optimizer: torch.optim.Optimizer,
+        loss: Pix2PixLoss,
+        buffer: ImageBuffer,
+        average: AveragedModel | None = None,
+        max_grad_norm: float = 0.0,
+    ) -> None:
+        self.accelerator = accelerator
+        self.generator = generator
+        self.discriminator = discriminator
+        self.generator_optimizer = generator_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
+        self.loss = loss
+        self.buffer = buffer
+        self.average = average
+        self.max_grad_norm = max_grad_norm
+        self._bare_generator = accelerator.unwrap_model(generator, keep_fp32_wrapper=True)
+        self._bare_discriminator = accelerator.unwrap_model(discriminator, keep_fp32_wrapper=True)
+
+    def __call__(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Update both networks on a batch of (N, C, H, W) images in [-1, 1].
+
+        Returns:
+            Detached scalars, not yet fetched from the device: `d_loss`, `g_loss` (both as optimised) and the
+            unweighted parts of the latter, `g_gan`, `g_l1`, ….
+        """
+        with self.accelerator.accumulate(self.generator, self.discriminator):
+            generated = self.generator(source)
+            d_loss = self._update_discriminator(source, target, generated.detach())
+            g_losses = self._update_generator(source, target, generated)
+            if self.average is not None and self.accelerator.sync_gradients:
+                self.average.update_parameters(self._bare_generator)
+        losses = {"d_loss": d_loss, "g_loss": g_losses.pop("total")}
+        return {
+            name: value.detach()
+            for name, value in (losses | {f"g_{part}": g_losses[part] for part in g_losses}).items()
+        }
+
+    def _update_discriminator(self, source: Tensor, target: Tensor, generated: Tensor) -> Tensor:
+        real_pair = torch.cat([source, target], dim=1)
+        fake_pair = self.buffer.query(torch.cat([source, generated], dim=1))
+        loss = self.loss.discriminator_loss(*self._discriminate(real_pair, fake_pair))
+        self._apply(loss, self._bare_discriminator, self.discriminator_optimizer)
+        return loss
+
+    def _discriminate(self, real_pair: Tensor, fake_pair: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both, in one forward where that is the same function.
+
+        With batch norm it is not: real and fake would share statistics, which gives the discriminator the answer.
+        """
+        if self._bare_discriminator.norm == "batch":
+            return self.discriminator(real_pair), self.discriminator(fake_pair)
+        real_logits, fake_logits = self.discriminator(torch.cat([real_pair, fake_pair])).chunk(2)
+        return real_logits, fake_logits
+
+    def _update_generator(self, source: Tensor, target: Tensor, generated: Tensor) -> dict[str, Tensor]:
+        # The bare, frozen discriminator: no gradients of its own here, so nothing for DDP to reduce.
+        self._bare_discriminator.requires_grad_(False)
+        fake_logits = self._bare_discriminator(torch.cat([source, generated], dim=1))
+        losses = self.loss.generator_loss(fake_logits, generated, target)
+        self._apply(losses["total"], self._bare_generator, self.generator_optimizer)
+        self._bare_discriminator.requires_grad_(True)
+        return losses
+
+    def _apply(self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.accelerator.backward(loss)
+        if self.max_grad_norm and self.accelerator.sync_gradients:
+            self.accelerator.clip_grad_norm_(network.parameters(), self.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def average_of(generator: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of `generator` with a warm-up of its decay.
+
+    After n updates the decay is min(`decay`, (1 + n) / (10 + n)), so that the first, random weights are soon
+    forgotten and short runs average over a tenth of their length.
+    """
+
+    @torch.no_grad()
+    def update(averages: PARAM_LIST, parameters: PARAM_LIST, updates: Tensor | int) -> None:
+        weight = max(1 - decay, 9 / (10 + float(updates)))  # 1 - the decay above
+        torch._foreach_lerp_(averages, parameters, weight)
+
+    return AveragedModel(generator, multi_avg_fn=update)

@@ -1,0 +1,28 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real pairs (`facades/`, `maps/`, `edges2shoes/`), which is not part of the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PIX2PIX_TEST_DATA", beside))
+    if not (folder / "facades").is_dir():
+        pytest.skip(f"no real pairs in {folder}; set PIX2PIX_TEST_DATA to a folder that holds facades/")
+    return folder
+
+
+@pytest.fixture
+def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for `datasets`, so that a test neither sees nor leaves anything in the user's own."""
+    import datasets
+
+    folder = tmp_path / "datasets_cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    return folder

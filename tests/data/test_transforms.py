@@ -1,0 +1,324 @@
+"""Pairs stay registered, no corner is invented, and a sample depends on (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform, inscribed_margins
+from pix2pix_hub.errors import UserError
+
+ALL = {"flip_probability": 0.5, "rotation_degrees": 10.0, "jitter_scale": 286 / 256}
+GEOMETRIES = {
+    "flip": {"flip_probability": 1.0, "jitter_scale": 1.0},
+    "rotation": {"flip_probability": 0.0, "jitter_scale": 1.0, "rotation_degrees": 45.0},
+    "jitter": {"flip_probability": 0.0, "jitter_scale": 1.4},
+    "all": ALL,
+}
+
+
+def blob(height: int, width: int, y: float, x: float, channels: int = 3, sigma: float = 0.03) -> Tensor:
+    """A bright Gaussian spot on black at relative position (y, x), uint8 `(C, H, W)`."""
+    rows = (torch.arange(height) + 0.5) / height
+    columns = (torch.arange(width) + 0.5) / width
+    spot = torch.exp(-((rows[:, None] - y) ** 2 + (columns[None] - x) ** 2) / (2 * sigma**2))
+    return (255 * spot).round().to(torch.uint8).expand(channels, -1, -1)
+
+
+def centroid(image: Tensor) -> tuple[float, float]:
+    """Row and column of the centre of mass of a [-1, 1] image's first channel, in pixels."""
+    mass = image[0].double() + 1
+    rows, columns = torch.arange(mass.shape[0]) + 0.5, torch.arange(mass.shape[1]) + 0.5
+    return float((mass.sum(1) * rows).sum() / mass.sum()), float((mass.sum(0) * columns).sum() / mass.sum())
+
+
+def noise(channels: int = 3, height: int = 24, width: int = 24, seed: int = 0) -> Tensor:
+    return torch.randint(
+        0, 256, (channels, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def differ(a: dict[str, Tensor], b: dict[str, Tensor], side: str = "source") -> bool:
+    return not torch.equal(a[side], b[side])
+
+
+# ------------------------------------------------------------------------------------------------ registration
+
+
+@pytest.mark.parametrize("options", GEOMETRIES.values(), ids=GEOMETRIES.keys())
+def test_a_marker_lands_on_the_same_pixel_in_source_and_target(options: dict[str, float]) -> None:
+    transform = PairTransform((96, 128), augment=True, **options)
+    seen = set()
+    for index in range(30):
+        marker = blob(110, 140, 0.55, 0.4)
+        pair = transform(marker, marker.clone(), epoch=0, index=index)
+        assert torch.equal(pair["source"], pair["target"])
+        seen.add(tuple(round(c, 1) for c in centroid(pair["source"])))
+    assert len(seen) == 1 if options is GEOMETRIES["flip"] else len(seen) > 20  # it really moves
+
+
+def test_a_marker_lands_on_the_same_pixel_when_stored_sizes_and_channels_differ() -> None:
+    transform = PairTransform((96, 96), augment=True, **ALL)
+    for index in range(30):
+        pair = transform(blob(120, 120, 0.6, 0.45), blob(180, 240, 0.6, 0.45, channels=1), epoch=1, index=index)
+        assert pair["source"].shape == (3, 96, 96) and pair["target"].shape == (1, 96, 96)
+        assert centroid(pair["source"]) == pytest.approx(centroid(pair["target"]), abs=0.15)
+
+
+def test_flip_mirrors_exactly() -> None:
+    image = noise()
+    pair = PairTransform((24, 24), augment=True, flip_probability=1.0, jitter_scale=1.0)(image, image, epoch=0, index=0)
+    plain = PairTransform((24, 24), augment=False)(image, image, epoch=0, index=0)
+    assert torch.equal(pair["source"], plain["source"].flip(-1))
+
+
+def test_flips_about_half_of_the_pairs() -> None:
+    transform = PairTransform((8, 8), augment=True, jitter_scale=1.0)
+    marker = blob(8, 8, 0.5, 0.2, sigma=0.1)
+    flipped = sum(centroid(transform(marker, marker, epoch=0, index=i)["source"])[1] > 4 for i in range(400))
+    assert 160 < flipped < 240  # 4 standard deviations
+
+
+# -------------------------------------------------------------------------------------------- no invented corners
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 65), (40, 21), (3, 5), (2, 2), (1, 9)])
+@pytest.mark.parametrize("degrees", [3.0, 10.0, 45.0])
+def test_a_constant_image_stays_constant_everywhere(size: tuple[int, int], degrees: float) -> None:
+    image = torch.full((3, *size), 200, dtype=torch.uint8)
+    transform = PairTransform((32, 32), augment=True, rotation_degrees=degrees)
+    for index in range(25):
+        pair = transform(image, image, epoch=0, index=index)
+        assert torch.all((pair["source"] - (200 / 127.5 - 1)).abs() < 1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 400), st.integers(2, 400), st.floats(-45, 45))
+def test_inscribed_rectangle_is_inside_and_the_largest(height: int, width: int, degrees: float) -> None:
+    def inside(top: float, left: float, slack: float) -> bool:
+        """Rotate the remaining corner pixels back and see whether they lie among the stored pixel centres."""
+        half = np.array([(width - 1) / 2 - left, (height - 1) / 2 - top])
+        angle = math.radians(degrees)
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        corners = np.abs(turn @ np.stack([half, half * [1, -1]], axis=1))
+        return bool((corners <= np.array([[(width - 1) / 2], [(height - 1) / 2]]) + slack).all())
+
+    top, left = inscribed_margins(height, width, degrees)
+    assert top >= 0 and left >= 0
+    if 2 * top < height and 2 * left < width:
+        assert inside(top, left, slack=1e-5)
+    # a rectangle of the stored ratio that is one whole pixel wider on each side would leave the image
+    assert (top, left) == (0, 0) or not inside(max(top - 1, 0), max(left - 1, 0), slack=-1e-5)
+
+
+def test_rotation_by_ten_degrees_keeps_the_known_share_of_a_square() -> None:
+    top, left = inscribed_margins(1001, 1001, 10.0)
+    expected = 1 / (math.cos(math.radians(10)) + math.sin(math.radians(10)))  # the square's own closed form
+    assert top == left and (1001 - 2 * top) / 1001 == pytest.approx(expected, abs=0.003)
+
+
+# -------------------------------------------------------------------------------------------------- determinism
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone() -> None:
+    image = noise()
+
+    def sample(seed: int, epoch: int, index: int) -> dict[str, Tensor]:
+        return PairTransform((24, 24), augment=True, seed=seed, **ALL)(image, image, epoch=epoch, index=index)
+
+    first = sample(1, 2, 3)
+    torch.manual_seed(99)
+    sample(5, 5, 5)
+    assert not differ(first, sample(1, 2, 3))
+    assert all(differ(first, sample(*key)) for key in [(0, 2, 3), (1, 3, 3), (1, 2, 4), (1, 3, 2), (2, 1, 3)])
+
+
+def test_colour_jitter_does_not_move_the_geometry() -> None:
+    image = noise()
+    plain = PairTransform((24, 24), augment=True, **ALL)(image, image, epoch=0, index=0)
+    coloured = PairTransform((24, 24), augment=True, color_jitter=0.5, **ALL)(image, image, epoch=0, index=0)
+    assert torch.equal(plain["target"], coloured["target"]) and differ(plain, coloured)
+
+
+def test_no_global_random_state_is_touched() -> None:
+    def states() -> tuple[bytes, bytes, str]:
+        legacy = np.random.get_state()  # noqa: NPY002 the global state is what must not move
+        return torch.get_rng_state().numpy().tobytes(), repr(legacy).encode(), repr(random.getstate())
+
+    transform = PairTransform((16, 16), augment=True, color_jitter=0.2, **ALL)
+    torch.manual_seed(123)
+    before = states()
+    transform(*[noise_without_seed()] * 2, epoch=0, index=0)
+    assert states() == before
+
+
+def noise_without_seed() -> Tensor:
+    return torch.arange(3 * 20 * 20).remainder(251).to(torch.uint8).view(3, 20, 20)
+
+
+def test_the_accelerators_generator_is_not_reseeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.manual_seed` would set it, and so make dropout repeat itself in a run without workers."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the accelerator was reseeded"))
+    PairTransform((16, 16), augment=True)(noise_without_seed(), noise_without_seed(), epoch=0, index=0)
+
+
+class Numbered:
+    """Pairs whose content tells their index; a class of this module, so that spawned workers can unpickle it."""
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return noise(seed=index), noise(channels=1, height=30, seed=100 + index)
+
+
+def epoch_of_samples(epoch: int, **loader: Any) -> dict[int, tuple[Tensor, Tensor]]:
+    sampler = EpochSampler(11, seed=3)
+    sampler.set_epoch(epoch)
+    dataset = PairTensors(Numbered(), PairTransform((16, 16), augment=True, color_jitter=0.2, seed=7, **ALL))
+    batches = list(DataLoader(dataset, batch_size=4, sampler=sampler, **loader))
+    assert sum(len(batch["index"]) for batch in batches) == 11
+    return {int(i): (s, t) for b in batches for i, s, t in zip(b["index"], b["source"], b["target"], strict=True)}
+
+
+@pytest.mark.parametrize("loader", [{"num_workers": 2}, {"num_workers": 1, "multiprocessing_context": "spawn"}])
+def test_workers_change_nothing(loader: dict[str, Any]) -> None:
+    here, there = epoch_of_samples(1), epoch_of_samples(1, **loader)
+    assert set(here) == set(there) == set(range(11))
+    assert all(torch.equal(a, b) for i in here for a, b in zip(here[i], there[i], strict=True))
+
+
+def test_the_epoch_reaches_workers_that_persist() -> None:
+    first, second = epoch_of_samples(0, num_workers=2), epoch_of_samples(1, num_workers=2)
+    assert all(not torch.equal(first[i][0], second[i][0]) for i in first)
+
+
+# --------------------------------------------------------------------------------------------------- colour jitter
+
+
+@pytest.mark.parametrize(
+    ("side", "changed"), [("source", {"source"}), ("target", {"target"}), ("both", {"source", "target"})]
+)
+def test_colour_jitter_touches_only_the_side_named(side: str, changed: set[str]) -> None:
+    plain = PairTransform((24, 24), augment=True)
+    coloured = PairTransform((24, 24), augment=True, color_jitter=0.2, color_jitter_side=side)
+    for index in range(5):
+        a, b = (t(noise(), noise(seed=1), epoch=0, index=index) for t in (plain, coloured))
+        assert {name for name in ("source", "target") if differ(a, b, name)} == changed
+
+
+def test_colour_jitter_of_both_sides_is_the_same_change() -> None:
+    transform = PairTransform((24, 24), augment=True, color_jitter=0.5, color_jitter_side="both")
+    pair = transform(noise(), noise(), epoch=0, index=4)
+    assert torch.equal(pair["source"], pair["target"])
+
+
+def test_colour_jitter_refuses_other_channel_counts_and_names_the_flag() -> None:
+    transform = PairTransform((24, 24), augment=True, color_jitter=0.2)
+    transform(noise(1), noise(13), epoch=0, index=0)  # the target is left alone
+    with pytest.raises(UserError, match="source images have 4 channels.*--color-jitter 0"):
+        transform(noise(4), noise(), epoch=0, index=0)
+
+
+def test_evaluation_ignores_colour_jitter() -> None:
+    plain, asked = PairTransform((24, 24), augment=False), PairTransform((24, 24), augment=False, color_jitter=0.5)
+    assert not differ(*(t(noise(4), noise(), epoch=0, index=0) for t in (plain, asked)))
+
+
+# ------------------------------------------------------------------------------------------- what the networks see
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+@pytest.mark.parametrize("stored", [(24, 24), (50, 31), (7, 9)])
+def test_shape_type_and_range(augment: bool, channels: int, stored: tuple[int, int]) -> None:
+    options = ALL if augment else {}
+    transform = PairTransform((24, 32), augment=augment, **options)
+    extremes = torch.tensor([0, 255], dtype=torch.uint8)[torch.randint(0, 2, (channels, *stored))]
+    pair = transform(extremes, noise(1), epoch=0, index=0)
+    assert set(pair) == {"source", "target"}
+    assert pair["source"].shape == (channels, 24, 32) and pair["target"].shape == (1, 24, 32)
+    for image in pair.values():
+        assert type(image) is Tensor and image.dtype == torch.float32 and image.is_contiguous()
+        assert image.min() >= -1 and image.max() <= 1
+
+
+def test_evaluation_keeps_pixels_that_fit_and_leaves_the_stored_ones_alone() -> None:
+    image = noise()
+    before = image.clone()
+    pair = PairTransform((24, 24), augment=False)(image, image, epoch=0, index=0)
+    np.testing.assert_allclose(pair["source"].numpy(), before.numpy() / 127.5 - 1, atol=1e-6)
+    assert torch.equal(image, before)
+
+
+def test_shrinking_is_antialiased() -> None:
+    stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(24).expand(3, 48, 48)
+    for augment in (True, False):
+        options = {"flip_probability": 0.0, "jitter_scale": 1.0} if augment else {}
+        pair = PairTransform((16, 16), augment=augment, **options)(stripes, stripes, epoch=0, index=0)
+        assert pair["source"].abs().max() < 0.15  # gray; without antialiasing black or white
+
+
+def test_jitter_one_crops_nothing() -> None:
+    pair = PairTransform((24, 24), augment=True, flip_probability=0.0, jitter_scale=1.0)(
+        noise(), noise(), epoch=0, index=0
+    )
+    assert not differ(pair, PairTransform((24, 24), augment=False)(noise(), noise(), epoch=0, index=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"flip_probability": 1.5}, "--flip-probability is 1.5"),
+        ({"rotation_degrees": 60.0}, "--rotation-degrees is 60.0"),
+        ({"jitter_scale": 0.9}, "--jitter-scale is 0.9; expected 1 or more"),
+        ({"color_jitter": -0.1}, "--color-jitter is -0.1"),
+        ({"color_jitter_side": "left"}, "--color-jitter-side is left; expected one of source, target, both"),
+        ({"seed": -1}, "--seed is -1"),
+    ],
+)
+def test_values_out_of_range_name_their_flag(options: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UserError, match=flag):
+        PairTransform((24, 24), augment=True, **options)
+
+
+# --------------------------------------------------------------------------------------------- dataset and sampler
+
+
+def test_pair_tensors_take_an_index_or_epoch_and_index() -> None:
+    dataset = PairTensors(Numbered(), PairTransform((16, 16), augment=True, **ALL))
+    assert len(dataset) == 11
+    assert dataset[4]["index"] == dataset[0, 4]["index"] == dataset[9, 4]["index"] == 4
+    assert not differ(dataset[4], dataset[0, 4]) and differ(dataset[4], dataset[9, 4])
+
+
+def test_epoch_sampler_shuffles_by_seed_and_epoch() -> None:
+    def order(epoch: int, **options: Any) -> list[tuple[int, int]]:
+        sampler = EpochSampler(50, **options)
+        sampler.set_epoch(epoch)
+        assert len(sampler) == 50
+        return list(sampler)
+
+    first = order(0, seed=1)
+    assert sorted(first) == [(0, i) for i in range(50)] and first != sorted(first)
+    assert order(0, seed=1) == first
+    assert {epoch for epoch, _ in order(6, seed=1)} == {6}
+    assert [i for _, i in order(1, seed=1)] != [i for _, i in first] != [i for _, i in order(0, seed=2)]
+    assert order(3, shuffle=False) == [(3, i) for i in range(50)]
+
+
+def test_epoch_sampler_neither_reads_nor_moves_the_global_generator() -> None:
+    torch.manual_seed(0)
+    before, first = torch.get_rng_state(), list(EpochSampler(20))
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(1)
+    assert list(EpochSampler(20)) == first
