@@ -68,9 +68,9 @@ class TrainingConfig:
     # --- networks ---
 
     base_channels: int = 64
-    """Generator width: channels of its first stage."""
-    discriminator_base_channels: int = 64
-    """Discriminator width: channels of its first stage."""
+    """Width: channels of the first stage of either network."""
+    discriminator_base_channels: int | None = None
+    """Width of the discriminator where it differs; None: as --base-channels."""
     num_downs: int = 7
     """Halvings in the generator, at most; fewer where the image is small."""
     norm: Literal["instance", "batch", "none"] = "instance"
@@ -209,7 +209,7 @@ class TrainingConfig:
     def discriminator_options(self) -> dict[str, Any]:
         """Keyword arguments of `PatchGANDiscriminator` (channel counts are added by the trainer)."""
         return dict(
-            base_channels=self.discriminator_base_channels,
+            base_channels=self.discriminator_base_channels or self.base_channels,
             output_stride=self.output_stride,
             norm=self.norm,
             spectral_norm=self.spectral_norm,
@@ -275,7 +275,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(
         image_size="128",
         base_channels=24,
-        discriminator_base_channels=24,
         num_downs=5,
         upsampling="resize",
         rotation_degrees=0.0,
@@ -366,6 +365,7 @@ def _check_ranges(config: TrainingConfig) -> None:
         (["flip_probability"], lambda value: 0 <= value <= 1, "between 0 and 1"),
         (["jitter_scale"], lambda value: value >= 1, "1 or more (1: no jitter)"),
         (["rotation_degrees"], lambda value: value <= 45, "at most 45 degrees"),
+        (["color_jitter"], lambda value: value <= 1, "at most 1"),
     ]
     for names, holds, expected in rules:
         for name in names:

@@ -6,7 +6,6 @@ Stored images are uint8 `(C, H, W)` in [0, 255]; networks see float32 in [-1, 1]
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import UserError
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import write_aside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,20 +139,13 @@ def save_grid(rows: Sequence[tuple[Tensor, ...]], path: str | Path) -> None:
     assert rows, "save_grid needs at least one row"
     images = torch.stack([_displayed(image) for row in rows for image in row])
     picture = make_grid(images, nrow=len(rows[0]), padding=2, pad_value=255)
-    _save_atomically(tensor_to_pil(picture), Path(path))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(path) as partial:
+        tensor_to_pil(picture).save(partial, format=Image.registered_extensions()[path.suffix.lower()])
 
 
 def _displayed(image: Tensor) -> Tensor:
     """`(C, H, W)` in [-1, 1] → uint8 `(3, H, W)` on the CPU."""
     shown = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
     return from_model_range(shown).cpu()
-
-
-def _save_atomically(picture: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        picture.save(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ HIGHER_IS_BETTER = {"l1": False, "psnr": True, "ssim": True}
 class ImageMetrics:
     """L1, PSNR (dB) and SSIM of images in [0, 1], each the mean over images.
 
-    PSNR is averaged image by image; SSIM is that of Wang et al. 2004 (11x11 Gaussian window, sigma 1.5). Batches
+    PSNR is averaged image by image; SSIM is that of Wang et al. 2004 (11x11 Gaussian window, sigma
+    1.5, borders mirrored and counted). Batches
     are expected to be gathered from all processes already.
     """
 

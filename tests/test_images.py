@@ -221,7 +221,7 @@ def test_a_grid_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: p
     save_grid([(torch.zeros(3, 4, 4),)], path)
     before = path.read_bytes()
 
-    def full_disk(self: Image.Image, file: Path) -> None:
+    def full_disk(self: Image.Image, file: Path, format: str) -> None:
         Path(file).write_bytes(b"half")
         raise OSError("No space left on device")
 

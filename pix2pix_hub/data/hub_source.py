@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..errors import UserError
+from pix2pix_hub.errors import UserError
 
 TIMEOUT_SECONDS = 10
 

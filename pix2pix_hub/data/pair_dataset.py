@@ -12,8 +12,8 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import UserError
-from ..images import decode_image, pil_to_tensor
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import decode_image, pil_to_tensor
 
 LISTED_FAULTS = 5
 

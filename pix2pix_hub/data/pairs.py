@@ -20,11 +20,11 @@ import datasets
 from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 
-from ..errors import UserError
-from .files import contents, fingerprint, images_in
-from .hub_source import describe, open_on_hub
-from .pair_dataset import PairDataset, examine, size_text, stored_size
-from .synthetic import render_pair
+from pix2pix_hub.data.files import contents, fingerprint, images_in
+from pix2pix_hub.data.hub_source import describe, open_on_hub
+from pix2pix_hub.data.pair_dataset import PairDataset, examine, size_text, stored_size
+from pix2pix_hub.data.synthetic import render_pair
+from pix2pix_hub.errors import UserError
 
 __all__ = ["PairDataset", "PairSplits", "load_pairs"]
 SYNTHETIC = "synthetic"

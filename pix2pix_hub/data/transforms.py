@@ -18,8 +18,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from ..errors import UserError
-from ..images import to_model_range
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import to_model_range
 
 SIDES = ("source", "target", "both")
 

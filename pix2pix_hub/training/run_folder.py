@@ -100,6 +100,20 @@ def check_same_run(stored: TrainingConfig, asked: TrainingConfig) -> None:
         )
 
 
+def check_same_pairs(folder: Path, fingerprint: str) -> None:
+    """The run in `folder` was started on the same pairs.
+
+    Raises:
+        UserError: files were added, removed or changed since.
+    """
+    recorded = json.loads((folder / TRAINING_CONFIG_NAME).read_text())["dataset"]["fingerprint"]
+    if recorded != fingerprint:
+        raise UserError(
+            f"--resume: the pairs have changed since {folder} was started (fingerprint {recorded}, now {fingerprint}): "
+            "put them back as they were, or start a new run without --resume."
+        )
+
+
 def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str, Any]) -> Path:
     """Write `training_config.json`: resolved options, library versions and `facts` (data set, command, …)."""
     folder.mkdir(parents=True, exist_ok=True)

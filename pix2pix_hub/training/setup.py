@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch.utils.data import DataLoader
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
+from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.precision import resolve_mixed_precision
 
 
-def load_config_pairs(config: TrainingConfig) -> PairSplits:
-    """The pairs that `config` names, checked.
+def load_config_pairs(config: TrainingConfig, check: bool = True) -> PairSplits:
+    """The pairs that `config` names; `check` decodes each once, which one process of a machine does for all.
 
     Raises:
         UserError: see `pix2pix_hub.data.pairs.load_pairs`.
@@ -35,6 +37,7 @@ def load_config_pairs(config: TrainingConfig) -> PairSplits:
         validation_split=config.validation_split,
         max_train_pairs=config.max_train_pairs,
         max_validation_pairs=config.max_validation_pairs,
+        check=check,
     )
 
 
@@ -42,8 +45,11 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     """Accelerate, as the launcher's environment and `config` say.
 
     Raises:
-        UserError: a precision this device cannot do.
+        UserError: a precision this device cannot do, a tracker that is not installed.
     """
+    for tracker in config.report_to:
+        if find_spec(tracker) is None:
+            raise UserError(f"--report-to {tracker} is not installed: pip install {tracker}, or leave it out.")
     use_cpu = PartialState().device.type == "cpu"
     return Accelerator(
         mixed_precision=resolve_mixed_precision(config.mixed_precision, use_cpu),

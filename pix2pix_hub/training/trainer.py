@@ -31,6 +31,7 @@ from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.precision import set_cpu_threads
 from pix2pix_hub.training.report import Reporter
 from pix2pix_hub.training.run_folder import (
+    check_same_pairs,
     check_same_run,
     new_run_folder,
     run_to_resume,
@@ -84,7 +85,9 @@ class Pix2PixTrainer:
         if stored is not None:
             check_same_run(stored, config)
         with state.main_process_first():
-            self.pairs = pairs if pairs is not None else load_config_pairs(config)
+            self.pairs = pairs if pairs is not None else load_config_pairs(config, state.is_local_main_process)
+        if stored is not None:
+            check_same_pairs(self.run_folder, self.pairs.fingerprint)
 
         self.config = config
         self.command = command
@@ -92,6 +95,7 @@ class Pix2PixTrainer:
         self.cpu_threads = set_cpu_threads(config.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         set_seed(config.seed)
         self.progress = Progress()
+        self._learning_rate = config.learning_rate  # of the newest step
         self.reporter = Reporter(self.accelerator, self.run_folder, self.progress)
         self._build_loaders()
         self._build_networks()
@@ -124,7 +128,7 @@ class Pix2PixTrainer:
         self.generator, self.discriminator = make_networks(config, self.channels["source"], self.channels["target"])
         self.average = average_of(self.generator, config.ema_decay).to(accelerator.device) if config.ema_decay else None
         optimizers = [
-            torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2))
+            torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
             for network in (self.generator, self.discriminator)
         ]
         decay_steps = round(self.total_steps * (1 - config.constant_fraction))
@@ -221,6 +225,7 @@ class Pix2PixTrainer:
             if not self.accelerator.sync_gradients:
                 continue
             progress.step += 1
+            self._learning_rate = float(self.schedules[0].get_last_lr()[0])
             for schedule in self.schedules:
                 schedule.step()
             self.reporter.advance()
@@ -337,7 +342,7 @@ class Pix2PixTrainer:
             TrainingDiverged: one is NaN or infinite.
         """
         images_per_batch = self.config.batch_size * self.accelerator.num_processes
-        self.reporter.fetch(float(self.schedules[0].get_last_lr()[0]), images_per_batch)
+        self.reporter.fetch(self._learning_rate, images_per_batch)
 
     def _checkpoint(self) -> None:
         self._fetch_losses()

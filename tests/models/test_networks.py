@@ -1,0 +1,207 @@
+"""Both networks: published sizes, shapes, receptive fields, and the paper's network built a second way."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pix2pix_hub.config import preset_config
+from pix2pix_hub.models import PatchGANDiscriminator, SpectralNormConv2d, UNetGenerator
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("preset", "generator", "discriminator"),
+    [("default", 44_189_891, 2_768_705), ("compact", 9_077_786, 1_830_245), ("paper", 54_413_955, 2_768_705)],
+)
+def test_parameter_counts_are_exactly_the_specified_ones(preset: str, generator: int, discriminator: int) -> None:
+    config = preset_config(preset)
+    with torch.device("meta"):
+        assert count(UNetGenerator(**config.generator_options())) == generator
+        assert count(PatchGANDiscriminator(**config.discriminator_options())) == discriminator
+
+
+def test_map_sizes_and_widths_are_those_of_the_table() -> None:
+    shapes: list[tuple[int, ...]] = []
+    with torch.device("meta"):
+        network = UNetGenerator()
+        for stage in [*network.encoder, network.bottleneck, *network.decoder, network.output]:
+            stage.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape[1:3])))
+        network(torch.zeros(1, 3, 256, 256))
+    encoder = [(64, 128), (128, 64), (256, 32), (512, 16), (512, 8), (512, 4), (512, 2)]
+    decoder = [(512, 4), (512, 8), (512, 16), (256, 32), (128, 64), (64, 128)]
+    assert shapes == [*encoder, (512, 2), *decoder, (3, 256)]
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
+@pytest.mark.parametrize(("channels_in", "channels_out"), [(1, 1), (1, 3), (4, 2), (13, 1)])
+@pytest.mark.parametrize("size", [(32, 32), (64, 96)])
+def test_any_channels_and_any_divisible_size(
+    upsampling: str, channels_in: int, channels_out: int, size: tuple[int, int]
+) -> None:
+    network = UNetGenerator(channels_in, channels_out, base_channels=4, num_downs=4, upsampling=upsampling)
+    generated = network(torch.rand(2, channels_in, *size) * 2 - 1)
+    assert generated.shape == (2, channels_out, *size)
+    assert generated.abs().max() <= 1
+
+
+def test_an_indivisible_size_names_the_next_that_works() -> None:
+    with pytest.raises(ValueError, match=r"40x64.*multiples of 16.*48x64"):
+        UNetGenerator(base_channels=2, num_downs=4)(torch.zeros(1, 3, 40, 64))
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.zeros(3, 32, 32), "expected"),
+        (torch.zeros(1, 4, 32, 32), "expected"),
+        (torch.zeros(1, 3, 32, 32).byte(), "floats"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(images: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        UNetGenerator(base_channels=2, num_downs=3)(images)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"norm": "layer"}, {"upsampling": "bilinear"}, {"bottleneck": "x"}, {"encoder_activation": "gelu"}]
+    + [{"in_channels": 0}, {"num_downs": 0}, {"base_channels": 1.5}],
+)
+def test_options_that_cannot_work_are_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match=r"unknown|whole number"):
+        UNetGenerator(**options)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    network = UNetGenerator(base_channels=4, num_downs=4)
+    source = torch.rand(1, 3, 32, 32)
+    assert not torch.equal(network(source), network(source))
+    network.eval()
+    assert torch.equal(network(source), network(source))
+
+
+def test_initial_weights_are_normal_with_std_002() -> None:
+    torch.manual_seed(0)
+    weights = torch.cat(
+        [p.detach().flatten() for name, p in UNetGenerator().named_parameters() if "norm" not in name and p.ndim > 1]
+    )
+    assert weights.mean().abs() < 1e-5
+    assert weights.std().item() == pytest.approx(0.02, rel=1e-3)
+
+
+class PublishedUNet(nn.Module):
+    """The paper's generator written the other way, recursively and with ReLUs in front, as its authors describe it."""
+
+    def __init__(self, widths: list[int], outer: int, channels_in: int) -> None:
+        super().__init__()
+        inner, *deeper = widths
+        self.innermost, self.outermost = not deeper, outer == 0
+        self.down = nn.Conv2d(channels_in, inner, 4, 2, 1, bias=False)
+        self.down_norm = nn.Identity() if self.innermost or self.outermost else nn.BatchNorm2d(inner)
+        self.deeper = None if self.innermost else PublishedUNet(deeper, inner, inner)
+        up_in = inner if self.innermost else 2 * inner
+        self.up = nn.ConvTranspose2d(up_in, outer or 3, 4, 2, 1, bias=self.outermost)
+        self.up_norm = nn.Identity() if self.outermost else nn.BatchNorm2d(outer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        entered = x if self.outermost else nn.functional.leaky_relu(x, 0.2)
+        y = self.down_norm(self.down(entered))
+        if self.deeper is not None:
+            y = self.deeper(y)
+        y = self.up_norm(self.up(y.relu()))
+        return y.tanh() if self.outermost else torch.cat([y, x], dim=1)
+
+
+def test_paper_preset_is_the_published_network() -> None:
+    torch.manual_seed(1)
+    config = preset_config("paper", image_size="64", base_channels=4, dropout=0.0)
+    ours = UNetGenerator(**config.generator_options())
+    published = PublishedUNet([4, 8, 16, 32, 32, 32], 0, 3)
+    level: PublishedUNet | None = published
+    for depth, stage in enumerate(ours.encoder):
+        assert level is not None
+        level.down.load_state_dict(stage.conv.state_dict())
+        if isinstance(level.down_norm, nn.BatchNorm2d):
+            level.down_norm.load_state_dict(stage.norm.state_dict())
+        up = ours.decoder[-depth] if depth else None
+        level.up.load_state_dict((up.up if up else ours.output).state_dict())
+        if up:
+            level.up_norm.load_state_dict(up.norm.state_dict())
+        level = level.deeper
+    source = torch.rand(3, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(ours(source), published(source), rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norm_at_inference_takes_each_image_by_itself() -> None:
+    network = UNetGenerator(base_channels=4, num_downs=4, norm="batch", dropout=0.0)
+    sources = torch.rand(3, 3, 32, 32)
+    alone = torch.cat([network(source[None]) for source in sources])  # training mode: the statistics of one image
+    torch.testing.assert_close(network.eval()(sources), alone, rtol=1e-4, atol=1e-5)
+
+
+# --- discriminator ---
+
+
+def gradient_field(network: PatchGANDiscriminator, row: int) -> tuple[int, int]:
+    """Height and width of the input region that one output's gradient reaches."""
+    pair = torch.rand(1, 6, 256, 256, requires_grad=True)
+    logits = network(pair)
+    logits[0, 0, row, row].backward()
+    assert pair.grad is not None
+    reached = pair.grad[0].abs().sum(0) > 0
+    rows, columns = reached.any(1).nonzero(), reached.any(0).nonzero()
+    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+
+
+@pytest.mark.parametrize(("output_stride", "row"), [(16, 8), (8, 15)])
+def test_receptive_field_is_70_by_70_by_gradients(output_stride: int, row: int) -> None:
+    network = PatchGANDiscriminator(base_channels=4, output_stride=output_stride, norm="none", spectral_norm=False)
+    assert gradient_field(network, row) == (70, 70)
+    assert network.receptive_field == 70
+
+
+@pytest.mark.parametrize(("output_stride", "outputs"), [(16, 16), (8, 30)])
+def test_outputs_of_a_256_pair(output_stride: int, outputs: int) -> None:
+    network = PatchGANDiscriminator(base_channels=4, output_stride=output_stride)
+    assert network(torch.rand(2, 6, 256, 256)).shape == (2, 1, outputs, outputs)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 48), (128, 512)])
+def test_output_stride_16_divides_exactly(size: tuple[int, int]) -> None:
+    logits = PatchGANDiscriminator(base_channels=2)(torch.rand(1, 6, *size))
+    assert logits.shape[-2:] == (size[0] // 16, size[1] // 16)
+
+
+def test_probabilities_are_the_sigmoid_of_the_logits() -> None:
+    network = PatchGANDiscriminator(base_channels=4).eval()
+    pair = torch.rand(1, 6, 64, 64)
+    torch.testing.assert_close(network.probabilities(pair), 1 / (1 + (-network(pair)).exp()))
+
+
+def test_small_pairs_and_wrong_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="31x64.*32 pixels"):
+        PatchGANDiscriminator(base_channels=2)(torch.rand(1, 6, 31, 64))
+    with pytest.raises(ValueError, match="8 or 16"):
+        PatchGANDiscriminator(output_stride=4)
+    with pytest.raises(ValueError, match="in_channels"):
+        PatchGANDiscriminator(1)
+
+
+def test_every_convolution_is_spectrally_normalised_or_none() -> None:
+    def kinds(network: nn.Module) -> set[type]:
+        return {type(module).__mro__[1] for module in network.modules() if isinstance(module, nn.Conv2d)}
+
+    assert kinds(PatchGANDiscriminator(base_channels=2)) == {SpectralNormConv2d}
+    assert SpectralNormConv2d not in kinds(PatchGANDiscriminator(base_channels=2, spectral_norm=False))
+
+
+def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
+    torch.manual_seed(0)
+    layer = SpectralNormConv2d(6, 16, 4, 2, 1)
+    for _ in range(30):
+        layer(torch.rand(1, 6, 8, 8))
+    largest = torch.linalg.svdvals(layer.eval().weight.flatten(1))[0]
+    assert largest.item() == pytest.approx(1.0, abs=1e-3)

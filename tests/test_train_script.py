@@ -1,0 +1,133 @@
+"""`train_accelerate.py` as its user meets it: help, errors, and what it says at the end."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent / "training"))
+from launching import LAUNCH, ROOT, TINY, environment, finish
+
+
+def picture(path: Path, width: int, height: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def test_help_names_every_option_without_importing_torch(tmp_path: Path) -> None:
+    import dataclasses
+
+    from pix2pix_hub.config import TrainingConfig
+
+    code = (
+        "import sys\nfrom pix2pix_hub.cli import train\n"
+        "try:\n    train(['--help'])\nfinally:\n    print('heavy:', {'torch', 'datasets'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert "heavy: set()" in run.stdout
+    for field in dataclasses.fields(TrainingConfig):
+        assert "--" + field.name.replace("_", "-") in run.stdout, field.name
+
+
+def test_every_option_is_documented() -> None:
+    import ast
+
+    tree = ast.parse((ROOT / "pix2pix_hub" / "config.py").read_text())
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
+    options = [(node, after) for node, after in zip(body, body[1:], strict=False) if isinstance(node, ast.AnnAssign)]
+    assert len(options) > 40
+    for node, after in options:
+        assert isinstance(after, ast.Expr), f"{ast.unparse(node)} has no documentation"
+
+
+BAD = {
+    "unknown data set": (["--dataset", "no/such-pairs"], ["--dataset 'no/such-pairs'", "folder", "Hub"]),
+    "empty folder": (["--dataset", "empty"], ["empty", "train/"]),
+    "no side-by-side pair": (["--dataset", "square"], ["square", "a.png", "64x64"]),
+    "unreadable image": (["--dataset", "broken"], ["b.png"]),
+    "one pair": (["--dataset", "single"], ["single", "pair"]),
+    "indivisible size": (["--image-size", "100"], ["--image-size 100", "96x96 or 128x128"]),
+    "unknown flag": (["--epoch", "3"], ["--epoch", "--epochs"]),
+    "unknown preset": (["--preset", "huge"], ["huge", "demo", "paper"]),
+    "resume of nothing": (["--resume"], ["--resume found no run", "--output-dir"]),
+    "unwritable number": (["--batch-size", "many"], ["--batch-size", "many"]),
+    "fp16 on a CPU": (["--mixed-precision", "fp16"], ["--mixed-precision fp16", "auto"]),
+    "missing split": (["--dataset", "fine", "--train-split", "trian"], ["trian", "train"]),
+    "unknown column": (["--dataset", "fine", "--source-column", "x"], ["--target-column"]),
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "empty").mkdir()
+    for name in ("a", "b"):
+        picture(folder / "square" / "train" / f"{name}.png", 64, 64)
+        picture(folder / "broken" / "train" / f"{name}.png", 128, 64)
+        picture(folder / "fine" / "train" / f"{name}.png", 128, 64)
+    picture(folder / "single" / "train" / "a.png", 128, 64)
+    (folder / "broken" / "train" / "b.png").write_bytes((folder / "fine" / "train" / "b.png").read_bytes()[:500])
+    return folder
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_answered_in_words_and_writes_nothing(name: str, workplace: Path) -> None:
+    options, words = BAD[name]
+    before = sorted(workplace.rglob("*"))
+    status, output = finish(*options, cwd=workplace)
+    assert status == 2, output
+    assert "Traceback" not in output
+    for word in words:
+        assert word in " ".join(output.split()), output
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_dry_run_describes_and_writes_nothing(tmp_path: Path) -> None:
+    status, output = finish(*TINY, "--dry-run", cwd=tmp_path)
+    assert status == 0, output
+    for words in ("10 training and 3 validation pairs", "parameters", "15 steps", "runs/synthetic_demo_001"):
+        assert words in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_ends_by_saying_where_the_model_is_and_three_commands_that_work(tmp_path: Path) -> None:
+    status, output = finish(*TINY, "--epochs", "1", cwd=tmp_path, launcher=LAUNCH)
+    assert status == 0, output
+    assert "The model is in runs/synthetic_demo_001/model" in output
+    commands = [line.strip() for line in output.splitlines() if line.startswith(("  accelerate", "  python"))]
+    assert len(commands) == 3
+    resume, own_pairs, load = map(shlex.split, commands)
+    status, output = finish(*resume[3:], cwd=tmp_path)
+    assert status == 0, output
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "path" / "to" / "your" / "pairs" / f"{name}.png", 128, 64)
+    status, output = finish(*own_pairs[3:], "--image-size", "64", "--dry-run", cwd=tmp_path)
+    assert status == 0, output
+    printed = subprocess.run(
+        [sys.executable, *load[1:]], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert "UNetGenerator(" in printed.stdout, printed.stderr
+
+
+def test_with_a_dataset_the_preset_is_default_and_without_demo(workplace: Path) -> None:
+    from pix2pix_hub.cli import parse_training_config
+
+    assert parse_training_config([]).preset == "demo"
+    assert parse_training_config(["--dataset", "fine"]).preset == "default"
+    assert parse_training_config(["--dataset=fine", "--preset", "compact"]).base_channels == 29
+    assert parse_training_config(["--batch_size", "3"]).batch_size == 3
+
+
+def test_the_command_is_recorded(tmp_path: Path) -> None:
+    status, output = finish(*TINY, "--epochs", "1", "--output-dir", "run", cwd=tmp_path)
+    assert status == 0, output
+    command = json.loads((tmp_path / "run" / "training_config.json").read_text())["command"]
+    assert command == shlex.join(["accelerate", "launch", "train_accelerate.py", *TINY, *["--epochs", "1"], *["--output-dir", "run"]])  # fmt: skip  # noqa: E501

@@ -1,0 +1,60 @@
+"""Starting the training script as its user does, in processes of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "train_accelerate.py"
+TINY = (
+    "--image-size 32 --base-channels 4 --num-downs 3 --max-train-pairs 10 --max-validation-pairs 3 --batch-size 2 "
+    "--epochs 3 --num-workers 0 --cpu-threads 1 --log-every 1 --sample-count 1 --mixed-precision no"
+).split()
+
+
+def environment() -> dict[str, str]:
+    """This one's, with one thread a process, no GPU and the checkout importable."""
+    quiet = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+    return os.environ | quiet
+
+
+def start(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """`python train_accelerate.py OPTIONS` in folder `cwd`."""
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(SCRIPT), *options],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Run to the end; (exit status, everything it said)."""
+    process = start(*options, cwd=cwd, launcher=launcher)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def wait_for(process: subprocess.Popen[str], condition, timeout: float = 120.0) -> None:
+    """Poll `condition` while the process runs."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, f"ended too early: {process.communicate()[0]}"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.0005)
+
+
+def send(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Send a signal, wait for the end, return what was said."""
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    return output
+
+
+LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
+LAUNCH_TWO = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")

@@ -1,0 +1,172 @@
+"""One training step against the same mathematics written out plainly."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pix2pix_hub.losses import Pix2PixLoss
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.training.image_buffer import ImageBuffer
+from pix2pix_hub.training.step import GANStep, average_of
+
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+def adam(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999))
+
+
+def sgd(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(network.parameters(), 1.0)
+
+
+def networks(norm: str = "instance", spectral_norm: bool = False) -> tuple[UNetGenerator, PatchGANDiscriminator]:
+    torch.manual_seed(0)
+    generator = UNetGenerator(base_channels=4, num_downs=3, dropout=0.0, norm=norm)
+    discriminator = PatchGANDiscriminator(base_channels=4, norm=norm, spectral_norm=spectral_norm)
+    return generator.double(), discriminator.double()  # Adam's first steps magnify the rounding of small gradients
+
+
+def batches(count: int, size: int = 2) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(7)
+    shape = (count, 2, size, 3, 32, 32)
+    return [(pair[0], pair[1]) for pair in torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1]
+
+
+def make_step(
+    generator: nn.Module, discriminator: nn.Module, *, optimizer: MakeOptimizer = adam, accumulate: int = 1, **options
+) -> GANStep:
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+    prepared = accelerator.prepare(generator, discriminator, optimizer(generator), optimizer(discriminator))
+    return GANStep(accelerator, *prepared, **({"loss": Pix2PixLoss(), "buffer": ImageBuffer(0)} | options))
+
+
+def plain_steps(generator: nn.Module, discriminator: nn.Module, data: list[tuple[Tensor, Tensor]]) -> list[list[float]]:
+    """pix2pix by the book: two forwards of D, losses in closed form; (L_D, L_G) of each step."""
+    optimizer_g, optimizer_d = adam(generator), adam(discriminator)
+    losses = []
+    for source, target in data:
+        fake = generator(source)
+        real_logits = discriminator(torch.cat([source, target], 1))
+        fake_logits = discriminator(torch.cat([source, fake.detach()], 1))
+        d_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        optimizer_d.zero_grad()
+        d_loss.backward()
+        optimizer_d.step()
+        g_loss = F.softplus(-discriminator(torch.cat([source, fake], 1))).mean() + 100 * (fake - target).abs().mean()
+        optimizer_g.zero_grad()
+        g_loss.backward()
+        optimizer_g.step()
+        losses.append([d_loss.item(), g_loss.item()])
+    return losses
+
+
+def assert_same_weights(ours: nn.Module, plain: nn.Module) -> None:
+    for (name, a), b in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("norm", ["instance", "none", "batch"])
+def test_three_steps_are_those_of_the_plain_loop(norm: str) -> None:
+    generator, discriminator = networks(norm)
+    plain = copy.deepcopy(generator), copy.deepcopy(discriminator)
+    data = batches(3)
+    step = make_step(generator, discriminator)
+    losses = [step(*batch) for batch in data]
+    found = torch.tensor([[loss["d_loss"].item(), loss["g_loss"].item()] for loss in losses])
+    torch.testing.assert_close(found, torch.tensor(plain_steps(*plain, data)), rtol=1e-6, atol=0)
+    assert_same_weights(generator, plain[0])
+    assert_same_weights(discriminator, plain[1])
+
+
+def test_real_and_fake_are_apart_under_batch_norm() -> None:
+    generator, discriminator = networks("batch")
+    sizes: list[int] = []
+    discriminator.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    make_step(generator, discriminator)(*batches(1)[0])
+    assert sizes == [2, 2, 2]
+
+
+def test_real_and_fake_go_through_together_otherwise() -> None:
+    generator, discriminator = networks("instance", spectral_norm=True)
+    sizes: list[int] = []
+    discriminator.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    make_step(generator, discriminator)(*batches(1)[0])
+    assert sizes == [4, 2]
+
+
+def test_accumulated_halves_give_the_step_of_the_whole_batch() -> None:
+    whole, halves = networks(), networks()
+    source, target = batches(1, size=4)[0]
+    make_step(*whole, optimizer=sgd)(source, target)
+    step = make_step(*halves, optimizer=sgd, accumulate=2)
+    for part in (slice(0, 2), slice(2, 4)):
+        step(source[part], target[part])
+    # Discriminators only: the generator's first half met the discriminator before its update, its second half after.
+    assert_same_weights(halves[1], whole[1])
+    assert step.accelerator.sync_gradients
+
+
+def test_nothing_moves_before_the_last_accumulated_batch() -> None:
+    generator, discriminator = networks()
+    before = copy.deepcopy(generator), copy.deepcopy(discriminator)
+    make_step(generator, discriminator, accumulate=2)(*batches(1)[0])
+    assert_same_weights(generator, before[0])
+    assert_same_weights(discriminator, before[1])
+
+
+def test_the_discriminator_takes_no_gradient_from_the_generators_loss() -> None:
+    generator, discriminator = networks()
+    make_step(generator, discriminator)(*batches(1)[0])
+    assert all(parameter.grad is None for parameter in discriminator.parameters())
+    assert all(parameter.requires_grad for parameter in discriminator.parameters())
+
+
+def test_clipping_bounds_each_networks_update() -> None:
+    generator, discriminator = networks()
+    before = copy.deepcopy(generator), copy.deepcopy(discriminator)
+    make_step(generator, discriminator, optimizer=sgd, max_grad_norm=0.01)(*batches(1)[0])
+    for network, old in zip((generator, discriminator), before, strict=True):
+        moved = [a - b for a, b in zip(network.parameters(), old.parameters(), strict=True)]
+        assert torch.cat([delta.flatten() for delta in moved]).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_discriminator_is_shown_what_the_buffer_returns() -> None:
+    class Swapped(ImageBuffer):
+        def query(self, pairs: Tensor) -> Tensor:
+            return torch.full_like(pairs, 0.25)
+
+    generator, discriminator = networks("batch")
+    seen: list[Tensor] = []
+    discriminator.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    make_step(generator, discriminator, buffer=Swapped(1))(*batches(1)[0])
+    assert torch.equal(seen[1], torch.full_like(seen[1], 0.25))
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.999])
+def test_the_average_follows_its_closed_form(decay: float) -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = average_of(layer, decay)
+    values, expected = [math.sin(3 * step) for step in range(40)], 0.0
+    for updates, value in enumerate(values):
+        with torch.no_grad():
+            layer.weight.fill_(value)
+        average.update_parameters(layer)
+        warm = min(decay, (1 + updates) / (10 + updates)) if updates else 0.0
+        expected = warm * expected + (1 - warm) * value
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_average_is_updated_once_a_step() -> None:
+    generator, discriminator = networks()
+    average = average_of(generator, 0.9)
+    step = make_step(generator, discriminator, accumulate=2, average=average)
+    for batch in batches(4):
+        step(*batch)
+    assert int(average.n_averaged) == 2

@@ -1,0 +1,270 @@
+"""Whole runs, a second long each: what they write, and when they stop."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.training.report import TrainingDiverged
+from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
+
+Tiny = Callable[..., TrainingConfig]
+EXPORT = [
+    "config.json",
+    "discriminator/config.json",
+    "discriminator/model.safetensors",
+    "metrics.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "samples.png",
+    "training_config.json",
+]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def run(config: TrainingConfig) -> TrainingResult:
+    return Pix2PixTrainer(config).train()
+
+
+def weights(result: TrainingResult, name: str = "model") -> dict[str, torch.Tensor]:
+    return load_file(result.run_folder / name / "model.safetensors")
+
+
+def entries(result: TrainingResult, event: str) -> list[dict[str, Any]]:
+    lines = (result.run_folder / "metrics.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_writes_exactly_what_it_should(tiny: Tiny) -> None:
+    result = run(tiny())
+    folder = result.run_folder
+    assert files(folder / "model") == EXPORT
+    assert files(folder / "model_best") == EXPORT
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("checkpoints", "curves.png", "metrics.jsonl", "model", "model_best", "samples", "training_config.json")
+    ]
+    assert files(folder / "samples") == ["epoch_0001.png", "epoch_0002.png"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint_6"]
+    assert (result.step, result.epoch, result.stop_signal) == (6, 2, None)
+
+
+def test_the_log_has_a_line_a_step_and_one_an_epoch(tiny: Tiny) -> None:
+    result = run(tiny())
+    assert [entry["step"] for entry in entries(result, "train")] == [1, 2, 3, 4, 5, 6]
+    assert [(entry["step"], entry["epoch"]) for entry in entries(result, "validation")] == [(3, 1), (6, 2)]
+    for entry in entries(result, "train") + entries(result, "validation"):
+        assert all(math.isfinite(value) for name, value in entry.items() if name != "event"), entry
+    train_means = [entry["d_loss"] for entry in entries(result, "train")][3:]
+    assert entries(result, "validation")[-1]["train_d_loss"] == pytest.approx(sum(train_means) / 3)
+
+
+def test_the_export_is_what_was_validated(tiny: Tiny) -> None:
+    trainer = Pix2PixTrainer(tiny())
+    result = trainer.train()
+    generator = UNetGenerator.from_pretrained(result.run_folder / "model")
+    source = torch.rand(1, 3, 32, 32)
+    assert torch.equal(generator(source), trainer.exported_generator.eval()(source))
+    assert trainer.validate() == pytest.approx(
+        {name: value for name, value in entries(result, "validation")[-1].items() if name in trainer.validate()}
+    )
+    PatchGANDiscriminator.from_pretrained(result.run_folder / "model")
+
+
+def test_the_recorded_options_are_the_ones_used_and_name_no_folder(tiny: Tiny) -> None:
+    result = run(tiny())
+    recorded = json.loads((result.run_folder / "model" / "training_config.json").read_text())
+    assert TrainingConfig.from_dict(recorded["options"]) == replace(tiny(), output_dir=None)
+    assert str(result.run_folder.parent) not in json.dumps(recorded)
+    assert recorded["dataset"]["fingerprint"].startswith("synthetic-")
+    assert "torch" in recorded["versions"]
+
+
+def test_the_preprocessing_travels_with_the_model(tiny: Tiny) -> None:
+    content = json.loads((run(tiny(image_size="32x64")).run_folder / "model" / "preprocessor_config.json").read_text())
+    assert content["image_size"] == [32, 64]
+    assert content["size_multiple"] == 8
+    assert content["source"]["channels"] == content["target"]["channels"] == 3
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_reads_the_data(tiny: Tiny, tmp_path: Path) -> None:
+    first = run(tiny(num_workers=0))
+    again = run(tiny(num_workers=2, output_dir=str(tmp_path / "again")))
+    other = run(tiny(seed=1, output_dir=str(tmp_path / "other")))
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+def test_without_average_the_raw_weights_are_exported(tiny: Tiny, tmp_path: Path) -> None:
+    averaged = run(tiny())
+    raw = run(tiny(ema_decay=0.0, output_dir=str(tmp_path / "raw")))
+    assert same(weights(raw), load_file(raw.run_folder / "checkpoints" / "checkpoint_6" / "model.safetensors"))
+    assert not same(weights(averaged), weights(raw))
+
+
+def test_best_and_last_exports_differ_when_an_earlier_epoch_was_better(tiny: Tiny) -> None:
+    result = run(tiny(epochs=4, learning_rate=0.02))
+    l1 = [entry["l1"] for entry in entries(result, "validation")]
+    best = json.loads((result.run_folder / "model_best" / "metrics.json").read_text())
+    assert best["l1"]["value"] == min(l1)
+    assert best["epoch"] == l1.index(min(l1)) + 1
+    assert json.loads((result.run_folder / "model" / "metrics.json").read_text())["epoch"] == 4
+
+
+def test_early_stopping_counts_epochs_without_a_better_value(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([0.3, 0.2, 0.25, 0.21, 0.1, 0.1])
+    trainer = Pix2PixTrainer(tiny(epochs=6, early_stopping_patience=2))
+    metrics = {"psnr": 1.0, "ssim": 0.5, "d_loss": 1.0, "g_loss": 1.0}
+    monkeypatch.setattr(trainer, "validate", lambda: {"l1": next(values), **metrics})
+    assert trainer.train().epoch == 4
+
+
+def test_max_steps_ends_in_the_middle_of_an_epoch_and_validates(tiny: Tiny) -> None:
+    result = run(tiny(max_steps=4))
+    assert result.step == 4
+    assert [entry["step"] for entry in entries(result, "validation")] == [3, 4]
+
+
+def test_gradient_accumulation_takes_fewer_steps(tiny: Tiny) -> None:
+    result = run(tiny(gradient_accumulation_steps=2))
+    assert result.step == 4  # 3 batches an epoch: one step of two, one of the last
+
+
+def test_the_learning_rate_falls_to_its_last_step_in_the_second_half(tiny: Tiny) -> None:
+    rates = [entry["learning_rate"] for entry in entries(run(tiny(epochs=4)), "train")]
+    assert rates == pytest.approx([2e-4] * 7 + [2e-4 * factor / 6 for factor in (5, 4, 3, 2, 1)])
+
+
+@pytest.mark.parametrize("preset", ["default", "compact", "paper"])
+def test_every_preset_trains(preset: str, tiny: Tiny) -> None:
+    from pix2pix_hub.config import PRESETS
+
+    small = {"base_channels": 4, "num_downs": 5, "discriminator_base_channels": 4}
+    result = run(tiny(**(PRESETS[preset] | small), epochs=1))
+    assert result.metrics["l1"] < 1
+
+
+@pytest.mark.parametrize("loss", ["lsgan", "hinge"])
+def test_every_adversarial_loss_trains(loss: str, tiny: Tiny) -> None:
+    assert run(tiny(gan_loss=loss, l2_weight=1.0, epochs=1)).step == 3
+
+
+def test_a_diverging_run_stops_and_says_where(tiny: Tiny) -> None:
+    config = tiny(learning_rate=1e30, log_every=2, checkpoint_every=1, ema_decay=0.0)
+    with pytest.raises(TrainingDiverged, match=r"step \d.*loss is (nan|inf).*--learning-rate"):
+        run(config)
+    folder = Path(str(config.output_dir))
+    assert not (folder / "model").exists()
+    for path in (folder / "checkpoints").glob("checkpoint_*/model*.safetensors"):
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(path).values()), path
+
+
+def test_a_folder_with_a_run_is_never_overwritten(tiny: Tiny) -> None:
+    before = files(run(tiny()).run_folder)
+    with pytest.raises(UserError, match="--resume"):
+        Pix2PixTrainer(tiny())
+    assert files(Path(str(tiny().output_dir))) == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    for resume in (False, True):
+        with pytest.raises(UserError, match="no"):
+            Pix2PixTrainer(tiny(resume=resume))
+    assert files(tmp_path) == ["run/thesis.tex"]
+
+
+def test_runs_are_numbered(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [run(tiny(output_dir=None, epochs=1)).run_folder.name for _ in range(2)]
+    assert names == ["synthetic_demo_001", "synthetic_demo_002"]
+
+
+def test_a_finished_run_goes_on_to_more_epochs(tiny: Tiny) -> None:
+    run(tiny())
+    result = run(tiny(resume=True, epochs=3))
+    assert (result.step, result.epoch) == (9, 3)
+    assert [entry["step"] for entry in entries(result, "train")] == list(range(1, 10))
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny: Tiny) -> None:
+    first = run(tiny())
+    before = weights(first)
+    again = run(tiny(resume=True))
+    assert same(before, weights(again))
+    assert again.metrics == first.metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"base_channels": 8}, "--base-channels 8 .the run has 4"),
+        ({"seed": 3}, "--seed 3"),
+        ({"batch_size": 1}, "batch"),
+    ],
+)
+def test_resuming_with_other_options_is_refused(change: dict, words: str, tiny: Tiny) -> None:
+    run(tiny(epochs=1))
+    with pytest.raises(UserError, match=words):
+        Pix2PixTrainer(tiny(resume=True, **change))
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tiny: Tiny) -> None:
+    run(tiny(epochs=1))
+    config_path = Path(str(tiny().output_dir)) / "training_config.json"
+    config_path.write_text(config_path.read_text().replace('"base_channels": 4', '"base_channels": 8'))
+    with pytest.raises(UserError, match="does not fit these networks"):
+        run(tiny(resume=True, base_channels=8))
+
+
+def test_resuming_on_other_pairs_is_refused(tiny: Tiny) -> None:
+    run(tiny(epochs=1))
+    config_path = Path(str(tiny().output_dir)) / "training_config.json"
+    config_path.write_text(config_path.read_text().replace("synthetic-", "other-"))
+    with pytest.raises(UserError, match="pairs have changed"):
+        Pix2PixTrainer(tiny(resume=True))
+
+
+def test_resume_without_any_run_names_the_ways_out(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--output-dir"):
+        Pix2PixTrainer(tiny(output_dir=None, resume=True))
+
+
+def test_a_tracker_gets_the_entries(tiny: Tiny) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = run(tiny(report_to=("tensorboard",)))
+    events = EventAccumulator(str(result.run_folder / "pix2pix_hub")).Reload()
+    values = [event.value for event in events.Scalars("validation/l1")]
+    assert values == pytest.approx([entry["l1"] for entry in entries(result, "validation")])
+
+
+def test_a_tracker_that_is_not_installed_is_named(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="pip install swanlab"):
+        Pix2PixTrainer(tiny(report_to=("swanlab",)))
+
+
+def test_eight_facades_are_learnt_by_heart(real_data: Path, tiny: Tiny) -> None:
+    options = dict(
+        dataset=str(real_data / "facades"), direction="BtoA", image_size="128", base_channels=32, num_downs=6,
+        max_train_pairs=8, max_validation_pairs=8, validation_split="train", batch_size=1, epochs=60, dropout=0.0,
+        flip_probability=0.0, jitter_scale=1.0, upsampling="transposed", cpu_threads=0, log_every=20,
+    )  # fmt: skip
+    assert run(tiny(**options)).metrics["l1"] < 0.06

@@ -1,0 +1,61 @@
+"""Two gloo processes under `accelerate launch` train one model: the one a single process would."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from launching import LAUNCH, LAUNCH_TWO, TINY, environment, finish
+from safetensors.torch import load_file
+
+WORKER = Path(__file__).with_name("two_process_worker.py")
+
+
+def history(folder: Path, launcher: tuple[str, ...], norm: str, name: str) -> list[list[dict[str, torch.Tensor]]]:
+    """Weights of both networks after each step, as one process saw them."""
+    if not (folder / name).exists():
+        command = [sys.executable, *launcher, str(WORKER), str(folder), norm]
+        subprocess.run(command, check=True, env=environment(), timeout=300, capture_output=True)
+    return torch.load(folder / name, weights_only=True)
+
+
+def test_the_gradients_are_those_of_one_process_with_the_whole_batch(tmp_path: Path) -> None:
+    one = history(tmp_path, LAUNCH, "instance", "1_0.pt")
+    two = history(tmp_path, LAUNCH_TWO, "instance", "2_0.pt")
+    for ours, expected in zip(two[0], one[0], strict=True):  # plain SGD: the first step is the gradient
+        for name in expected:
+            torch.testing.assert_close(ours[name], expected[name], rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_the_weights_are_equal_on_both_ranks_after_every_step(norm: str, tmp_path: Path) -> None:
+    ranks = [history(tmp_path, LAUNCH_TWO, norm, f"2_{rank}.pt") for rank in range(2)]
+    assert len(ranks[0]) == 5
+    for first, second in zip(*ranks, strict=True):
+        for ours, theirs in zip(first, second, strict=True):
+            assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("preset", ["demo", "paper"])
+def test_a_whole_run_on_two_processes(preset: str, tmp_path: Path) -> None:
+    status, output = finish(*TINY, "--preset", preset, "--output-dir", "run", cwd=tmp_path, launcher=LAUNCH_TWO)
+    assert status == 0, output
+    assert output.count("The model is in run/model") == 1
+    entries = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries if entry["event"] == "train"] == list(range(1, 10))  # 10 pairs, 2x2
+    recorded = json.loads((tmp_path / "run" / "training_config.json").read_text())
+    assert recorded["processes"] == 2
+    assert load_file(tmp_path / "run" / "model" / "model.safetensors")
+
+
+def test_a_resumed_run_on_two_processes_ends_the_same(tmp_path: Path) -> None:
+    options = [*TINY, "--checkpoint-every", "2", "--output-dir"]
+    for name in ("whole", "parts"):
+        steps = [] if name == "whole" else ["--max-steps", "4"]
+        # the same learning rate all along, since a run of four steps would schedule it otherwise
+        status, output = finish(*options, name, *steps, "--decay-epochs", "0", cwd=tmp_path, launcher=LAUNCH_TWO)
+        assert status == 0, output
+    status, output = finish("--resume", "--output-dir", "parts", "--max-steps", "9", cwd=tmp_path, launcher=LAUNCH_TWO)
+    assert status == 0, output
