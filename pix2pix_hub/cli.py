@@ -26,6 +26,9 @@ def train(arguments: list[str]) -> int:
     _set_up_logging()
     try:
         config = parse_training_config(arguments)
+        from pix2pix_hub.launcher import follow_launcher
+
+        follow_launcher()
         from pix2pix_hub.training.trainer import Pix2PixTrainer
 
         command = shlex.join(["accelerate", "launch", "train_accelerate.py", *arguments])
@@ -85,11 +88,12 @@ def _choose_base(arguments: list[str]) -> TrainingConfig:
 
 def _set_up_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    rank = int(os.environ.get("RANK", 0))
+    handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))
     package = logging.getLogger("pix2pix_hub")
     package.handlers = [handler]
     package.propagate = False
-    package.setLevel(logging.INFO if int(os.environ.get("RANK", 0)) == 0 else logging.ERROR)
+    package.setLevel(logging.ERROR if rank else logging.INFO)
 
 
 def _closing_words(result: TrainingResult) -> str:

@@ -8,6 +8,7 @@ LEVELS = [
     {"errors", "files", "images", "config"},
     {"models", "losses", "metrics", "data"},
     {"training", "inference", "evaluation", "convert", "hub"},
+    {"launcher"},
     {"cli", "ui"},
 ]
 FREE_WITHIN_LEVEL = {"errors", "files"}  # level 0's own ground floor

@@ -113,6 +113,7 @@ def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, buffe
         if accelerator.is_main_process:
             _write_manifest(partial, step, accelerator.num_processes)
             publish_folder(partial, path)
+        accelerator.wait_for_everyone()  # so that all see it when they ask next
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         kept = newest_sound_checkpoint(run_folder)

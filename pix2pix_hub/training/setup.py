@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.config import TrainingConfig
@@ -41,6 +42,19 @@ def load_config_pairs(config: TrainingConfig, check: bool = True) -> PairSplits:
     )
 
 
+def process_state() -> PartialState:
+    """This process's place among those launched together.
+
+    Accelerate joins CPU processes only where it is told that they use the CPU; left alone, two started by torchrun on a
+    machine without GPU would each train a model of their own.
+    """
+    return PartialState(cpu=_use_cpu())
+
+
+def _use_cpu() -> bool:
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
 def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     """Accelerate, as the launcher's environment and `config` say.
 
@@ -50,9 +64,11 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     for tracker in config.report_to:
         if find_spec(tracker) is None:
             raise UserError(f"--report-to {tracker} is not installed: pip install {tracker}, or leave it out.")
-    use_cpu = PartialState().device.type == "cpu"
+    # torch 2.15 renames the option below; accelerate 1.15 knows the old name only, which works until torch drops it
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     return Accelerator(
-        mixed_precision=resolve_mixed_precision(config.mixed_precision, use_cpu),
+        cpu=_use_cpu(),
+        mixed_precision=resolve_mixed_precision(config.mixed_precision, _use_cpu()),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=list(config.report_to) or None,
         project_dir=run_folder,

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class StopSignals:
-    """Context manager: `received` is the number of the first signal that came, else None. A second one ends at once.
+    """Context manager: `received` is the number of the first signal that came, else None. A second Ctrl-C ends at once.
 
     Outside the main thread signals cannot be caught, and nothing is changed.
     """
@@ -33,8 +33,10 @@ class StopSignals:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()  # so that a second signal is not swallowed
+        if self.received is None:
+            self.received = number
+            logger.info("Stopping after this step; Ctrl-C once more stops at once.")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

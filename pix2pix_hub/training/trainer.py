@@ -45,6 +45,7 @@ from pix2pix_hub.training.setup import (
     make_loader,
     make_loss,
     make_networks,
+    process_state,
     train_transform,
 )
 from pix2pix_hub.training.signals import StopSignals
@@ -79,7 +80,7 @@ class Pix2PixTrainer:
     """
 
     def __init__(self, config: TrainingConfig, pairs: PairSplits | None = None, command: str | None = None) -> None:
-        state = PartialState()
+        state = process_state()
         self.run_folder = self._find_run_folder(config, state)
         stored = stored_config(self.run_folder) if config.resume else None
         if stored is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import TINY, finish, send, start, wait_for
+from launching import LAUNCH, TINY, finish, send, start, wait_for
 from safetensors.torch import load_file
 
 Condition = Callable[[], bool]
@@ -94,6 +94,17 @@ def test_a_signal_finishes_the_step_saves_and_exits(
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert (run / "checkpoints" / f"checkpoint_{steps[-1]}" / "manifest.json").exists()
     assert (run / "model" / "model.safetensors").exists()
+    status, output = finish("--resume", "--output-dir", "run", cwd=tmp_path)
+    assert status == 0, output
+    assert_same_end(run, uninterrupted)
+
+
+def test_ending_the_launcher_ends_and_saves_the_run(tmp_path: Path, uninterrupted: Path) -> None:
+    run = tmp_path / "run"
+    process = start(*TINY, "--output-dir", "run", "--checkpoint-every", "2", cwd=tmp_path, launcher=LAUNCH)
+    wait_for(process, lambda: lines(run) >= 3)
+    output = send(process, signal.SIGTERM)  # to the launcher alone
+    assert "Stopped at step" in output
     status, output = finish("--resume", "--output-dir", "run", cwd=tmp_path)
     assert status == 0, output
     assert_same_end(run, uninterrupted)

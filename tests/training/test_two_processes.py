@@ -1,13 +1,14 @@
 """Two gloo processes under `accelerate launch` train one model: the one a single process would."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launching import LAUNCH, LAUNCH_TWO, TINY, environment, finish
+from launching import LAUNCH, LAUNCH_TWO, TINY, environment, finish, send, start, wait_for
 from safetensors.torch import load_file
 
 WORKER = Path(__file__).with_name("two_process_worker.py")
@@ -50,12 +51,17 @@ def test_a_whole_run_on_two_processes(preset: str, tmp_path: Path) -> None:
     assert load_file(tmp_path / "run" / "model" / "model.safetensors")
 
 
-def test_a_resumed_run_on_two_processes_ends_the_same(tmp_path: Path) -> None:
+def test_a_run_on_two_processes_killed_and_resumed_ends_the_same(tmp_path: Path) -> None:
     options = [*TINY, "--checkpoint-every", "2", "--output-dir"]
-    for name in ("whole", "parts"):
-        steps = [] if name == "whole" else ["--max-steps", "4"]
-        # the same learning rate all along, since a run of four steps would schedule it otherwise
-        status, output = finish(*options, name, *steps, "--decay-epochs", "0", cwd=tmp_path, launcher=LAUNCH_TWO)
-        assert status == 0, output
-    status, output = finish("--resume", "--output-dir", "parts", "--max-steps", "9", cwd=tmp_path, launcher=LAUNCH_TWO)
+    status, output = finish(*options, "whole", cwd=tmp_path, launcher=LAUNCH_TWO)
     assert status == 0, output
+    process = start(*options, "parts", cwd=tmp_path, launcher=LAUNCH_TWO)
+    wait_for(process, lambda: (tmp_path / "parts" / "checkpoints" / "checkpoint_4" / "manifest.json").exists())
+    send(process, signal.SIGKILL)
+    status, output = finish("--resume", "--output-dir", "parts", cwd=tmp_path, launcher=LAUNCH_TWO)
+    assert status == 0, output
+    ends = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")]
+    assert not [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])]
+    status, output = finish("--resume", "--output-dir", "parts", "--epochs", "4", cwd=tmp_path)
+    assert status == 2
+    assert "--num_processes 2" in output
