@@ -274,7 +274,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "compact": dict(base_channels=29, discriminator_base_channels=52),
     "demo": dict(
         image_size="128",
-        base_channels=24,
+        base_channels=16,
         num_downs=5,
         upsampling="resize",
         rotation_degrees=0.0,

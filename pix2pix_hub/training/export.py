@@ -9,6 +9,7 @@ model/
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def write_export(
         folder: where to.
         generator, discriminator: networks to export; their weights are saved as they are.
         preprocessor: content of `preprocessor_config.json`.
-        training_config: file to copy.
+        training_config: file to copy, with local paths shortened.
         metrics: content of `metrics.json`.
         samples: sample grid to copy.
     """
@@ -47,7 +48,7 @@ def write_export(
         discriminator.save_files(partial / discriminator.hub_subfolder)
         _write_json(partial / PREPROCESSOR_NAME, preprocessor)
         _write_json(partial / "metrics.json", metrics)
-        shutil.copyfile(training_config, partial / TRAINING_CONFIG_NAME)
+        _write_json(partial / TRAINING_CONFIG_NAME, _shareable(json.loads(training_config.read_text())))
         shutil.copyfile(samples, partial / "samples.png")
 
 
@@ -66,6 +67,20 @@ def preprocessor_config(image_size: tuple[int, int], generator: UNetGenerator) -
 def parameter_count(network: nn.Module) -> int:
     """Number of trainable values."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _shareable(training_config: dict[str, Any]) -> dict[str, Any]:
+    """Local paths shortened to their last part: where a folder lies is nobody else's business."""
+    content = json.loads(json.dumps(training_config))
+    for place, key in ((content["options"], "dataset"), (content["dataset"], "id")):
+        place[key] = _last_part(place[key])
+    if content["command"] is not None:
+        content["command"] = shlex.join(_last_part(word) for word in shlex.split(content["command"]))
+    return content
+
+
+def _last_part(text: str) -> str:
+    return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

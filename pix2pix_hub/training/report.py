@@ -65,15 +65,13 @@ class MetricsLog:
 
     def draw_curves(self) -> None:
         """Draw `curves.png` beside the log."""
-        import matplotlib
         from matplotlib.figure import Figure
 
-        matplotlib.rcParams["svg.hashsalt"] = "pix2pix_hub"
         entries = self.read()
         figure = Figure(figsize=(4 * len(PANELS), 3), layout="constrained")
         for axes, (title, event, fields) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-            rows = [entry for entry in entries if entry["event"] == event]
             for field, label in fields.items():
+                rows = [entry for entry in entries if entry["event"] == event and field in entry]  # weight 0: no field
                 axes.plot([row["step"] for row in rows], [row[field] for row in rows], label=label)
             axes.set(title=title, xlabel="step")
             if len(fields) > 1:

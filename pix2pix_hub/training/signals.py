@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -19,6 +20,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -33,7 +35,7 @@ class StopSignals:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
+        if self.received is None and os.getpid() == self._process:  # loader workers inherit the handler: they go on
             self.received = number
             logger.info("Stopping after this step; Ctrl-C once more stops at once.")
             signal.signal(signal.SIGINT, signal.default_int_handler)

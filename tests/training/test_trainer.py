@@ -164,6 +164,23 @@ def test_every_adversarial_loss_trains(loss: str, tiny: Tiny) -> None:
     assert run(tiny(gan_loss=loss, l2_weight=1.0, epochs=1)).step == 3
 
 
+def test_a_run_without_l1_or_without_adversary_is_reported_too(tiny: Tiny, tmp_path: Path) -> None:
+    for options in ({"l1_weight": 0.0}, {"gan_weight": 0.0}):
+        result = run(tiny(**options, epochs=1, output_dir=str(tmp_path / next(iter(options)))))
+        missing = "g_l1" if "l1_weight" in options else "g_gan"
+        assert missing not in entries(result, "train")[0]
+        assert (result.run_folder / "curves.png").exists()
+
+
+def test_an_export_does_not_tell_where_the_pairs_lie(real_data: Path, tiny: Tiny) -> None:
+    options = dict(dataset=str(real_data / "facades"), direction="BtoA", epochs=1)
+    result = Pix2PixTrainer(tiny(**options), command=f"train --dataset {real_data / 'facades'}").train()
+    exported = (result.run_folder / "model" / "training_config.json").read_text()
+    assert str(real_data.parent) not in exported
+    assert json.loads(exported)["dataset"]["id"] == "facades"
+    assert json.loads(exported)["command"] == "train --dataset facades"
+
+
 def test_a_diverging_run_stops_and_says_where(tiny: Tiny) -> None:
     config = tiny(learning_rate=1e30, log_every=2, checkpoint_every=1, ema_decay=0.0)
     with pytest.raises(TrainingDiverged, match=r"step \d.*loss is (nan|inf).*--learning-rate"):
@@ -264,7 +281,7 @@ def test_a_tracker_that_is_not_installed_is_named(tiny: Tiny) -> None:
 def test_eight_facades_are_learnt_by_heart(real_data: Path, tiny: Tiny) -> None:
     options = dict(
         dataset=str(real_data / "facades"), direction="BtoA", image_size="128", base_channels=32, num_downs=6,
-        max_train_pairs=8, max_validation_pairs=8, validation_split="train", batch_size=1, epochs=60, dropout=0.0,
+        max_train_pairs=8, max_validation_pairs=8, validation_split="train", batch_size=1, epochs=40, dropout=0.0,
         flip_probability=0.0, jitter_scale=1.0, upsampling="transposed", cpu_threads=0, log_every=20,
     )  # fmt: skip
     assert run(tiny(**options)).metrics["l1"] < 0.06
