@@ -279,7 +279,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         upsampling="resize",
         rotation_degrees=0.0,
         color_jitter=0.0,
-        epochs=12,
+        epochs=10,
         batch_size=4,
     ),
     "paper": dict(
