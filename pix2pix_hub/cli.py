@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import shlex
@@ -69,8 +70,9 @@ def parse_training_config(arguments: list[str]) -> TrainingConfig:
 def _choose_base(arguments: list[str]) -> TrainingConfig:
     """What the options given are laid over."""
     first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--dataset", "--output-dir"):
-        first_look.add_argument(flag, flag.replace("-", "_").replace("__", "--"))
+    first_look.add_argument("--preset")
+    first_look.add_argument("--dataset")
+    first_look.add_argument("--output-dir", "--output_dir")
     first_look.add_argument("--resume", action="store_true")
     seen, _ = first_look.parse_known_args(arguments)
     if seen.resume:
@@ -79,8 +81,6 @@ def _choose_base(arguments: list[str]) -> TrainingConfig:
         folder = run_to_resume(seen.output_dir)
         stored = stored_config(folder)
         if stored is not None:
-            import dataclasses
-
             return dataclasses.replace(stored, resume=True, output_dir=str(folder))
     preset = seen.preset or ("default" if seen.dataset else "demo")
     return preset_config(preset if preset in PRESETS else "default")  # tyro reports an unknown one

@@ -57,9 +57,10 @@ class MetricsLog:
                 break  # only the last line can be cut short, and a resumed run writes it again
         return entries
 
-    def forget_after(self, step: int) -> None:
-        """Drop what was written after `step`, since a resumed run writes it again."""
-        kept = [json.dumps(entry) + "\n" for entry in self.read() if entry["step"] <= step]
+    def forget_after(self, step: int, epochs: int) -> None:
+        """Drop what was written after `step`, or validated after `epochs`: a resumed run writes it again."""
+        entries = [entry for entry in self.read() if entry["step"] <= step]
+        kept = [json.dumps(entry) + "\n" for entry in entries if entry["event"] == "train" or entry["epoch"] <= epochs]
         with write_aside(self.path) as path:
             path.write_text("".join(kept))
 
@@ -100,7 +101,7 @@ class Reporter:
     def start(self, options: dict[str, Any]) -> None:
         """Drop entries after the current step (of a run that was killed later) and start the trackers."""
         if self._accelerator.is_main_process:
-            self.log.forget_after(self._progress.step)
+            self.log.forget_after(self._progress.step, self._progress.epoch)
         plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in options.items()}
         self._accelerator.init_trackers("pix2pix_hub", config=plain)
 
