@@ -3,7 +3,7 @@
 What a file is is told by its first bytes, not by its name:
 
     8-bit PNG, JPEG, WebP, BMP, GIF, TIFF of one page     PIL image, upright (EXIF orientation applied)
-    16-bit PNG of any colour type                         array, through torchvision (Pillow cuts colours to 8 bits)
+    16-bit PNG of any colour type                         array (left alone, Pillow cuts colours to 8 bits)
     .npy of shape (H, W) or (H, W, C)                     array, never unpickled
     TIFF of several pages or bands, 16 bits, floats       array, through tifffile
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from pix2pix_hub.errors import UserError
@@ -85,7 +86,7 @@ def read_image(content: str | Path | bytes, name: str) -> Decoded:
     try:
         if data.startswith(b"\x93NUMPY"):
             return _as_stored_array(_read_npy(data, name), name)
-        if data.startswith(b"\x89PNG\r\n\x1a\n") and data[24:25] == b"\x10":
+        if data.startswith(b"\x89PNG\r\n\x1a\n") and data[24:25] == b"\x10" and data[25:26] in b"\2\4\6":
             return _read_deep_png(data, name)
         if data.startswith(_TIFF_MAGIC) and (array := _read_deep_tiff(data, name)) is not None:
             return _as_stored_array(array, name)
@@ -125,37 +126,39 @@ def _read_npy(data: bytes, name: str) -> NDArray[Any]:
 
 
 def _read_deep_png(data: bytes, name: str) -> Decoded:
-    """16-bit PNG of any colour type."""
-    from torchvision.io import ImageReadMode, decode_png
-
-    with Image.open(io.BytesIO(data)) as head:
-        refuse_too_many_pixels(head.height, head.width, name)
-        orientation = head.getexif().get(0x0112, 1)
-    pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    kind = {1: "gray", 2: "gray", 3: "rgb", 4: "rgba"}[pixels.shape[0]]
-    return PixelArray(_turned(pixels.permute(1, 2, 0).numpy(), orientation), kind)
+    """16-bit PNG with colours or alpha: Pillow unpacks the high bytes, then the low ones."""
+    if data[25:26] == b"\4":  # gray and alpha, 4 bytes a pixel as RGBA has: high, low, high, low
+        array = _unpacked_png(data, "RGBA", name).astype(np.uint16)
+        return PixelArray(array[..., ::2] * 256 + array[..., 1::2], "gray")
+    mode = "RGB" if data[25:26] == b"\2" else "RGBA"
+    high, low = (_unpacked_png(data, f"{mode};16{order}", name) for order in "BL")
+    return PixelArray(high.astype(np.uint16) * 256 + low, mode.lower())
 
 
-def _turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """`(H, W, C)` as EXIF's orientation 1…8 wants it shown."""
-    if orientation in (5, 6, 7, 8):
-        array = array.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)
+def _unpacked_png(data: bytes, layout: str, name: str) -> NDArray[Any]:
+    """`(H, W, C)` uint8, upright, with the pixels' bytes read as `layout`, one of Pillow's raw modes."""
+    image = Image.open(io.BytesIO(data))
+    refuse_too_many_pixels(image.height, image.width, name)
+    assert isinstance(image, ImageFile.ImageFile)
+    image.tile = [image.tile[0]._replace(args=layout)]
+    image.load()
+    return np.asarray(_upright(image))
 
 
 def _read_deep_tiff(data: bytes, name: str) -> NDArray[Any] | None:
     """The bands and pages of a TIFF as channels; None for those that Pillow reads whole."""
     import tifffile
 
+    _check_page_chain(data, name)
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages[0]
         assert isinstance(page, tifffile.TiffPage)
         if len(tiff.pages) == 1 and _pillow_reads(page):
             return None
+        for part in tiff.pages:
+            ends = [start + count for start, count in zip(part.dataoffsets, part.databytecounts, strict=True)]
+            if max(ends, default=0) > len(data):
+                raise UserError(f"{name} is damaged or truncated ({len(data)} of {max(ends)} bytes).")
         series = tiff.series[0]
         axes, sizes = series.axes, dict(zip(series.axes, series.shape, strict=True))
         refuse_too_many_pixels(sizes["Y"], sizes["X"], name)
@@ -166,6 +169,26 @@ def _read_deep_tiff(data: bytes, name: str) -> NDArray[Any] | None:
         array = series.asarray()
     bands = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
     return array.transpose(axes.index("Y"), axes.index("X"), *bands).reshape(sizes["Y"], sizes["X"], -1)
+
+
+def _check_page_chain(data: bytes, name: str) -> None:
+    """Every page header lies inside the file, and the chain of them ends; tifffile only logs it where not, or circles.
+
+    Raises:
+        UserError: the file is cut short or damaged.
+    """
+    order = "<" if data[:1] == b"I" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    start, count_format, entry_size, offset_format = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
+    seen: set[int] = set()
+    (offset,) = struct.unpack_from(order + offset_format, data, start)
+    while offset:
+        if offset in seen or len(seen) > MAX_CHANNELS:
+            raise UserError(f"{name} is damaged, or has more than {MAX_CHANNELS} pages.")
+        seen.add(offset)
+        (entries,) = struct.unpack_from(order + count_format, data, offset)
+        after = offset + struct.calcsize(count_format) + entries * entry_size
+        (offset,) = struct.unpack_from(order + offset_format, data, after)
 
 
 def _pillow_reads(page: Any) -> bool:
