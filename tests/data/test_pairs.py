@@ -621,3 +621,142 @@ def test_without_a_network_the_error_names_the_offline_switch(
 ) -> None:
     hub_says(monkeypatch, ConnectionError("no network"))
     assert "HF_HUB_OFFLINE=1" in message("user/pairs")
+
+
+# ------------------------------------------------------------------------------------------------ pairs left out
+
+
+def spoiled(root: Path) -> Path:
+    """Folders A and B with two sound pairs and one of each kind of bad one."""
+    for split in ("train", "val"):
+        for b, letter in enumerate("AB"):
+            folder = root / split / letter
+            folder.mkdir(parents=True)
+            for index in range(3 if split == "train" else 2):
+                side(index, bool(b)).save(folder / f"{index}.png")
+    a, b = root / "train" / "A", root / "train" / "B"
+    side(10).save(a / "only_a.png")
+    side(11, True).save(b / "only_b.tif")
+    side(12).save(a / "size.png")
+    side(12, True, 8, 9).save(b / "size.png")
+    for name, content in (("cut", png(side(13))[:90]), ("zero", b""), ("text", b"no picture")):
+        side(13, True).save(a / f"{name}.png")
+        (b / f"{name}.png").write_bytes(content)
+    Image.new("RGB", (64, 64)).save(a / "bomb.png")
+    Image.new("RGB", (64, 64)).save(b / "bomb.png")
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(a / "deep.png")
+    side(14, True).save(b / "deep.png")
+    return root
+
+
+REASONS = [
+    "train/A/only_a.png has no partner: no file of its name, whatever the suffix, in B",
+    "train/B/only_b.tif has no partner: no file of its name, whatever the suffix, in A",
+    "train/A/size.png: its two images differ in size, 8x8 in A and 8x9 in B (height x width)",
+    "train/A/cut.png, column B is damaged or truncated",
+    "train/A/zero.png, column B is empty (0 bytes)",
+    "train/A/text.png, column B is not an image",
+    "train/A/bomb.png, column A unpacks to more than 4000 pixels",
+    "train/A/deep.png, source, is 16-bit gray, where 8-bit RGB is expected",
+]
+
+
+@pytest.fixture
+def low_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+
+
+def test_every_kind_of_bad_pair_is_listed_with_its_name(tmp_path: Path, low_pixel_limit: None) -> None:
+    text = message(spoiled(tmp_path))
+    assert "8 of 13 pairs cannot be used" in text and "--on-bad-pair skip" in text
+    assert all(reason in text for reason in REASONS)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_bad_pairs_are_left_out_and_counted_when_asked(tmp_path: Path, low_pixel_limit: None) -> None:
+    splits = load(spoiled(tmp_path), on_bad_pair="skip")
+    assert [splits.train.name(i) for i in range(len(splits.train))] == [f"train/A/{i}.png" for i in range(3)]
+    assert "3 training and 2 validation pairs" in splits.description
+    assert "8 bad pairs left out" in splits.description
+    found = [fault.reason for fault in splits.findings.faults]
+    assert all(any(reason.startswith(expected) for reason in found) for expected in REASONS) and len(found) == 8
+    assert torch.equal(splits.train[2][1], pil_to_tensor(side(2, True)))
+
+
+def test_what_one_process_found_another_need_not_look_for(
+    tmp_path: Path, low_pixel_limit: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(spoiled(tmp_path), on_bad_pair="skip")
+    told = pickle.loads(pickle.dumps(first.findings))
+    monkeypatch.setattr(pairs_module, "examine", lambda *a, **k: pytest.fail("it looked again"))
+    second = load(tmp_path, on_bad_pair="skip", findings=told)
+    assert (second.description, second.train.indices) == (first.description, first.train.indices)
+    assert torch.equal(second.train[0][0], first.train[0][0])
+
+
+def test_nothing_is_trained_on_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path, train=2, val=1)
+    (tmp_path / "val" / "0.png").write_bytes(b"")
+    assert "no sound validation pair is left" in message(tmp_path, on_bad_pair="skip")
+    for file in tmp_path.rglob("*.png"):
+        file.write_bytes(b"")
+    assert "3 of 3 pairs cannot be used" in message(tmp_path, on_bad_pair="skip")
+
+
+def test_two_files_of_one_stem_are_not_guessed_between(tmp_path: Path) -> None:
+    in_folders("S/X")(tmp_path)
+    side(0).save(tmp_path / "train" / "A" / "0.bmp")
+    assert "1 of 8 pairs cannot be used:\n  train/A/0.png has no partner" in message(tmp_path)
+
+
+def test_a_streamed_record_decodes_as_a_stored_one(tmp_path: Path, datasets_cache: Path) -> None:
+    """What a stream yields goes through the same decoder."""
+    stored = load(as_parquet_folder(tmp_path / "pairs")).train
+    stream = datasets.load_dataset(str(tmp_path / "pairs"), split="train", streaming=True)
+    for column in stored.columns:
+        stream = stream.cast_column(column, ImageFeature(decode=False))
+    for index, row in enumerate(stream):
+        pair = stored.decoder.decode(row, f"record {index}")
+        assert all(torch.equal(*both) for both in zip(pair, stored[index], strict=True))
+    assert index == 4
+
+
+# --------------------------------------------------------------------------------------------------- pixel modes
+
+
+def write_pixels(root: Path, sources: list[Any], targets: list[Any], suffix: str = ".npy") -> Path:
+    for folder, images in (("A", sources), ("B", targets)):
+        (root / folder).mkdir(parents=True)
+        for index, image in enumerate(images):
+            if suffix == ".npy":
+                np.save(root / folder / f"{index}.npy", image)
+            else:
+                image.save(root / folder / f"{index}{suffix}")
+    return root
+
+
+def test_each_side_has_its_own_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = [rng.integers(0, 65536, (8, 8)).astype(np.uint16) for _ in range(3)]
+    bands = [rng.random((8, 8, 13)) for _ in range(3)]
+    splits = load(write_pixels(tmp_path, deep, bands))
+    assert "8x8 → 32x32, 16-bit gray → float 13-channel (0 … 1)" in splits.description
+    assert {side: pixels.channels for side, pixels in splits.train.formats.items()} == {"source": 1, "target": 13}
+    turned = load(tmp_path, direction="BtoA")
+    assert turned.train.formats["source"] == splits.train.formats["target"]
+
+
+def test_classes_are_those_of_all_pairs(tmp_path: Path) -> None:
+    labels = [np.full((8, 8), value, np.uint8) for value in (0, 3, 9)]
+    splits = load(write_pixels(tmp_path, labels, labels), source_mode="labels")
+    assert splits.train.formats["source"].classes == (0, 3, 9) and splits.train.formats["target"].mode == "gray"
+    assert "labels of 3 classes → 8-bit gray" in splits.description
+
+
+def test_gray_halves_stay_gray_and_modes_can_be_asked_for(tmp_path: Path) -> None:
+    for index in range(3):
+        beside(index).convert("L").save(tmp_path / f"{index}.png")
+    assert [s.shape[0] for s in load(tmp_path).train[0]] == [1, 1]
+    asked = load(tmp_path, source_mode="rgb", target_mode="rgba").train[0]
+    assert [s.shape[0] for s in asked] == [3, 4]
+    assert "--source-mode is 'cmyk'; expected one of auto, gray" in message(tmp_path, source_mode="cmyk")
