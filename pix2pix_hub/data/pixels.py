@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
+from pix2pix_hub.data.tiff import MAX_CHANNELS, TIFF_MAGIC, read_bands
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import (
     EIGHT_BIT_MODES,
@@ -37,9 +37,7 @@ from pix2pix_hub.images import (
     refuse_too_many_pixels,
 )
 
-MAX_CHANNELS = 256
 _GRAY_MODES = ("1", "L", "LA", "La")
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 
@@ -88,7 +86,7 @@ def read_image(content: str | Path | bytes, name: str) -> Decoded:
             return _as_stored_array(_read_npy(data, name), name)
         if data.startswith(b"\x89PNG\r\n\x1a\n") and data[24:25] == b"\x10" and data[25:26] in b"\2\4\6":
             return _read_deep_png(data, name)
-        if data.startswith(_TIFF_MAGIC) and (array := _read_deep_tiff(data, name)) is not None:
+        if data.startswith(TIFF_MAGIC) and (array := read_bands(data, name)) is not None:
             return _as_stored_array(array, name)
         image = decode_image(data, name)
         return _upright(image) if image.mode in EIGHT_BIT_MODES else _as_stored_array(_deep_pixels(image), name)
@@ -143,61 +141,6 @@ def _unpacked_png(data: bytes, layout: str, name: str) -> NDArray[Any]:
     image.tile = [image.tile[0]._replace(args=layout)]
     image.load()
     return np.asarray(_upright(image))
-
-
-def _read_deep_tiff(data: bytes, name: str) -> NDArray[Any] | None:
-    """The bands and pages of a TIFF as channels; None for those that Pillow reads whole."""
-    import tifffile
-
-    _check_page_chain(data, name)
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        page = tiff.pages[0]
-        assert isinstance(page, tifffile.TiffPage)
-        if len(tiff.pages) == 1 and _pillow_reads(page):
-            return None
-        for part in tiff.pages:
-            ends = [start + count for start, count in zip(part.dataoffsets, part.databytecounts, strict=True)]
-            if max(ends, default=0) > len(data):
-                raise UserError(f"{name} is damaged or truncated ({len(data)} of {max(ends)} bytes).")
-        series = tiff.series[0]
-        axes, sizes = series.axes, dict(zip(series.axes, series.shape, strict=True))
-        refuse_too_many_pixels(sizes["Y"], sizes["X"], name)
-        if math.prod(series.shape) > MAX_CHANNELS * sizes["Y"] * sizes["X"]:
-            raise UserError(f"{name} has {'x'.join(map(str, series.shape))} values ({axes}): too many pages or bands.")
-        if any(not other.keyframe.is_reduced for other in tiff.series[1:]):
-            raise UserError(f"{name} has pages of different sizes or kinds; expected one image or equal pages.")
-        array = series.asarray()
-    bands = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
-    return array.transpose(axes.index("Y"), axes.index("X"), *bands).reshape(sizes["Y"], sizes["X"], -1)
-
-
-def _check_page_chain(data: bytes, name: str) -> None:
-    """Every page header lies inside the file, and the chain of them ends; tifffile only logs it where not, or circles.
-
-    Raises:
-        UserError: the file is cut short or damaged.
-    """
-    order = "<" if data[:1] == b"I" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    start, count_format, entry_size, offset_format = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
-    seen: set[int] = set()
-    (offset,) = struct.unpack_from(order + offset_format, data, start)
-    while offset:
-        if offset in seen or len(seen) > MAX_CHANNELS:
-            raise UserError(f"{name} is damaged, or has more than {MAX_CHANNELS} pages.")
-        seen.add(offset)
-        (entries,) = struct.unpack_from(order + count_format, data, offset)
-        after = offset + struct.calcsize(count_format) + entries * entry_size
-        (offset,) = struct.unpack_from(order + offset_format, data, after)
-
-
-def _pillow_reads(page: Any) -> bool:
-    """One page of 8-bit gray, palette, RGB or CMYK, where a further sample is alpha; or 16-bit or float gray."""
-    alpha = sum(int(extra) in (1, 2) for extra in page.extrasamples)
-    if page.bitspersample > 8:
-        return page.samplesperpixel == 1 and page.dtype in (np.uint16, np.float32)
-    colours = page.samplesperpixel - alpha
-    return page.bitspersample in (1, 2, 4, 8) and alpha <= 1 and colours in {5: (4,)}.get(int(page.photometric), (1, 3))
 
 
 def _as_stored_array(array: NDArray[Any], name: str) -> PixelArray:

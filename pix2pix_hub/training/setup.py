@@ -138,7 +138,7 @@ def make_networks(
     return generator, discriminator
 
 
-def make_loss(config: TrainingConfig, target_channels: int) -> Pix2PixLoss:
+def make_loss(config: TrainingConfig, target_channels: int = 3) -> Pix2PixLoss:
     """Both objectives, weighted as `config` says.
 
     Raises:

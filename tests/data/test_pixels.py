@@ -7,6 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,11 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+def lzw_pages() -> bytes:
+    page = Image.fromarray(values(1)[:, :, 0])
+    return pillow(page, "TIFF", save_all=True, append_images=[page], compression="tiff_lzw")
+
+
 def circular_tiff() -> bytes:
     """Two pages, the second of which leads to the first again."""
     content = bytearray(tiff(pages(values(2)), photometric="minisblack", metadata=None))
@@ -367,6 +373,14 @@ def unequal_pages() -> bytes:
 def test_bad_files_say_what_is_wrong(write: Callable[[], bytes], expected: str) -> None:
     with pytest.raises(UserError, match=f"^{expected}"):
         read_image(write(), "x")
+
+
+def test_a_codec_that_is_not_installed_is_named() -> None:
+    if find_spec("imagecodecs"):
+        assert decode(lzw_pages())[0].shape == (2, HEIGHT, WIDTH)
+    else:
+        with pytest.raises(UserError, match="^x is compressed in a way that needs `pip install imagecodecs`"):
+            read_image(lzw_pages(), "x")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
