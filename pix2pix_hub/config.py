@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pix2pix_hub.errors import UserError
 
 PresetName = Literal["demo", "default", "compact", "paper"]
+PixelMode = Literal["auto", "gray", "rgb", "rgba", "labels"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"]
 
 
@@ -32,13 +33,13 @@ class TrainingConfig:
     preset: PresetName = "default"
     """Set of defaults that the other options start from (demo: small, minutes on a CPU; paper: Isola et al. 2017)."""
     dataset: str = "synthetic"
-    """Pairs: `synthetic` (embedded), a folder of side-by-side images, a `save_to_disk` folder, or a Hub id."""
+    """Pairs: `synthetic` (embedded), a folder of side-by-side images or of folders A and B, a table file, a Hub id."""
     dataset_revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     source_column: str | None = None
-    """Image column that is translated, where its name is not a known one."""
+    """Image column (or folder) A, where its name is not a known one."""
     target_column: str | None = None
-    """Image column to translate into, where its name is not a known one."""
+    """Image column (or folder) B, where its name is not a known one."""
     train_split: str = "train"
     """Split to train on (a name of the dataset's)."""
     validation_split: str | None = None
@@ -47,6 +48,14 @@ class TrainingConfig:
     """Which side is the source: AtoB reads the left half (or first column) and paints the right one."""
     image_size: str = "256"
     """Height and width in pixels to train at: `256`, or `256x512` (height x width)."""
+    resize: Literal["exact", "crop", "pad"] = "exact"
+    """How images get that size: exact changes their aspect ratio, crop cuts what sticks out, pad reflects borders."""
+    source_mode: PixelMode = "auto"
+    """Pixels of the source; auto: gray if all are, else RGB on white; labels: class values become channels."""
+    target_mode: PixelMode = "auto"
+    """Pixels of the target, as --source-mode."""
+    on_bad_pair: Literal["stop", "skip"] = "stop"
+    """What to do about pairs that cannot be used: stop and list them, or skip them and write bad_pairs.jsonl."""
     max_train_pairs: int | None = None
     """Use only the first N training pairs (pairs)."""
     max_validation_pairs: int | None = None

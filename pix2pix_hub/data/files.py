@@ -1,4 +1,4 @@
-"""Image files of a folder: which there are, in which order, and what identifies them."""
+"""Image files of a folder: which there are, in which order, which belong together, and what identifies them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
+# Where sides {a} and {b} of split {s} lie; without {s}: the training split.
+LAYOUTS = (("{s}/{a}", "{s}/{b}"), ("{a}/{s}", "{b}/{s}"), ("{s}{a}", "{s}{b}"), ("{s}_{a}", "{s}_{b}"), ("{a}", "{b}"))
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -21,6 +23,41 @@ def images_in(folder: Path) -> list[Path]:
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def side_folders(root: Path, sides: tuple[str, str], splits: Iterable[str]) -> dict[str, tuple[Path, Path]]:
+    """Split → the folders of its two sides, in the first of `LAYOUTS` that there is; names fit in any case.
+
+    The layout without splits counts as "train".
+    """
+    folders = {path.relative_to(root).as_posix().lower(): path for path in _folders(root)}
+    for layout in LAYOUTS:
+        names = list(splits) if "{s}" in layout[0] else ["train"]
+        found = {}
+        for split in names:
+            keys = (side.format(a=sides[0], b=sides[1], s=split).lower() for side in layout)
+            pair = [folders[key] for key in keys if key in folders and images_in(folders[key])]
+            if len(pair) == 2:
+                found[split] = (pair[0], pair[1])
+        if found:
+            return found
+    return {}
+
+
+def _folders(root: Path) -> list[Path]:
+    """Folders in `root`, and those in them."""
+    first = sorted(path for path in root.iterdir() if path.is_dir())
+    return first + [path for folder in first for path in sorted(folder.iterdir()) if path.is_dir()]
+
+
+def pair_by_stem(first: Iterable[Path], second: Iterable[Path]) -> list[tuple[Path | None, Path | None]]:
+    """Files of the same name but for the suffix belong together; None stands for a partner that is missing."""
+    groups: dict[str, tuple[list[Path], list[Path]]] = {}
+    for side, files in enumerate((first, second)):
+        for file in files:
+            groups.setdefault(file.stem, ([], []))[side].append(file)
+    pairs = [pair for sides in groups.values() for pair in zip_longest(*sides)]
+    return sorted(pairs, key=lambda pair: _natural(pair[0] or pair[1]))
 
 
 def fingerprint(root: Path, files: Iterable[Path] | None = None) -> str:

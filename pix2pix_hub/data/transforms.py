@@ -7,7 +7,7 @@ worker counts, rank counts nor a resumed run change what a sample looks like (Is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +19,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import to_model_range
+from pix2pix_hub.images import RGB, PixelFormat, stored_to_unit, to_model_range, unit_to_model
 
 SIDES = ("source", "target", "both")
+RESIZES = ("exact", "crop", "pad")
 
 
 def mixed_seed(*parts: int) -> int:
@@ -46,7 +47,7 @@ def inscribed_margins(height: int, width: int, degrees: float) -> tuple[int, int
 
 
 class RotateInside(v2.Transform):
-    """Rotate by one angle from [-degrees, degrees], then cut `inscribed_margins`. uint8 `(C, H, W)`, smaller out."""
+    """Rotate by one angle from [-degrees, degrees], then cut `inscribed_margins`. `(C, H, W)`, smaller out."""
 
     def __init__(self, degrees: float) -> None:
         super().__init__()
@@ -64,12 +65,51 @@ class RotateInside(v2.Transform):
         return F.crop(rotated, top, left, height - 2 * top, width - 2 * left)
 
 
+class FitResize(v2.Transform):
+    """Resize to `size` (height, width) with the aspect ratio kept.
+
+    Args:
+        how: "crop": the image covers `size`, one side may be longer, for a crop to follow; "pad": it fits into `size`
+            and is padded to it on both sides by reflection, beyond what that can reach by its border pixels.
+    """
+
+    def __init__(self, size: tuple[int, int], how: str) -> None:
+        super().__init__()
+        assert how in ("crop", "pad")
+        self.size, self.how = size, how
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        stored = F.get_size(inpt)
+        scale = (max if self.how == "crop" else min)(
+            wanted / has for wanted, has in zip(self.size, stored, strict=True)
+        )
+        bound = max if self.how == "crop" else min  # against rounding
+        height, width = (max(1, bound(w, round(s * scale))) for w, s in zip(self.size, stored, strict=True))
+        resized = F.resize(inpt, [height, width], antialias=True)
+        return resized if self.how == "crop" else _padded(resized, self.size)
+
+
+def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Reflect as far as there are pixels, repeat the border beyond."""
+    for mode in ("reflect", "edge"):
+        height, width = F.get_size(image)
+        down, across = size[0] - height, size[1] - width
+        pads = [across // 2, down // 2, across - across // 2, down - down // 2]  # left, top, right, bottom
+        if mode == "reflect":
+            pads = [min(pad, reach) for pad, reach in zip(pads, [width - 1, height - 1] * 2, strict=True)]
+        image = F.pad(image, pads, padding_mode=mode) if any(pads) else image
+    return image
+
+
 class PairTransform:
     """A stored pair → what the networks see.
 
     Args:
         image_size: height and width that come out.
         augment: True: flip, rotation, resize-and-crop and colour jitter (training); False: plain resize (evaluation).
+        resize: "exact" (the aspect ratio gives way), "crop" (it is kept; what sticks out is cut off, at random when
+            augmenting, else evenly) or "pad" (it is kept; see `FitResize`).
+        formats: how "source" and "target" are stored; None: 8-bit. Labels are never interpolated.
         flip_probability: chance of a left-right flip, in [0, 1].
         rotation_degrees: the angle is drawn from ± this many degrees, up to 45; corners are cropped, never invented.
         jitter_scale: resized to `image_size` times this (at least 1), then cropped at random; 286/256 is the paper's.
@@ -86,6 +126,8 @@ class PairTransform:
         image_size: tuple[int, int],
         *,
         augment: bool,
+        resize: str = "exact",
+        formats: Mapping[str, PixelFormat] | None = None,
         flip_probability: float = 0.5,
         rotation_degrees: float = 0.0,
         jitter_scale: float = 286 / 256,
@@ -100,24 +142,40 @@ class PairTransform:
         _require(0.0 <= color_jitter <= 1.0, "color-jitter", color_jitter, "between 0 (none) and 1")
         _require(color_jitter_side in SIDES, "color-jitter-side", color_jitter_side, "one of " + ", ".join(SIDES))
         _require(seed >= 0, "seed", seed, "0 or more")
+        _require(resize in RESIZES, "resize", resize, "one of " + ", ".join(RESIZES))
         self.image_size, self.augment, self.seed = image_size, augment, seed
+        self.formats = dict(formats or {"source": RGB, "target": RGB})
         self.jittered = SIDES[:2] if color_jitter_side == "both" else (color_jitter_side,)
-        self.resize = v2.Resize(list(image_size), antialias=True)
         self.color = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if augment and color_jitter else None
-        self.geometry = _geometry(image_size, flip_probability, rotation_degrees, jitter_scale) if augment else None
+        self.fit = v2.Compose([_resize(image_size, resize), v2.CenterCrop(image_size)])
+        enlarged = (round(image_size[0] * jitter_scale), round(image_size[1] * jitter_scale))
+        self.geometry = _geometry(image_size, flip_probability, rotation_degrees, _resize(enlarged, resize))
+        if self.color and formats is not None:
+            self._refuse_jitter_of({side: formats[side].channels for side in self.jittered})
 
     def __call__(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
-        """uint8 `(C, H, W)` of any sizes and channel counts → `{"source", "target"}`, float32 in [-1, 1].
+        """`(C, H, W)` of stored values, of any sizes → `{"source", "target"}`, float32 in [-1, 1].
 
         Raises:
             UserError: colour jitter on an image of neither 1 nor 3 channels.
         """
-        pair = {"source": tv_tensors.Image(source), "target": tv_tensors.Image(target)}
+        pair = {"source": self._wrapped(source, "source"), "target": self._wrapped(target, "target")}
         pair = self._train(pair, mixed_seed(self.seed, epoch, index)) if self.augment else self._evaluate(pair)
-        return {side: to_model_range(image.as_subclass(Tensor)) for side, image in pair.items()}
+        return {side: self._in_model_range(image.as_subclass(Tensor), side) for side, image in pair.items()}
+
+    def _wrapped(self, image: Tensor, side: str) -> Tensor:
+        """What torchvision's transforms have kernels for: uint8, float in [0, 1], masks."""
+        stored = self.formats[side]
+        if stored.mode == "labels":
+            return tv_tensors.Mask(image)
+        return tv_tensors.Image(image if stored.dtype == "uint8" else stored_to_unit(image, stored))
+
+    def _in_model_range(self, image: Tensor, side: str) -> Tensor:
+        stored = self.formats[side]
+        whole = stored.mode == "labels" or stored.dtype == "uint8"
+        return to_model_range(image, stored) if whole else unit_to_model(image)
 
     def _train(self, pair: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        assert self.geometry is not None
         stored = F.get_size(pair["source"])
         pair["target"] = F.resize(pair["target"], stored, antialias=True)  # one geometry for both
         with torch.random.fork_rng(devices=[]):
@@ -127,26 +185,33 @@ class PairTransform:
             return self._jitter_colors(pair) if self.color else pair
 
     def _evaluate(self, pair: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {side: self.resize(image) for side, image in pair.items()}
+        return {side: self.fit(image) for side, image in pair.items()}
 
     def _jitter_colors(self, pair: dict[str, Tensor]) -> dict[str, Tensor]:
         assert self.color is not None
-        for side in self.jittered:
-            channels = pair[side].shape[0]
-            if channels not in (1, 3):
-                raise UserError(
-                    f"The {side} images have {channels} channels; colour jitter is defined for 1 or 3. "
-                    "Turn it off with --color-jitter 0."
-                )
+        self._refuse_jitter_of({side: pair[side].shape[0] for side in self.jittered})
         return pair | self.color({side: pair[side] for side in self.jittered})
 
+    def _refuse_jitter_of(self, channels: Mapping[str, int]) -> None:
+        for side, count in channels.items():
+            if self.formats[side].mode == "labels":
+                raise UserError(f"The {side} images are labels, which have no colours. Type --color-jitter 0.")
+            if count not in (1, 3):
+                raise UserError(
+                    f"The {side} images have {count} channels; colour jitter is defined for 1 or 3. "
+                    "Turn it off with --color-jitter 0."
+                )
 
-def _geometry(size: tuple[int, int], flip: float, rotation: float, scale: float) -> v2.Compose:
-    enlarged = [round(edge * scale) for edge in size]
+
+def _resize(size: tuple[int, int], how: str) -> v2.Transform:
+    return v2.Resize(list(size), antialias=True) if how == "exact" else FitResize(size, how)
+
+
+def _geometry(size: tuple[int, int], flip: float, rotation: float, resize: v2.Transform) -> v2.Compose:
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip(flip)]
     if rotation:
         steps.append(RotateInside(rotation))
-    return v2.Compose([*steps, v2.Resize(enlarged, antialias=True), v2.RandomCrop(size)])
+    return v2.Compose([*steps, resize, v2.RandomCrop(size)])
 
 
 def _require(holds: bool, flag: str, value: object, expected: str) -> None:
@@ -155,7 +220,7 @@ def _require(holds: bool, flag: str, value: object, expected: str) -> None:
 
 
 class Pairs(Protocol):
-    """A sequence of stored pairs: uint8 source and target, each `(C, H, W)`."""
+    """A sequence of stored pairs: source and target, each `(C, H, W)` of stored values."""
 
     def __len__(self) -> int: ...
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pix2pix_hub.files import write_folder_aside
+from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
@@ -52,15 +54,17 @@ def write_export(
         shutil.copyfile(samples, partial / "samples.png")
 
 
-def preprocessor_config(image_size: tuple[int, int], generator: UNetGenerator) -> dict[str, Any]:
+def preprocessor_config(
+    image_size: tuple[int, int], resize: str, size_multiple: int, formats: Mapping[str, PixelFormat]
+) -> dict[str, Any]:
     """How a stored image becomes the generator's input, and its output an image again."""
     return {
         "image_size": list(image_size),  # height, width it was trained at
-        "size_multiple": generator.size_multiple,
-        "resample": "bilinear, antialiased",
+        "resize": resize,
+        "size_multiple": size_multiple,
+        "resample": "bilinear, antialiased; labels nearest",
         "model_range": [-1.0, 1.0],
-        "source": {"channels": generator.in_channels, "bit_depth": 8},
-        "target": {"channels": generator.out_channels, "bit_depth": 8},
+        **{side: formats[side].to_dict() for side in ("source", "target")},
     }
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, parse_flag_from_env
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.data.examine import Findings
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.precision import resolve_mixed_precision
 
 
-def load_config_pairs(config: TrainingConfig, check: bool = True) -> PairSplits:
-    """The pairs that `config` names; `check` decodes each once, which one process of a machine does for all.
+def load_config_pairs(config: TrainingConfig, findings: Findings | None = None) -> PairSplits:
+    """The pairs that `config` names; without `findings` each is decoded once, which one process does for all.
 
     Raises:
         UserError: see `pix2pix_hub.data.pairs.load_pairs`.
@@ -33,13 +36,23 @@ def load_config_pairs(config: TrainingConfig, check: bool = True) -> PairSplits:
         image_size=config.image_height_width,
         source_column=config.source_column,
         target_column=config.target_column,
+        source_mode=config.source_mode,
+        target_mode=config.target_mode,
+        on_bad_pair=config.on_bad_pair,
         revision=config.dataset_revision,
         train_split=config.train_split,
         validation_split=config.validation_split,
         max_train_pairs=config.max_train_pairs,
         max_validation_pairs=config.max_validation_pairs,
-        check=check,
+        findings=findings,
     )
+
+
+def load_pairs_together(config: TrainingConfig, state: PartialState) -> PairSplits:
+    """`load_config_pairs` on every process of a launch: the first looks at the pairs and tells the others."""
+    pairs = load_config_pairs(config) if state.is_main_process else None
+    findings = broadcast_object_list([pairs.findings if pairs else None])[0]
+    return pairs or load_config_pairs(config, findings)
 
 
 def process_state() -> PartialState:
@@ -78,11 +91,22 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     )
 
 
-def train_transform(config: TrainingConfig) -> PairTransform:
-    """The augmentation that `config` describes."""
+def evaluation_transform(config: TrainingConfig, formats: Mapping[str, PixelFormat]) -> PairTransform:
+    """What validation pairs go through, and with them whatever the model will be used on."""
+    return PairTransform(config.image_height_width, augment=False, resize=config.resize, formats=formats)
+
+
+def train_transform(config: TrainingConfig, formats: Mapping[str, PixelFormat]) -> PairTransform:
+    """The augmentation that `config` describes.
+
+    Raises:
+        UserError: colour jitter on pixels that have no colour.
+    """
     return PairTransform(
         config.image_height_width,
         augment=True,
+        resize=config.resize,
+        formats=formats,
         flip_probability=config.flip_probability,
         rotation_degrees=config.rotation_degrees,
         jitter_scale=config.jitter_scale,
@@ -114,8 +138,17 @@ def make_networks(
     return generator, discriminator
 
 
-def make_loss(config: TrainingConfig) -> Pix2PixLoss:
-    """Both objectives, weighted as `config` says."""
+def make_loss(config: TrainingConfig, target_channels: int = 3) -> Pix2PixLoss:
+    """Both objectives, weighted as `config` says.
+
+    Raises:
+        UserError: the feature loss on targets that VGG16 cannot look at.
+    """
+    if config.perceptual_weight and target_channels not in (1, 3):
+        raise UserError(
+            f"--perceptual-weight {config.perceptual_weight}: the target images have {target_channels} channels, and "
+            "VGG16 knows 1 or 3. Leave it out."
+        )
     return Pix2PixLoss(
         gan_mode=config.gan_loss,
         gan_weight=config.gan_weight,

@@ -20,8 +20,9 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.data.examine import write_bad_pairs
 from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
+from pix2pix_hub.data.transforms import EpochSampler, PairTensors
 from pix2pix_hub.images import save_grid
 from pix2pix_hub.metrics import HIGHER_IS_BETTER, ImageMetrics
 from pix2pix_hub.models import UNetGenerator
@@ -40,7 +41,8 @@ from pix2pix_hub.training.run_folder import (
 )
 from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.setup import (
-    load_config_pairs,
+    evaluation_transform,
+    load_pairs_together,
     make_accelerator,
     make_loader,
     make_loss,
@@ -85,8 +87,7 @@ class Pix2PixTrainer:
         stored = stored_config(self.run_folder) if config.resume else None
         if stored is not None:
             check_same_run(stored, config)
-        with state.main_process_first():
-            self.pairs = pairs if pairs is not None else load_config_pairs(config, state.is_local_main_process)
+        self.pairs = pairs if pairs is not None else load_pairs_together(config, state)
         if stored is not None:
             check_same_pairs(self.run_folder, self.pairs.fingerprint)
 
@@ -113,9 +114,9 @@ class Pix2PixTrainer:
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
         self.sampler = EpochSampler(len(pairs.train), seed=config.seed)
         self.train_loader = make_loader(
-            accelerator, config, PairTensors(pairs.train, train_transform(config)), self.sampler
+            accelerator, config, PairTensors(pairs.train, train_transform(config, pairs.train.formats)), self.sampler
         )
-        self.validation_set = PairTensors(pairs.validation, PairTransform(config.image_height_width, augment=False))
+        self.validation_set = PairTensors(pairs.validation, evaluation_transform(config, pairs.train.formats))
         in_order = EpochSampler(len(pairs.validation), shuffle=False)
         self.validation_loader = make_loader(accelerator, config, self.validation_set, in_order)
         steps_per_epoch = math.ceil(len(self.train_loader) / config.gradient_accumulation_steps)
@@ -125,8 +126,8 @@ class Pix2PixTrainer:
 
     def _build_networks(self) -> None:
         config, accelerator = self.config, self.accelerator
-        self.channels = dict(zip(("source", "target"), (side.shape[0] for side in self.pairs.train[0]), strict=True))
-        self.generator, self.discriminator = make_networks(config, self.channels["source"], self.channels["target"])
+        source, target = (self.pairs.train.formats[side].channels for side in ("source", "target"))
+        self.generator, self.discriminator = make_networks(config, source, target)
         self.average = average_of(self.generator, config.ema_decay).to(accelerator.device) if config.ema_decay else None
         optimizers = [
             torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
@@ -134,7 +135,7 @@ class Pix2PixTrainer:
         ]
         decay_steps = round(self.total_steps * (1 - config.constant_fraction))
         self.schedules = [build_schedule(optimizer, self.total_steps, decay_steps) for optimizer in optimizers]
-        self.loss = make_loss(config).to(accelerator.device)
+        self.loss = make_loss(config, target).to(accelerator.device)
         self.buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
         generator, discriminator, generator_optimizer, discriminator_optimizer = accelerator.prepare(
             self.generator, self.discriminator, *optimizers
@@ -281,13 +282,20 @@ class Pix2PixTrainer:
         pairs = self.pairs
         facts = {
             "command": self.command,
-            "dataset": {"id": pairs.dataset, "pairs": pairs.description, "fingerprint": pairs.fingerprint},
+            "dataset": {
+                "id": pairs.dataset,
+                "pairs": pairs.description,
+                "fingerprint": pairs.fingerprint,
+                "left_out": len(pairs.findings.faults),
+            },
             "mixed_precision": self.accelerator.mixed_precision,
             "processes": self.accelerator.num_processes,
             "device": self.accelerator.device.type,
             "parameters": self.parameter_counts,
         }
         write_training_config(self.run_folder, self.config, facts)
+        if pairs.findings.faults:
+            write_bad_pairs(self.run_folder, pairs.findings.faults)
 
     def _stop_requested(self) -> bool:
         """Whether a signal came to any process; asked at the same step by all of them."""
@@ -316,7 +324,7 @@ class Pix2PixTrainer:
         entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
         self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
         if self.accelerator.is_main_process:
-            save_grid(self._sample_rows(), self._samples_path())
+            self._save_samples(self._samples_path())
             self.reporter.log.draw_curves()
         logger.info(
             "Epoch %d: L1 %.4f, PSNR %.2f dB, SSIM %.3f; D loss %.3f.",
@@ -365,6 +373,10 @@ class Pix2PixTrainer:
             rows.append((source, generated, target))
         return rows
 
+    def _save_samples(self, path: Path) -> None:
+        formats = self.pairs.train.formats
+        save_grid(self._sample_rows(), path, [formats["source"], formats["target"], formats["target"]])
+
     def _samples_path(self) -> Path:
         return self.run_folder / "samples" / f"epoch_{self.progress.epoch:04d}.png"
 
@@ -376,12 +388,17 @@ class Pix2PixTrainer:
         metrics = {key: {"value": value} for key, value in progress.metrics.items()}
         samples = self._samples_path()
         if not samples.exists():
-            save_grid(self._sample_rows(), samples)
+            self._save_samples(samples)
         write_export(
             self.run_folder / name,
             generator=self.exported_generator,
             discriminator=self.discriminator,
-            preprocessor=preprocessor_config(self.config.image_height_width, self.exported_generator),
+            preprocessor=preprocessor_config(
+                self.config.image_height_width,
+                self.config.resize,
+                self.exported_generator.size_multiple,
+                self.pairs.train.formats,
+            ),
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
             metrics={"step": progress.step, "epoch": progress.epoch, "pairs": len(self.validation_set)} | metrics,
             samples=samples,

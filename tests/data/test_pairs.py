@@ -105,11 +105,6 @@ def as_parquet_of_plain_bytes(root: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def png(image: Image.Image) -> bytes:
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        return buffer.getvalue()
-
     root.mkdir()
     for split, count in (("train", 5), ("validation", 2)):
         columns = {"source": [png(side(i)) for i in range(count)], "target": [png(side(i, True)) for i in range(count)]}
@@ -129,6 +124,59 @@ def as_imagefolder(root: Path) -> Path:
     return root
 
 
+def as_side_by_side_column(root: Path) -> Path:
+    """One image column, as `load_dataset("imagefolder")` of a folder of pairs and `push_to_hub` leave it."""
+    root.mkdir()
+    for split, count in (("train", 5), ("validation", 2)):
+        rows = Dataset.from_dict({"image": [beside(i) for i in range(count)], "caption": ["x"] * count})
+        rows.cast_column("image", ImageFeature()).to_parquet(root / f"{split}.parquet")
+    return root
+
+
+def as_arrow_folder(root: Path) -> Path:
+    """Arrow files that `datasets` wrote, without the `save_to_disk` folder around them."""
+    root.mkdir()
+    for split, count in (("train", 5), ("validation", 2)):
+        table(count).save_to_disk(root.parent / split)
+        (root.parent / split / "data-00000-of-00001.arrow").rename(root / f"{split}.arrow")
+    return root
+
+
+def as_webdataset(root: Path) -> Path:
+    import tarfile
+
+    root.mkdir()
+    for split, count in (("train", 5), ("validation", 2)):
+        with tarfile.open(root / f"{split}-000.tar", "w") as tar:
+            for i in range(count):
+                for name, image in (("source", side(i)), ("target", side(i, True))):
+                    member = tarfile.TarInfo(f"{i:04d}.{name}.png")
+                    member.size = len(content := png(image))
+                    tar.addfile(member, io.BytesIO(content))
+    return root
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def in_folders(layout: str, suffixes: tuple[str, str] = (".png", ".png"), name: str = "{}") -> Callable[[Path], Path]:
+    """A writer of sides in folders of their own: `layout` with "S" for the split and "X" for the side."""
+
+    def write(root: Path) -> Path:
+        for split, count in (("train", 5), ("val", 2)):
+            for b, suffix in enumerate(suffixes):
+                folder = root / layout.replace("S", split).replace("X", "AB"[b])
+                folder.mkdir(parents=True)
+                for index in range(count):
+                    side(index, bool(b)).save(folder / (name.format(index) + suffix))
+        return root
+
+    return write
+
+
 FORMS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "folder": (as_folder, "side by side"),
     "upper case, validation/": (as_upper_case_folder, "side by side"),
@@ -137,6 +185,14 @@ FORMS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "parquet folder": (as_parquet_folder, "two columns"),
     "parquet of plain bytes": (as_parquet_of_plain_bytes, "two columns"),
     "imagefolder with metadata": (as_imagefolder, "two columns"),
+    "arrow folder": (as_arrow_folder, "two columns"),
+    "webdataset": (as_webdataset, "two columns"),
+    "one column of side-by-side images": (as_side_by_side_column, "side by side"),
+    "train/A train/B": (in_folders("S/X"), "paired folders"),
+    "A/train B/train": (in_folders("X/S"), "paired folders"),
+    "trainA trainB": (in_folders("SX"), "paired folders"),
+    "train_A train_B": (in_folders("S_X"), "paired folders"),
+    "other suffixes": (in_folders("S/X", (".tif", ".BMP"), "photo.no.{}"), "paired folders"),
 }
 
 
@@ -167,6 +223,45 @@ def test_a_saved_set_without_splits_is_the_training_split(tmp_path: Path) -> Non
     assert splits.train.name(0).endswith("of split train")
 
 
+def test_folders_of_sides_without_splits_are_the_training_split(tmp_path: Path) -> None:
+    for b, folder in enumerate(("Input", "output")):  # known names, in any case
+        (tmp_path / folder).mkdir()
+        for index in range(12):
+            side(index, bool(b)).save(tmp_path / folder / f"{index}.png")
+    splits = load(tmp_path)
+    assert (splits.form, len(splits.train), len(splits.validation)) == ("paired folders", 11, 1)
+    assert splits.description.startswith(
+        "11 training and 1 validation pairs, paired folders, AtoB: input → output, 8x8"
+    )
+    assert [splits.train.name(i) for i in (0, 10)] == ["Input/0.png", "Input/11.png"]  # natural order
+    assert torch.equal(splits.train[10][1], pil_to_tensor(side(11, True)))
+
+
+def test_folders_of_other_names_can_be_named(tmp_path: Path) -> None:
+    in_folders("S/X")(tmp_path)
+    for split in ("train", "val"):
+        (tmp_path / split / "A").rename(tmp_path / split / "photos")
+        (tmp_path / split / "B").rename(tmp_path / split / "masks")
+    splits = load(tmp_path, source_column="masks", target_column="photos")
+    assert (splits.form, len(splits.train), splits.train.columns) == ("paired folders", 5, ("masks", "photos"))
+    assert torch.equal(splits.train[3][0], pil_to_tensor(side(3, True)))
+
+
+def test_the_fingerprint_covers_both_folders(tmp_path: Path) -> None:
+    before = load(in_folders("S/X")(tmp_path)).fingerprint
+    with (tmp_path / "train" / "B" / "4.png").open("ab") as file:
+        file.write(b"trailing bytes that decoders pass over")
+    assert load(tmp_path).fingerprint != before
+
+
+def test_numpy_files_are_pairs_too(tmp_path: Path) -> None:
+    for b, folder in enumerate("AB"):
+        (tmp_path / folder).mkdir()
+        for index in range(2):
+            np.save(tmp_path / folder / f"{index}.npy", np.asarray(side(index, bool(b))))
+    assert torch.equal(load(tmp_path).train[0][1], pil_to_tensor(side(load(tmp_path).train.indices[0], True)))
+
+
 # ------------------------------------------------------------------------------------------------- descriptions
 
 
@@ -180,7 +275,7 @@ def test_a_saved_set_without_splits_is_the_training_split(tmp_path: Path) -> Non
 )
 def test_real_sets_are_described_rightly(real_data: Path, name: str, direction: str, expected: str) -> None:
     splits = load(real_data / name, direction=direction, image_size=(128, 256))
-    assert splits.description == f"{expected}, 256x512 → 128x256"
+    assert splits.description == f"{expected}, 256x512 → 128x256, 8-bit RGB"
     source, target = splits.train[0]
     assert source.shape == target.shape == (3, 256, 256)
 
@@ -196,7 +291,7 @@ def test_real_facades_point_from_labels_to_photos(real_data: Path) -> None:
 def test_columns_are_described_with_the_way_they_are_read(tmp_path: Path) -> None:
     as_saved_dict(tmp_path / "pairs")
     for direction, way in (("AtoB", "imageA → imageB"), ("BtoA", "imageB → imageA")):
-        expected = f"5 training and 2 validation pairs, two columns, {direction}: {way}, 8x8 → 32x32"
+        expected = f"5 training and 2 validation pairs, two columns, {direction}: {way}, 8x8 → 32x32, 8-bit RGB"
         assert load(tmp_path / "pairs", direction=direction).description == expected
 
 
@@ -212,7 +307,7 @@ def test_different_sizes_are_described_by_their_extremes(tmp_path: Path) -> None
 
 def test_synthetic_pairs_are_rendered_from_their_numbers() -> None:
     splits = load("synthetic", max_train_pairs=3, max_validation_pairs=2, image_size=(32, 64))
-    expected = "3 training and 2 validation pairs, synthetic, AtoB: label → photo, 32x64 → 32x64"
+    expected = "3 training and 2 validation pairs, synthetic, AtoB: label → photo, 32x64 → 32x64, 8-bit RGB"
     assert splits.description == expected and splits.form == "synthetic"
     for part, first in ((splits.train, 0), (splits.validation, 10_000)):
         for index, pair in enumerate(part):
@@ -374,9 +469,9 @@ def test_an_empty_folder_is_called_empty(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
-    for name in ("a.npy", "b.npy", "c.txt"):
+    for name in ("a.mat", "b.mat", "c.txt"):
         (tmp_path / name).touch()
-    assert "a folder of 2 .npy, 1 .txt, but no pairs" in message(tmp_path)
+    assert "a folder of 2 .mat, 1 .txt, but no pairs" in message(tmp_path)
 
 
 def test_a_folder_one_level_too_high_is_recognised(tmp_path: Path) -> None:
@@ -384,24 +479,14 @@ def test_a_folder_one_level_too_high_is_recognised(tmp_path: Path) -> None:
     assert f"did you mean --dataset {tmp_path / 'maps'}?" in message(tmp_path)
 
 
-@pytest.mark.parametrize("layout", ["A B", "train/A train/B", "trainA trainB", "A/train B/train"])
-def test_unpaired_folders_are_recognised(layout: str, tmp_path: Path) -> None:
-    for part in layout.split():
-        (tmp_path / part).mkdir(parents=True)
-        side(0).save(tmp_path / part / "0.png")
-    text = message(tmp_path)
-    assert f"({layout.replace(' ', ' and ')})" in text and "Forms that work: a folder of images" in text
-
-
 def test_single_images_are_no_side_by_side_pairs(tmp_path: Path) -> None:
     write_folder(tmp_path, train=2, val=1)
-    sizes = [(8, 8), (8, 11), (8, 13), (10, 14), (40, 20), (6, 7), (9, 9)]
-    for index, (height, width) in enumerate(sizes):
+    for index, (height, width) in enumerate([(8, 8), (8, 11), (8, 13), (10, 14), (40, 20), (6, 7)] + [(9, 9)] * 17):
         side(index, False, height, width).save(tmp_path / "train" / f"bad_{index}.png")
     text = message(tmp_path)
-    assert "7 of 10 pairs cannot be used" in text
+    assert "23 of 26 pairs cannot be used" in text
     assert "train/bad_0.png is 8x8 (height x width): no side-by-side pair" in text
-    assert "train/bad_4.png is 40x20" in text and "bad_5" not in text and "… and 2 more" in text
+    assert "train/bad_4.png is 40x20" in text and "bad_19" in text and "bad_20" not in text and "… and 3 more" in text
 
 
 @pytest.mark.parametrize(("height", "width", "works"), [(8, 12, True), (8, 10, False), (8, 64, True), (8, 13, False)])
@@ -536,3 +621,142 @@ def test_without_a_network_the_error_names_the_offline_switch(
 ) -> None:
     hub_says(monkeypatch, ConnectionError("no network"))
     assert "HF_HUB_OFFLINE=1" in message("user/pairs")
+
+
+# ------------------------------------------------------------------------------------------------ pairs left out
+
+
+def spoiled(root: Path) -> Path:
+    """Folders A and B with two sound pairs and one of each kind of bad one."""
+    for split in ("train", "val"):
+        for b, letter in enumerate("AB"):
+            folder = root / split / letter
+            folder.mkdir(parents=True)
+            for index in range(3 if split == "train" else 2):
+                side(index, bool(b)).save(folder / f"{index}.png")
+    a, b = root / "train" / "A", root / "train" / "B"
+    side(10).save(a / "only_a.png")
+    side(11, True).save(b / "only_b.tif")
+    side(12).save(a / "size.png")
+    side(12, True, 8, 9).save(b / "size.png")
+    for name, content in (("cut", png(side(13))[:90]), ("zero", b""), ("text", b"no picture")):
+        side(13, True).save(a / f"{name}.png")
+        (b / f"{name}.png").write_bytes(content)
+    Image.new("RGB", (64, 64)).save(a / "bomb.png")
+    Image.new("RGB", (64, 64)).save(b / "bomb.png")
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(a / "deep.png")
+    side(14, True).save(b / "deep.png")
+    return root
+
+
+REASONS = [
+    "train/A/only_a.png has no partner: no file of its name, whatever the suffix, in B",
+    "train/B/only_b.tif has no partner: no file of its name, whatever the suffix, in A",
+    "train/A/size.png: its two images differ in size, 8x8 in A and 8x9 in B (height x width)",
+    "train/A/cut.png, column B is damaged or truncated",
+    "train/A/zero.png, column B is empty (0 bytes)",
+    "train/A/text.png, column B is not an image",
+    "train/A/bomb.png, column A unpacks to more than 4000 pixels",
+    "train/A/deep.png, source, is 16-bit gray, where 8-bit RGB is expected",
+]
+
+
+@pytest.fixture
+def low_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+
+
+def test_every_kind_of_bad_pair_is_listed_with_its_name(tmp_path: Path, low_pixel_limit: None) -> None:
+    text = message(spoiled(tmp_path))
+    assert "8 of 13 pairs cannot be used" in text and "--on-bad-pair skip" in text
+    assert all(reason in text for reason in REASONS)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_bad_pairs_are_left_out_and_counted_when_asked(tmp_path: Path, low_pixel_limit: None) -> None:
+    splits = load(spoiled(tmp_path), on_bad_pair="skip")
+    assert [splits.train.name(i) for i in range(len(splits.train))] == [f"train/A/{i}.png" for i in range(3)]
+    assert "3 training and 2 validation pairs" in splits.description
+    assert "8 bad pairs left out" in splits.description
+    found = [fault.reason for fault in splits.findings.faults]
+    assert all(any(reason.startswith(expected) for reason in found) for expected in REASONS) and len(found) == 8
+    assert torch.equal(splits.train[2][1], pil_to_tensor(side(2, True)))
+
+
+def test_what_one_process_found_another_need_not_look_for(
+    tmp_path: Path, low_pixel_limit: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(spoiled(tmp_path), on_bad_pair="skip")
+    told = pickle.loads(pickle.dumps(first.findings))
+    monkeypatch.setattr(pairs_module, "examine", lambda *a, **k: pytest.fail("it looked again"))
+    second = load(tmp_path, on_bad_pair="skip", findings=told)
+    assert (second.description, second.train.indices) == (first.description, first.train.indices)
+    assert torch.equal(second.train[0][0], first.train[0][0])
+
+
+def test_nothing_is_trained_on_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path, train=2, val=1)
+    (tmp_path / "val" / "0.png").write_bytes(b"")
+    assert "no sound validation pair is left" in message(tmp_path, on_bad_pair="skip")
+    for file in tmp_path.rglob("*.png"):
+        file.write_bytes(b"")
+    assert "3 of 3 pairs cannot be used" in message(tmp_path, on_bad_pair="skip")
+
+
+def test_two_files_of_one_stem_are_not_guessed_between(tmp_path: Path) -> None:
+    in_folders("S/X")(tmp_path)
+    side(0).save(tmp_path / "train" / "A" / "0.bmp")
+    assert "1 of 8 pairs cannot be used:\n  train/A/0.png has no partner" in message(tmp_path)
+
+
+def test_a_streamed_record_decodes_as_a_stored_one(tmp_path: Path, datasets_cache: Path) -> None:
+    """What a stream yields goes through the same decoder."""
+    stored = load(as_parquet_folder(tmp_path / "pairs")).train
+    stream = datasets.load_dataset(str(tmp_path / "pairs"), split="train", streaming=True)
+    for column in stored.columns:
+        stream = stream.cast_column(column, ImageFeature(decode=False))
+    for index, row in enumerate(stream):
+        pair = stored.decoder.decode(row, f"record {index}")
+        assert all(torch.equal(*both) for both in zip(pair, stored[index], strict=True))
+    assert index == 4
+
+
+# --------------------------------------------------------------------------------------------------- pixel modes
+
+
+def write_pixels(root: Path, sources: list[Any], targets: list[Any], suffix: str = ".npy") -> Path:
+    for folder, images in (("A", sources), ("B", targets)):
+        (root / folder).mkdir(parents=True)
+        for index, image in enumerate(images):
+            if suffix == ".npy":
+                np.save(root / folder / f"{index}.npy", image)
+            else:
+                image.save(root / folder / f"{index}{suffix}")
+    return root
+
+
+def test_each_side_has_its_own_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = [rng.integers(0, 65536, (8, 8)).astype(np.uint16) for _ in range(3)]
+    bands = [rng.random((8, 8, 13)) for _ in range(3)]
+    splits = load(write_pixels(tmp_path, deep, bands))
+    assert "8x8 → 32x32, 16-bit gray → float 13-channel (0 … 1)" in splits.description
+    assert {side: pixels.channels for side, pixels in splits.train.formats.items()} == {"source": 1, "target": 13}
+    turned = load(tmp_path, direction="BtoA")
+    assert turned.train.formats["source"] == splits.train.formats["target"]
+
+
+def test_classes_are_those_of_all_pairs(tmp_path: Path) -> None:
+    labels = [np.full((8, 8), value, np.uint8) for value in (0, 3, 9)]
+    splits = load(write_pixels(tmp_path, labels, labels), source_mode="labels")
+    assert splits.train.formats["source"].classes == (0, 3, 9) and splits.train.formats["target"].mode == "gray"
+    assert "labels of 3 classes → 8-bit gray" in splits.description
+
+
+def test_gray_halves_stay_gray_and_modes_can_be_asked_for(tmp_path: Path) -> None:
+    for index in range(3):
+        beside(index).convert("L").save(tmp_path / f"{index}.png")
+    assert [s.shape[0] for s in load(tmp_path).train[0]] == [1, 1]
+    asked = load(tmp_path, source_mode="rgb", target_mode="rgba").train[0]
+    assert [s.shape[0] for s in asked] == [3, 4]
+    assert "--source-mode is 'cmyk'; expected one of auto, gray" in message(tmp_path, source_mode="cmyk")

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform, inscribed_margins
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import PixelFormat, from_model_range, to_model_range
 
 ALL = {"flip_probability": 0.5, "rotation_degrees": 10.0, "jitter_scale": 286 / 256}
 GEOMETRIES = {
@@ -284,6 +285,7 @@ def test_jitter_one_crops_nothing() -> None:
         ({"color_jitter": -0.1}, "--color-jitter is -0.1"),
         ({"color_jitter_side": "left"}, "--color-jitter-side is left; expected one of source, target, both"),
         ({"seed": -1}, "--seed is -1"),
+        ({"resize": "squeeze"}, "--resize is squeeze; expected one of exact, crop, pad"),
     ],
 )
 def test_values_out_of_range_name_their_flag(options: dict[str, Any], flag: str) -> None:
@@ -322,3 +324,97 @@ def test_epoch_sampler_neither_reads_nor_moves_the_global_generator() -> None:
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(1)
     assert list(EpochSampler(20)) == first
+
+
+# ------------------------------------------------------------------------------------------------- aspect ratios
+
+
+def cells(height: int, width: int) -> Tensor:
+    """An image in which each pixel tells its place: row in the first channel, column in the second."""
+    rows, columns = torch.arange(height), torch.arange(width)
+    return torch.stack([rows[:, None].expand(height, width), columns.expand(height, width)]).to(torch.uint8)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_crop_and_pad_keep_circles_round(resize: str, augment: bool) -> None:
+    spot = blob(90, 120, 0.5, 0.5, sigma=0.08)  # a third wider than high in pixels, as the image is
+    options = {"flip_probability": 0.0, "jitter_scale": 1.1} if augment else {}
+    image = PairTransform((64, 64), augment=augment, resize=resize, **options)(spot, spot, epoch=0, index=0)["source"]
+    mass = image[0].double() + 1
+    rows, columns = centroid(image)
+    spread = [
+        float(((torch.arange(64) + 0.5 - centre) ** 2 * mass.sum(1 - axis)).sum() / mass.sum())
+        for axis, centre in ((0, rows), (1, columns))
+    ]
+    assert spread[1] / spread[0] == pytest.approx(16 / 9, rel=0.05)  # exact would give 1
+
+
+def test_crop_cuts_evenly_when_evaluating_and_at_random_when_training() -> None:
+    image = cells(16, 40)
+    still = PairTransform((16, 16), augment=False, resize="crop")(image, image, epoch=0, index=0)["source"]
+    np.testing.assert_allclose(still.numpy(), to_model_range(image[:, :, 12:28]).numpy())
+    moving = PairTransform((16, 16), augment=True, resize="crop", flip_probability=0.0, jitter_scale=1.0)
+    starts = {round(float((moving(image, image, epoch=0, index=i)["source"][1, 0, 0] + 1) * 127.5)) for i in range(60)}
+    assert len(starts) > 15 and min(starts) >= 0 and max(starts) <= 24
+
+
+def test_pad_reflects_and_then_repeats_the_border() -> None:
+    image = cells(16, 4)
+    padded = PairTransform((16, 16), augment=False, resize="pad")(image, image, epoch=0, index=0)["source"]
+    columns = ((padded[1, 0] + 1) * 127.5).round().int().tolist()
+    assert columns == [3, 3, 3, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 0, 0, 0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.sampled_from([(32, 32), (16, 48), (48, 16)]),
+    st.sampled_from(["exact", "crop", "pad"]),
+    st.booleans(),
+    st.sampled_from(["uint8", "uint16", "float32", "labels"]),
+)
+def test_any_size_and_any_pixels_come_out_right(
+    stored: tuple[int, int], size: tuple[int, int], resize: str, augment: bool, kind: str
+) -> None:
+    formats = {
+        "uint8": PixelFormat("channels", 2),
+        "uint16": PixelFormat("channels", 2, "uint16", 0.0, 65535.0),
+        "float32": PixelFormat("channels", 2, "float32", -3.0, 5.0),
+        "labels": PixelFormat("labels", 3, classes=(0, 7, 255)),
+    }
+    rng = np.random.default_rng(stored)
+    images = {
+        "uint8": torch.from_numpy(rng.integers(0, 256, (2, *stored), np.uint8)),
+        "uint16": torch.from_numpy(rng.integers(0, 65536, (2, *stored)).astype(np.float32)),
+        "float32": torch.from_numpy(rng.uniform(-3, 5, (2, *stored)).astype(np.float32)),
+        "labels": torch.from_numpy(rng.choice([0, 7, 255], (1, *stored)).astype(np.uint8)),
+    }
+    options = ALL if augment else {}
+    both = dict.fromkeys(("source", "target"), formats[kind])
+    transform = PairTransform(size, augment=augment, resize=resize, formats=both, seed=sum(stored), **options)
+    pair = transform(images[kind], images[kind].clone(), epoch=0, index=0)
+    assert torch.equal(pair["source"], pair["target"])
+    assert pair["source"].shape == (formats[kind].channels, *size) and pair["source"].dtype == torch.float32
+    assert pair["source"].min() >= -1 - 1e-6 and pair["source"].max() <= 1 + 1e-6
+    if kind == "labels":
+        assert set(pair["source"].unique().tolist()) <= {-1, 1} and (pair["source"].sum(0) == -1).all()
+
+
+def test_deep_pixels_that_fit_are_kept_exactly() -> None:
+    deep = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
+    image = torch.arange(65536, dtype=torch.float32).view(1, 256, 256)
+    transform = PairTransform((256, 256), augment=False, formats={"source": deep, "target": deep})
+    scaled = transform(image, image, epoch=0, index=0)["source"]
+    np.testing.assert_array_equal(from_model_range(scaled, deep).numpy().ravel(), np.arange(65536))
+
+
+def test_labels_have_no_colours_to_jitter() -> None:
+    labels = {"source": PixelFormat("labels", 3, classes=(0, 1, 2)), "target": PixelFormat()}
+    with pytest.raises(UserError, match="source images are labels.*--color-jitter 0"):
+        PairTransform((8, 8), augment=True, color_jitter=0.2, formats=labels)
+
+
+def test_unknown_labels_are_named() -> None:
+    with pytest.raises(UserError, match=r"labels \[9\] are none of the classes \[0, 1\]"):
+        to_model_range(torch.tensor([[[0, 9]]], dtype=torch.uint8), PixelFormat("labels", 2, classes=(0, 1)))

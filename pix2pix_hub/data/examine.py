@@ -1,0 +1,189 @@
+"""The pass over all pairs before training: which of them are bad, how large they are, how their pixels are stored."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pix2pix_hub.data.pair_dataset import PairDataset
+from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
+from pix2pix_hub.data.request import PairRequest
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import write_aside
+from pix2pix_hub.images import PixelFormat
+
+LISTED_FAULTS = 20
+FIRST_PAIRS = 8  # that tell the formats where not all are looked at
+BAD_PAIRS_NAME = "bad_pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A pair that cannot be used; `reason` starts with its name."""
+
+    split: str
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What looking at the pairs found. Picklable: one process looks, the others are told."""
+
+    source: PixelFormat
+    target: PixelFormat
+    sizes: str  # of the stored images (height x width; of the whole file where A and B share one)
+    faults: tuple[Fault, ...] = ()
+
+    def applied_to(self, pairs: PairDataset) -> PairDataset:
+        """The sound ones of `pairs`, which can now be decoded."""
+        bad = {fault.row for fault in self.faults if fault.split == pairs.split}
+        indices = [row for row in pairs.indices if row not in bad] if bad else pairs.indices
+        return replace(pairs, indices=indices, decoder=pairs.decoder.with_formats(self.source, self.target))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One sound pair."""
+
+    size: tuple[int, int]
+    source: Stored
+    target: Stored
+
+
+def examine(parts: Sequence[PairDataset], request: PairRequest, *, everything: bool, skip: bool) -> Findings:
+    """Decode every pair once, in threads (Pillow decodes outside the interpreter's lock).
+
+    Args:
+        everything: False looks at the first few pairs only, and passes over bad ones.
+        skip: leave bad pairs out instead of stopping.
+
+    Raises:
+        UserError: names up to `LISTED_FAULTS` bad pairs and counts them all.
+    """
+    keys = [(pairs, index) for pairs in parts for index in range(len(pairs))]
+    keys = keys if everything else keys[:FIRST_PAIRS]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(lambda key: facts_of(key[0], key[1], request), keys)
+        seen = list(tqdm(results, "checking pairs", len(keys), unit="pair", leave=False, disable=len(keys) <= 1000))
+    sound = [facts for facts in seen if isinstance(facts, Facts)]
+    faults = [fault for fault in seen if isinstance(fault, Fault)]
+    if not sound:
+        raise UserError(_fault_text(faults, len(keys), request.dataset))
+    source, target = settle_formats(sound, request)
+    for (pairs, index), facts in zip(keys, seen, strict=True):
+        if isinstance(facts, Facts) and (reason := _misfit(facts, source, target)) is not None:
+            faults.append(Fault(pairs.split, pairs.indices[index], f"{pairs.name(index)}{reason}"))
+    if not everything:
+        return Findings(source, target, f"{size_text([sound[0].size])} (the first)")
+    if faults and not skip:
+        raise UserError(_fault_text(faults, len(keys), request.dataset))
+    return Findings(source, target, size_text([facts.size for facts in sound]), tuple(faults))
+
+
+def facts_of(pairs: PairDataset, index: int, request: PairRequest) -> Facts | Fault:
+    """Look at one pair."""
+    try:
+        source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
+    except UserError as error:
+        return Fault(pairs.split, pairs.indices[index], str(error))
+    height, width = size_of(source)
+    size = (height, 2 * width) if len(pairs.columns) == 1 else (height, width)
+    return Facts(
+        size, stored_as(source, request.source_mode == "labels"), stored_as(target, request.target_mode == "labels")
+    )
+
+
+def settle_formats(sound: Sequence[Facts], request: PairRequest) -> tuple[PixelFormat, PixelFormat]:
+    """The formats of both sides, from what all (or the first) pairs are stored as."""
+    return (
+        settle_format("source", [facts.source for facts in sound], request.source_mode),
+        settle_format("target", [facts.target for facts in sound], request.target_mode),
+    )
+
+
+def settle_format(side: str, stored: Sequence[Stored], mode: str) -> PixelFormat:
+    """One format for all images of a side.
+
+    The family (depth, number of bands) that most images belong to wins; the others are bad pairs. Within pictures,
+    "auto" is gray where all are gray, else RGB, with white under what is transparent.
+
+    Raises:
+        UserError: the mode asked for does not go with what is stored.
+    """
+    if mode == "labels":
+        return _labels(side, stored)
+    family = Counter(image.family for image in stored).most_common(1)[0][0]
+    members = [image for image in stored if image.family == family]
+    dtype, channels = family
+    low, high = _value_range(members, dtype)
+    if channels:
+        if mode != "auto":
+            raise UserError(f"--{side}-mode {mode}: the {side} images have {channels} bands. Leave it out.")
+        return PixelFormat("channels", channels, dtype, low, high)
+    if mode == "auto":
+        mode = "gray" if all(image.kind == "gray" for image in members) else "rgb"
+    return PixelFormat(mode, {"gray": 1, "rgb": 3, "rgba": 4}[mode], dtype, low, high)
+
+
+def _value_range(members: Iterable[Stored], dtype: str) -> tuple[float, float]:
+    """Stored values that become -1 and 1: all an integer can hold; of floats [0, 1], [-1, 1] or what was found."""
+    if dtype != "float32":
+        return 0.0, {"uint8": 255.0, "uint16": 65535.0}[dtype]
+    low, high = min(image.low for image in members), max(image.high for image in members)
+    if low >= -1.0 and high <= 1.0:
+        return (0.0 if low >= 0.0 else -1.0), 1.0
+    return low, high if high > low else low + 1.0
+
+
+def _labels(side: str, stored: Sequence[Stored]) -> PixelFormat:
+    """Class values found, in order, with the colours of the first palette there is."""
+    single = [image for image in stored if image.values]
+    if not single:
+        raise UserError(
+            f"--{side}-mode labels: the {side} images are {stored[0].kind} of {stored[0].channels} channels; expected "
+            "palette images, or one channel of class values."
+        )
+    values = sorted(frozenset().union(*(image.values for image in single)))
+    if values[0] < 0 or values[-1] > 255 or any(value != int(value) for value in values):
+        raise UserError(f"--{side}-mode labels: values from {values[0]} to {values[-1]}; expected integers 0 to 255.")
+    classes = tuple(int(value) for value in values)
+    palette = next((image.colors for image in single if image.colors), ())
+    colors = tuple(palette[value] if value < len(palette) else (0, 0, 0) for value in classes) if palette else ()
+    return PixelFormat("labels", len(classes), "uint8", 0.0, 255.0, classes, colors)
+
+
+def _misfit(facts: Facts, source: PixelFormat, target: PixelFormat) -> str | None:
+    for side, stored, wanted in (("source", facts.source, source), ("target", facts.target, target)):
+        if (reason := misfit_of(stored, wanted)) is not None:
+            return f", {side}, {reason}"
+    return None
+
+
+def write_bad_pairs(folder: Path, faults: Sequence[Fault]) -> None:
+    """Write `bad_pairs.jsonl`: a line for each pair left out, with `split`, `row` and `reason`."""
+    with write_aside(folder / BAD_PAIRS_NAME) as partial:
+        partial.write_text("".join(json.dumps(asdict(fault)) + "\n" for fault in faults))
+
+
+def _fault_text(faults: Sequence[Fault], total: int, dataset: str) -> str:
+    listed = "".join(f"\n  {fault.reason}" for fault in faults[:LISTED_FAULTS])
+    more = f"\n  … and {len(faults) - LISTED_FAULTS} more" if len(faults) > LISTED_FAULTS else ""
+    return (
+        f"--dataset {dataset}: {len(faults)} of {total} pairs cannot be used:{listed}{more}\n"
+        "Replace or remove them and start again, or leave them out with --on-bad-pair skip."
+    )
+
+
+def size_text(sizes: Sequence[tuple[int, int]]) -> str:
+    """ "256x512" (height x width), or the smallest and largest where they differ."""
+    distinct = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    smallest, largest = (f"{height}x{width}" for height, width in (distinct[0], distinct[-1]))
+    return smallest if len(distinct) == 1 else f"{len(distinct)} sizes from {smallest} to {largest}"

@@ -1,0 +1,420 @@
+"""Every kind of pixels: the same known content in every kind of file, and files that are damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from pix2pix_hub.data.examine import settle_format
+from pix2pix_hub.data.pixels import read_image, size_of, stored_as, to_tensor
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import PixelFormat, from_model_range, to_model_range
+
+HEIGHT, WIDTH = 6, 10
+
+
+def values(channels: int, dtype: str = "uint8") -> NDArray[Any]:
+    """Known content `(H, W, C)`; floats lie in [0, 1]."""
+    rng = np.random.default_rng(channels)
+    if dtype == "float32":
+        return rng.random((HEIGHT, WIDTH, channels), np.float32)
+    return rng.integers(0, np.iinfo(dtype).max + 1, (HEIGHT, WIDTH, channels)).astype(dtype)
+
+
+def pillow(image: Image.Image, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def picture(channels: int, format: str, **options: Any) -> bytes:
+    content = values(channels)
+    return pillow(Image.fromarray(content[:, :, 0] if channels == 1 else content), format, **options)
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def tiff(array: NDArray[Any], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def deep_png(array: NDArray[Any]) -> bytes:
+    """A 16-bit PNG, written by hand: Pillow cannot write colours of 16 bits."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, channels = array.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def pages(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def decode(content: bytes, mode: str = "auto") -> tuple[torch.Tensor, PixelFormat]:
+    """As a data set of this one image would be."""
+    decoded = read_image(content, "x")
+    chosen = settle_format("source", [stored_as(decoded, mode == "labels")], mode)
+    return to_tensor(decoded, chosen, "x"), chosen
+
+
+# file → (bytes, content (H, W, C), what the format is called)
+KINDS: dict[str, tuple[Callable[[], bytes], Callable[[], NDArray[Any]], str]] = {
+    "gray PNG": (lambda: picture(1, "PNG"), lambda: values(1), "8-bit gray"),
+    "gray BMP": (lambda: picture(1, "BMP"), lambda: values(1), "8-bit gray"),
+    "RGB PNG": (lambda: picture(3, "PNG"), lambda: values(3), "8-bit RGB"),
+    "RGB WebP": (lambda: picture(3, "WEBP", lossless=True), lambda: values(3), "8-bit RGB"),
+    "RGB TIFF, LZW": (lambda: picture(3, "TIFF", compression="tiff_lzw"), lambda: values(3), "8-bit RGB"),
+    "16-bit gray PNG": (lambda: deep_png(values(1, "uint16")), lambda: values(1, "uint16"), "16-bit gray"),
+    "16-bit gray PNG of Pillow": (
+        lambda: pillow(Image.fromarray(values(1, "uint16")[:, :, 0]), "PNG"),
+        lambda: values(1, "uint16"),
+        "16-bit gray",
+    ),
+    "16-bit gray TIFF": (lambda: tiff(values(1, "uint16")[:, :, 0]), lambda: values(1, "uint16"), "16-bit gray"),
+    "16-bit gray TIFF, big-endian": (
+        lambda: tiff(values(1, "uint16")[:, :, 0], byteorder=">"),
+        lambda: values(1, "uint16"),
+        "16-bit gray",
+    ),
+    "16-bit RGB PNG": (lambda: deep_png(values(3, "uint16")), lambda: values(3, "uint16"), "16-bit RGB"),
+    "16-bit RGB TIFF": (
+        lambda: tiff(values(3, "uint16"), photometric="rgb"),
+        lambda: values(3, "uint16"),
+        "16-bit RGB",
+    ),
+    "float TIFF": (lambda: tiff(values(1, "float32")[:, :, 0]), lambda: values(1, "float32"), "float gray (0 … 1)"),
+    "npy (H, W)": (lambda: npy(values(1)[:, :, 0]), lambda: values(1), "8-bit gray"),
+    "npy (H, W, 3)": (lambda: npy(values(3)), lambda: values(3), "8-bit RGB"),
+    "npy, Fortran order": (lambda: npy(np.asfortranarray(values(13))), lambda: values(13), "8-bit 13-channel"),
+    "npy, big-endian": (
+        lambda: npy(values(2, "uint16").astype(">u2")),
+        lambda: values(2, "uint16"),
+        "16-bit 2-channel",
+    ),
+    "npy of doubles": (
+        lambda: npy(values(4, "float32").astype(np.float64)),
+        lambda: values(4, "float32"),
+        "float 4-channel (0 … 1)",
+    ),
+    "npy of booleans": (lambda: npy(values(1)[:, :, 0] > 99), lambda: (values(1) > 99) * np.uint8(255), "8-bit gray"),
+    "TIFF of 13 pages": (
+        lambda: tiff(pages(values(13)), photometric="minisblack"),
+        lambda: values(13),
+        "8-bit 13-channel",
+    ),
+    "TIFF of 2 pages, zipped, 16 bits": (
+        lambda: tiff(pages(values(2, "uint16")), photometric="minisblack", compression="zlib"),
+        lambda: values(2, "uint16"),
+        "16-bit 2-channel",
+    ),
+    "TIFF of 13 interleaved bands": (
+        lambda: tiff(values(13), photometric="minisblack", planarconfig="contig"),
+        lambda: values(13),
+        "8-bit 13-channel",
+    ),
+    "TIFF of 5 separate bands": (
+        lambda: tiff(pages(values(5, "uint16")), photometric="minisblack", planarconfig="separate"),
+        lambda: values(5, "uint16"),
+        "16-bit 5-channel",
+    ),
+    "TIFF of RGB and near infrared": (
+        lambda: tiff(values(4), photometric="rgb", extrasamples=("unspecified",)),
+        lambda: values(4),
+        "8-bit 4-channel",
+    ),
+}
+
+
+@pytest.mark.parametrize(("write", "content", "called"), KINDS.values(), ids=KINDS.keys())
+def test_the_same_content_in_every_kind_of_file(
+    write: Callable[[], bytes], content: Callable[[], NDArray[Any]], called: str, tmp_path: Path
+) -> None:
+    tensor, chosen = decode(write())
+    assert chosen.describe() == called and chosen.channels == content().shape[2]
+    assert tensor.dtype == (torch.uint8 if chosen.dtype == "uint8" else torch.float32) and tensor.is_contiguous()
+    np.testing.assert_array_equal(tensor.permute(1, 2, 0).numpy(), content())
+    (tmp_path / "misnamed.jpg").write_bytes(write())  # what a file is is told by its content
+    assert size_of(read_image(str(tmp_path / "misnamed.jpg"), "x")) == (HEIGHT, WIDTH)
+
+
+CONVERSIONS: dict[str, tuple[Callable[[], bytes], str, list[int]]] = {
+    "RGBA over white": (lambda: pillow(Image.new("RGBA", (2, 1), (0, 0, 0, 51)), "PNG"), "auto", [204, 204, 204]),
+    "RGBA kept": (lambda: pillow(Image.new("RGBA", (2, 1), (9, 8, 7, 51)), "PNG"), "rgba", [9, 8, 7, 51]),
+    "RGB made opaque": (lambda: pillow(Image.new("RGB", (2, 1), (9, 8, 7)), "PNG"), "rgba", [9, 8, 7, 255]),
+    "gray and alpha": (lambda: pillow(Image.new("LA", (2, 1), (0, 51)), "PNG"), "auto", [204]),
+    "gray as RGB": (lambda: pillow(Image.new("L", (2, 1), 77), "PNG"), "rgb", [77, 77, 77]),
+    "RGB as gray": (lambda: pillow(Image.new("RGB", (2, 1), (255, 0, 0)), "PNG"), "gray", [76]),  # 0.299 · 255
+    "npy RGB as gray": (lambda: npy(np.full((1, 2, 3), [255, 0, 0], np.uint8)), "gray", [76]),
+    "npy gray as RGBA": (lambda: npy(np.full((1, 2), 7, np.uint8)), "rgba", [7, 7, 7, 255]),
+    "CMYK": (lambda: pillow(Image.new("CMYK", (2, 1), (0, 255, 255, 0)), "TIFF"), "auto", [255, 0, 0]),
+    "black and white": (lambda: pillow(Image.new("1", (2, 1), 1), "PNG"), "auto", [255]),
+    "16-bit RGBA over white": (
+        lambda: deep_png(np.full((1, 2, 4), [0, 0, 0, 13107], np.uint16)),  # a fifth opaque
+        "auto",
+        [52428] * 3,
+    ),
+    "16-bit RGBA kept": (lambda: deep_png(np.full((1, 2, 4), [1, 2, 3, 4], np.uint16)), "rgba", [1, 2, 3, 4]),
+    "16-bit gray and alpha": (lambda: deep_png(np.full((1, 2, 2), [0, 13107], np.uint16)), "auto", [52428]),
+    "16-bit gray and alpha as RGBA": (lambda: deep_png(np.full((1, 2, 2), [5, 9], np.uint16)), "rgba", [5, 5, 5, 9]),
+}
+
+
+@pytest.mark.parametrize(("write", "mode", "pixel"), CONVERSIONS.values(), ids=CONVERSIONS.keys())
+def test_modes_are_converted_by_rule(write: Callable[[], bytes], mode: str, pixel: list[int]) -> None:
+    tensor, chosen = decode(write(), mode)
+    assert tensor.shape == (len(pixel), 1, 2) and chosen.channels == len(pixel)
+    np.testing.assert_allclose(tensor[:, 0, 1].numpy(), pixel, atol=1e-2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_at_every_depth(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shown = pillow(Image.fromarray(values(3)), "PNG", exif=exif)
+    deep = deep_png(values(3).astype(np.uint16))
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    deep = deep[:33] + chunk + deep[33:]  # after the header
+    assert torch.equal(decode(shown)[0].float(), decode(deep)[0])
+    assert size_of(read_image(deep, "x")) == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
+
+
+def palette_map() -> tuple[bytes, NDArray[Any]]:
+    """A label map as a palette PNG, with classes 0, 2 and 5."""
+    classes = np.random.default_rng(0).choice([0, 2, 5], (HEIGHT, WIDTH)).astype(np.uint8)
+    image = Image.fromarray(classes)
+    image.putpalette([10 * index for index in range(18)])  # class i: (30i, 30i + 10, 30i + 20)
+    assert image.mode == "P"
+    return pillow(image, "PNG"), classes
+
+
+def test_palette_images_are_colours_or_classes() -> None:
+    content, classes = palette_map()
+    colours, _ = decode(content)
+    np.testing.assert_array_equal(colours[1], 30 * classes + 10)
+    labels, chosen = decode(content, "labels")
+    np.testing.assert_array_equal(labels[0], classes)
+    assert (chosen.classes, chosen.colors) == ((0, 2, 5), ((0, 10, 20), (60, 70, 80), (150, 160, 170)))
+    one_hot = to_model_range(labels, chosen)
+    assert one_hot.shape == (3, HEIGHT, WIDTH) and set(one_hot.unique().tolist()) == {-1, 1}
+    for channel, value in enumerate((0, 2, 5)):
+        np.testing.assert_array_equal(one_hot[channel] == 1, classes == value)
+    assert torch.equal(from_model_range(one_hot, chosen), labels)
+    assert torch.equal(from_model_range(one_hot[None] * 0.1, chosen)[0], labels)  # the largest, whatever its size
+
+
+@pytest.mark.parametrize("write", [npy, lambda a: npy(a.astype(np.int64)), lambda a: pillow(Image.fromarray(a), "PNG")])
+def test_labels_may_be_plain_numbers(write: Callable[[NDArray[Any]], bytes]) -> None:
+    classes = np.array([[0, 255, 7], [7, 7, 0]], np.uint8)
+    labels, chosen = decode(write(classes), "labels")
+    assert chosen.classes == (0, 7, 255) and chosen.describe() == "labels of 3 classes"
+    np.testing.assert_array_equal(labels[0], classes)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "expected"),
+    [
+        (picture(3, "PNG"), "labels", "--source-mode labels: the source images are rgb of 3 channels"),
+        (npy(np.array([[0.5, 1.0]])), "labels", "expected integers 0 to 255"),
+        (npy(np.array([[-1, 300]])), "labels", "values from -1.0 to 300.0"),
+        (npy(values(13)), "rgb", "--source-mode rgb: the source images have 13 bands"),
+    ],
+)
+def test_modes_that_do_not_go_with_the_pixels_name_the_flag(content: bytes, mode: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        decode(content, mode)
+
+
+# ---------------------------------------------------------------------------------------------------- value ranges
+
+
+def test_all_sixteen_bit_values_survive_the_round_trip() -> None:
+    deep = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
+    stored = torch.arange(65536, dtype=torch.float32).view(1, 256, 256)
+    scaled = to_model_range(stored, deep)
+    assert (scaled.min(), scaled.max()) == (-1, 1) and scaled.dtype == torch.float32
+    back = from_model_range(scaled, deep)
+    assert back.dtype == torch.uint16
+    np.testing.assert_array_equal(back.numpy().ravel(), np.arange(65536))
+    assert from_model_range(torch.tensor([-2.0, 2.0]), deep).to(torch.int32).tolist() == [0, 65535]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([0.0, 0.4], (0, 1)),
+        ([-0.2, 0.4], (-1, 1)),
+        ([-3.0, 5.0], (-3, 5)),
+        ([7.0, 7.0], (7, 8)),
+        ([0.0, 255.0], (0, 255)),
+    ],
+)
+def test_floats_are_scaled_by_what_was_found(content: list[float], expected: tuple[float, float]) -> None:
+    tensor, chosen = decode(npy(np.array([content], np.float32)))
+    assert (chosen.low, chosen.high) == expected
+    scaled = to_model_range(tensor, chosen)
+    assert scaled.min() >= -1 and scaled.max() <= 1
+    np.testing.assert_allclose(from_model_range(scaled, chosen).numpy(), tensor.numpy(), atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(["gray", "rgb", "channels"]), st.sampled_from(["uint8", "uint16", "float32"]), st.integers(0, 9))
+def test_formats_survive_json_and_pixels_survive_formats(mode: str, dtype: str, seed: int) -> None:
+    channels = {"gray": 1, "rgb": 3}.get(mode, 2 + seed)
+    content = values(channels, dtype)
+    decoded = read_image(npy(content), "x")
+    chosen = settle_format("target", [stored_as(decoded, False)], "auto")
+    assert PixelFormat.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+    tensor = to_tensor(decoded, chosen, "x")
+    back = from_model_range(to_model_range(tensor, chosen), chosen)
+    np.testing.assert_allclose(back.permute(1, 2, 0).numpy(), content, atol=0 if dtype != "float32" else 1e-6)
+
+
+def test_label_formats_survive_json() -> None:
+    _, chosen = decode(palette_map()[0], "labels")
+    assert PixelFormat.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+
+
+# ---------------------------------------------------------------------------------------------------- one format
+
+
+def stored(content: bytes) -> Any:
+    return stored_as(read_image(content, "x"), False)
+
+
+def test_one_colour_image_makes_a_side_colour_and_transparency_does_not() -> None:
+    gray, rgb = stored(picture(1, "PNG")), stored(picture(3, "PNG"))
+    with_alpha = stored(pillow(Image.new("LA", (2, 2)), "PNG"))
+    assert settle_format("source", [gray, with_alpha, gray], "auto").mode == "gray"
+    assert settle_format("source", [gray, gray, rgb], "auto").mode == "rgb"
+
+
+def test_the_depth_of_most_images_is_the_sides() -> None:
+    shallow, deep = stored(picture(1, "PNG")), stored(deep_png(values(1, "uint16")))
+    assert settle_format("source", [shallow, deep, deep], "auto").dtype == "uint16"
+    assert settle_format("source", [shallow, shallow, deep], "auto").dtype == "uint8"
+    with pytest.raises(UserError, match="^x is 16-bit gray, where 8-bit gray is expected"):
+        to_tensor(read_image(deep_png(values(1, "uint16")), "x"), PixelFormat("gray", 1), "x")
+
+
+# --------------------------------------------------------------------------------------------------- damaged files
+
+
+BAD: dict[str, tuple[Callable[[], bytes], str]] = {
+    "cut npy": (lambda: npy(values(3))[:-1], r"x is damaged or truncated \(179 of 180 bytes"),
+    "npy of objects": (lambda: npy(np.array([[None]])), "x holds Python objects, which are never loaded"),
+    "npy of words": (lambda: npy(np.array([["a"]])), "x holds <U1; expected uint8, uint16 or float"),
+    "npy of one dimension": (lambda: npy(np.zeros(3)), r"x has shape 3; expected \(H, W\) or \(H, W, C\)"),
+    "npy, channels first": (lambda: npy(np.zeros((3, 8, 512))), r"x has shape 3x8x512; expected \(H, W\)"),
+    "empty npy": (lambda: npy(np.zeros((0, 8))), "x has shape 0x8"),
+    "NaN": (lambda: npy(np.array([[np.nan]])), "x holds NaN, infinite or too large numbers"),
+    "too large doubles": (lambda: npy(np.array([[1e300]])), "x holds NaN, infinite or too large numbers"),
+    "a header that promises more": (
+        lambda: npy(np.zeros((1, 1), np.uint8)).replace(b"(1, 1)", b"(9999999, 9999999)"),
+        "x is",
+    ),
+    "cut 16-bit PNG": (lambda: deep_png(values(3, "uint16"))[:-60], "x is damaged or truncated"),
+    "cut TIFF": (lambda: tiff(pages(values(13)), photometric="minisblack")[:600], "x is damaged or truncated"),
+    "TIFF pages in a circle": (lambda: circular_tiff(), "x is damaged, or has more than 256 pages"),
+    "unequal pages": (lambda: unequal_pages(), "x has pages of different sizes or kinds"),
+}
+
+
+def lzw_pages() -> bytes:
+    page = Image.fromarray(values(1)[:, :, 0])
+    return pillow(page, "TIFF", save_all=True, append_images=[page], compression="tiff_lzw")
+
+
+def circular_tiff() -> bytes:
+    """Two pages, the second of which leads to the first again."""
+    content = bytearray(tiff(pages(values(2)), photometric="minisblack", metadata=None))
+    (first,) = struct.unpack_from("<I", content, 4)
+    (second,) = struct.unpack_from("<I", content, first + 2 + 12 * struct.unpack_from("<H", content, first)[0])
+    assert second
+    struct.pack_into("<I", content, second + 2 + 12 * struct.unpack_from("<H", content, second)[0], first)
+    return bytes(content)
+
+
+def unequal_pages() -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for width in (WIDTH, WIDTH - 2):
+            writer.write(np.zeros((HEIGHT, width), np.uint16))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("write", "expected"), BAD.values(), ids=BAD.keys())
+def test_bad_files_say_what_is_wrong(write: Callable[[], bytes], expected: str) -> None:
+    with pytest.raises(UserError, match=f"^{expected}"):
+        read_image(write(), "x")
+
+
+def test_a_codec_that_is_not_installed_is_named() -> None:
+    if find_spec("imagecodecs"):
+        assert decode(lzw_pages())[0].shape == (2, HEIGHT, WIDTH)
+    else:
+        with pytest.raises(UserError, match="^x is compressed in a way that needs `pip install imagecodecs`"):
+            read_image(lzw_pages(), "x")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", ["RGB PNG", "16-bit RGB PNG", "16-bit RGB TIFF", "TIFF of 13 pages", "npy (H, W, 3)"])
+def test_bombs_are_refused_in_every_kind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH - 1)
+    with pytest.raises(UserError, match="^x unpacks to more than 59 pixels"):
+        read_image(KINDS[kind][0](), "x")
+
+
+WRITTEN = {kind: write() for kind, (write, _, _) in KINDS.items()} | {
+    "JPEG": picture(3, "JPEG"),
+    "GIF": picture(1, "GIF"),
+    "palette": palette_map()[0],
+}
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from(sorted(WRITTEN)), st.data())
+def test_mutated_files_decode_or_are_named(kind: str, data: st.DataObject) -> None:
+    content = bytearray(WRITTEN[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(len(content) // 2, len(content))) :]
+    try:
+        tensor, chosen = decode(bytes(content))
+    except UserError as error:
+        assert str(error).startswith("x ")
+    else:
+        assert tensor.shape[0] == chosen.channels and torch.isfinite(tensor.float()).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(min_size=1, max_size=200), st.sampled_from([b"", b"\x93NUMPY\x01\0", b"II*\0", b"\x89PNG\r\n\x1a\n"]))
+def test_noise_is_named(content: bytes, magic: bytes) -> None:
+    with pytest.raises(UserError, match="^x "):
+        read_image(magic + content, "x")
