@@ -241,9 +241,7 @@ def save_grid(
 
     assert rows, "save_grid needs at least one row"
     columns = formats or [RGB] * len(rows[0])
-    images = torch.stack(
-        [_displayed(image, column) for row in rows for image, column in zip(row, columns, strict=True)]
-    )
+    images = torch.stack([displayed(image, column) for row in rows for image, column in zip(row, columns, strict=True)])
     picture = make_grid(images, nrow=len(rows[0]), padding=2, pad_value=255)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +249,7 @@ def save_grid(
         tensor_to_pil(picture).save(partial, format=Image.registered_extensions()[path.suffix.lower()])
 
 
-def _displayed(image: Tensor, column: PixelFormat) -> Tensor:
+def displayed(image: Tensor, column: PixelFormat) -> Tensor:
     """`(C, H, W)` in [-1, 1] → uint8 `(3, H, W)` on the CPU."""
     if column.mode == "labels":
         colors = torch.tensor(column.colors or _distinct_colors(column.channels), dtype=torch.uint8)

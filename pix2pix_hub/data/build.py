@@ -1,0 +1,183 @@
+"""Any local form of pairs → a Hugging Face data set: columns `source` and `target`, splits, Parquet shards, a card.
+
+pix2pix-hub data build path/to/pairs --output path/to/dataset
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Dataset, DatasetDict, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from pix2pix_hub.data.examine import Findings, examine, write_bad_pairs
+from pix2pix_hub.data.pair_dataset import PairDataset
+from pix2pix_hub.data.pairs import find_pairs
+from pix2pix_hub.data.pixels import Decoded
+from pix2pix_hub.data.records import RecordDecoder
+from pix2pix_hub.data.request import PairRequest
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import write_folder_aside
+
+FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})
+SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}  # what `datasets` calls them
+SHARD_BYTES = 256 * 2**20  # of encoded images in one Parquet file
+CARD = """---
+task_categories:
+- image-to-image
+tags:
+- pix2pix
+- paired
+---
+# {name}
+
+Pairs of images for paired image-to-image translation: columns `source` and `target`, lossless.
+
+{counts}
+
+Read from: {form}, {layout}. Stored pixels: source {source}, target {target}.
+
+    accelerate launch train_accelerate.py --dataset {id}
+
+Say here where the images come from and under which licence they may be used.
+"""
+
+
+@dataclass(frozen=True)
+class BuiltPairs:
+    """A data set that is ready to be written or pushed."""
+
+    splits: DatasetDict
+    card: str
+    findings: Findings
+
+
+def build_pairs(request: PairRequest, name: str, *, skip_bad_pairs: bool = False) -> BuiltPairs:
+    """Read all splits of `request`, check every pair, and encode both sides without loss.
+
+    Args:
+        request: which pairs; `direction` says what becomes `source`.
+        name: what the card calls the data set: a folder or `user/name`.
+        skip_bad_pairs: leave bad pairs out instead of stopping.
+
+    Raises:
+        UserError: no form fits, bad pairs, or pixels that no image column holds.
+    """
+    found = find_pairs(request)
+    decoder = RecordDecoder(found.columns, request.swap)
+    parts = [PairDataset(rows, range(len(rows)), decoder, split) for split, rows in found.splits.items()]
+    findings = examine(parts, request, everything=True, skip=skip_bad_pairs)
+    splits = DatasetDict()
+    for part in (findings.applied_to(part) for part in parts):
+        split = SPLIT_NAMES.get(part.split, part.split)
+        if split in splits:
+            raise UserError(f"{request.dataset} has two splits that would both be called {split}: rename one.")
+        splits[split] = Dataset.from_generator(
+            _rows, features=FEATURES, gen_kwargs={"pairs": part}, keep_in_memory=True, cache_dir=None, split=split
+        )
+    layout = ("left half", "right half") if len(found.columns) == 1 else found.columns
+    source, target = reversed(layout) if request.swap else layout
+    card = CARD.format(
+        name=name.rsplit("/", 1)[-1],
+        id=name,
+        counts=", ".join(f"{len(rows)} pairs in `{split}`" for split, rows in splits.items()) + ".",
+        form=found.form,
+        layout=f"{source} → {target}",
+        source=findings.source.describe(),
+        target=findings.target.describe(),
+    )
+    return BuiltPairs(splits, card, findings)
+
+
+def write_dataset(built: BuiltPairs, folder: Path) -> list[Path]:
+    """Write `data/<split>-00000-of-00001.parquet`, … and `README.md`, whole or not at all; the files written.
+
+    Raises:
+        UserError: the folder exists.
+    """
+    if folder.exists():
+        raise UserError(f"--output {folder} exists and is never overwritten: name another folder.")
+    with write_folder_aside(folder) as partial:
+        (partial / "data").mkdir()
+        for split, rows in built.splits.items():
+            shards = shard_count(rows)
+            for index in range(shards):
+                path = partial / "data" / f"{split}-{index:05d}-of-{shards:05d}.parquet"
+                rows.shard(shards, index, contiguous=True).to_parquet(path)
+        (partial / "README.md").write_text(built.card)
+        if built.findings.faults:
+            write_bad_pairs(partial, built.findings.faults)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def push_dataset(built: BuiltPairs, repo_id: str, *, private: bool = False) -> str:
+    """Push Parquet shards and the card to the Hub; its address.
+
+    Raises:
+        UserError: no token, or the Hub refused.
+    """
+    from huggingface_hub import DatasetCard, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if get_token() is None:
+        raise UserError(f"--push {repo_id} needs a Hub token: run `hf auth login`, or set HF_TOKEN.")
+    try:
+        shards = {split: shard_count(rows) for split, rows in built.splits.items()}
+        built.splits.push_to_hub(repo_id, private=private, num_shards=shards)
+        card = DatasetCard.load(repo_id)  # `datasets` has written the splits' metadata into it
+        card.text = DatasetCard(built.card).text
+        card.data.task_categories, card.data.tags = ["image-to-image"], ["pix2pix", "paired"]
+        card.push_to_hub(repo_id)
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"--push {repo_id}: the Hub refused ({error}). Nothing local was changed; try again."
+        ) from error
+    return f"{datasets.config.HF_ENDPOINT}/datasets/{repo_id}"
+
+
+def shard_count(rows: Dataset) -> int:
+    """Parquet files for a split: one for each `SHARD_BYTES`."""
+    return max(1, -(-rows.data.nbytes // SHARD_BYTES))
+
+
+def _rows(pairs: PairDataset) -> Iterator[dict[str, Any]]:
+    for index in range(len(pairs)):
+        source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
+        stem = Path(pairs.name(index)).stem
+        yield {
+            side: {"bytes": encode(image, pairs.name(index)), "path": f"{stem}{suffix_of(image)}"}
+            for side, image in (("source", source), ("target", target))
+        }
+
+
+def suffix_of(image: Decoded) -> str:
+    """Of the lossless file that holds it."""
+    return ".png" if isinstance(image, Image.Image) else ".tif"
+
+
+def encode(image: Decoded, name: str) -> bytes:
+    """PNG for what Pillow has a mode for, else TIFF with the channels as bands: no value changes."""
+    buffer = io.BytesIO()
+    if isinstance(image, Image.Image):
+        try:
+            image = image.convert("RGB") if image.mode not in PNG_MODES else image
+            image.save(buffer, format="PNG")
+        except OSError as error:
+            raise UserError(f"{name} cannot be written as PNG ({error}).") from error
+    else:
+        import tifffile
+
+        values = image.values if image.values.dtype != np.float64 else image.values.astype(np.float32)
+        photometric = "rgb" if image.kind in ("rgb", "rgba") else "minisblack"
+        tifffile.imwrite(buffer, values, photometric=photometric, planarconfig="contig")
+    return buffer.getvalue()
+
+
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
