@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -174,7 +173,7 @@ def encode(image: Decoded, name: str) -> bytes:
     else:
         import tifffile
 
-        values = image.values if image.values.dtype != np.float64 else image.values.astype(np.float32)
+        values = image.values[..., 0] if image.values.shape[-1] == 1 else image.values
         photometric = "rgb" if image.kind in ("rgb", "rgba") else "minisblack"
         tifffile.imwrite(buffer, values, photometric=photometric, planarconfig="contig")
     return buffer.getvalue()

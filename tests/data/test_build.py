@@ -1,0 +1,123 @@
+"""`data build`: what comes out of the data set is what went into it, pixel by pixel."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pix2pix_hub.cli import main
+from pix2pix_hub.data import build
+from pix2pix_hub.data.build import build_pairs, write_dataset
+from pix2pix_hub.data.pairs import load_pairs
+from pix2pix_hub.data.request import PairRequest
+from pix2pix_hub.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+def noise(index: int, *shape: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def side_by_side(root: Path, count: int = 4) -> Path:
+    for split in ("train", "val"):
+        (root / split).mkdir(parents=True)
+        for index in range(count):
+            Image.fromarray(noise(index, 32, 64, 3)).save(root / split / f"{index}.png")
+    return root
+
+
+def folders_of_arrays(root: Path, channels: int, dtype: type) -> Path:
+    for side in ("A", "B"):
+        (root / side).mkdir(parents=True)
+        for index in range(3):
+            np.save(root / side / f"{index}.npy", noise(index + 10 * (side == "B"), 16, 24, channels, dtype=dtype))
+    return root
+
+
+def assert_same_pairs(before: str, after: str, direction: str = "AtoB") -> None:
+    first = load_pairs(before, direction=direction, image_size=(32, 32))
+    second = load_pairs(after, image_size=(32, 32))
+    assert len(first.train) == len(second.train) > 0
+    for index in range(len(first.train)):
+        for ours, expected in zip(second.train[index], first.train[index], strict=True):
+            assert torch.equal(ours, expected)
+    assert second.train.formats["source"].channels == first.train.formats["source"].channels
+
+
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_a_folder_comes_back_from_its_data_set(direction: str, tmp_path: Path) -> None:
+    folder, output = side_by_side(tmp_path / "pairs"), tmp_path / "built"
+    assert main(["data", "build", str(folder), "--output", str(output), "--direction", direction]) == 0
+    files = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
+    assert files == [
+        "README.md",
+        "data/train-00000-of-00001.parquet",
+        "data/validation-00000-of-00001.parquet",
+    ]
+    assert_same_pairs(str(folder), str(output), direction)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(13, np.uint8), (2, np.uint16), (1, np.uint16)])
+def test_deep_and_many_channels_lose_nothing(channels: int, dtype: type, tmp_path: Path) -> None:
+    folder = folders_of_arrays(tmp_path / "pairs", channels, dtype)
+    write_dataset(build_pairs(PairRequest(str(folder)), "built"), tmp_path / "built")
+    assert_same_pairs(str(folder), str(tmp_path / "built"))
+
+
+def test_large_splits_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "SHARD_BYTES", 20_000)  # three pairs
+    folder = side_by_side(tmp_path / "pairs", count=10)
+    files = write_dataset(build_pairs(PairRequest(str(folder)), "built"), tmp_path / "built")
+    assert len([path for path in files if path.name.startswith("train-")]) >= 3
+    assert_same_pairs(str(folder), str(tmp_path / "built"))
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    from huggingface_hub import DatasetCard
+
+    folder = side_by_side(tmp_path / "pairs")
+    write_dataset(build_pairs(PairRequest(str(folder)), "someone/streets"), tmp_path / "built")
+    card = DatasetCard.load(tmp_path / "built" / "README.md")
+    assert card.data.task_categories == ["image-to-image"]
+    assert "4 pairs in `train`, 4 pairs in `validation`" in card.text
+    assert str(tmp_path) not in card.text
+
+
+def test_bad_pairs_stop_it_or_are_left_out(tmp_path: Path) -> None:
+    folder = side_by_side(tmp_path / "pairs")
+    (folder / "train" / "3.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"3\.png"):
+        build_pairs(PairRequest(str(folder)), "built")
+    status = main(["data", "build", str(folder), "--output", str(tmp_path / "built"), "--on-bad-pair", "skip"])
+    assert status == 0
+    (line,) = (tmp_path / "built" / "bad_pairs.jsonl").read_text().splitlines()
+    assert "3.png" in json.loads(line)["reason"]
+    assert len(load_pairs(str(tmp_path / "built"), image_size=(32, 32)).train) == 3
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "built").mkdir()
+    assert main(["data", "build", "synthetic", "--output", str(tmp_path / "built")]) == 2
+    assert main(["data", "build", "synthetic"]) == 2
+    assert not list((tmp_path / "built").iterdir())
+    assert "--output" in capsys.readouterr().err
+
+
+def test_pushing_without_a_token_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    built = build_pairs(PairRequest(str(side_by_side(tmp_path / "pairs"))), "someone/streets")
+    with pytest.raises(UserError, match="hf auth login"):
+        build.push_dataset(built, "someone/streets")
+
+
+def test_pictures_are_kept_in_their_mode() -> None:
+    for mode in ("L", "RGB", "RGBA", "P", "1"):
+        image = Image.fromarray(noise(1, 8, 8, 3)).convert(mode)
+        with Image.open(io.BytesIO(build.encode(image, "x"))) as again:
+            assert again.mode == mode
+            assert np.array_equal(np.asarray(again.convert("RGBA")), np.asarray(image.convert("RGBA")))
