@@ -42,7 +42,8 @@ def train(arguments: list[str]) -> int:
         follow_launcher()
         from pix2pix_hub.training.trainer import Pix2PixTrainer
 
-        command = shlex.join(["accelerate", "launch", "train_accelerate.py", *arguments])
+        launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
+        command = shlex.join([*launcher, "train_accelerate.py", *arguments])
         trainer = Pix2PixTrainer(config, command=command)
         if trainer.accelerator.is_main_process:
             logger.info("%s", trainer.describe())
@@ -54,7 +55,7 @@ def train(arguments: list[str]) -> int:
         logger.error("error: %s", error)
         return USAGE_ERROR
     if trainer.accelerator.is_main_process:
-        logger.info("%s", _closing_words(result))
+        logger.info("%s", _closing_words(result, config))
     return SIGNAL_EXIT + result.stop_signal if result.stop_signal else 0
 
 
@@ -84,12 +85,14 @@ def _choose_base(arguments: list[str]) -> TrainingConfig:
     first_look.add_argument("--dataset")
     first_look.add_argument("--output-dir", "--output_dir")
     first_look.add_argument("--resume", action="store_true")
-    seen, _ = first_look.parse_known_args(arguments)
+    seen, others = first_look.parse_known_args(arguments)
     if seen.resume:
         from pix2pix_hub.training.run_folder import run_to_resume, stored_config
 
         folder = run_to_resume(seen.output_dir)
         stored = stored_config(folder)
+        if stored is None and not others and not seen.dataset and not seen.preset:
+            raise UserError(f"--resume found no run in {folder}: check --output-dir, or say what to train.")
         if stored is not None:
             return dataclasses.replace(stored, resume=True, output_dir=str(folder))
     preset = seen.preset or ("default" if seen.dataset else "demo")
@@ -106,10 +109,11 @@ def _set_up_logging() -> None:
     package.setLevel(logging.ERROR if rank else logging.INFO)
 
 
-def _closing_words(result: TrainingResult) -> str:
+def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
     """Where the model is, and what a person would type next."""
     folder = result.run_folder
-    resume = f"accelerate launch train_accelerate.py --resume --output-dir {folder}"
+    resume = f"accelerate launch train_accelerate.py --resume --output-dir {shlex.quote(str(folder))}"
+    longer, length = ("--epochs", result.epoch) if config.max_steps is None else ("--max-steps", result.step)
     if result.stop_signal:
         return f"Stopped at step {result.step}; everything is saved. Go on with:\n  {resume}"
     return "\n".join(
@@ -117,8 +121,8 @@ def _closing_words(result: TrainingResult) -> str:
             f"The model is in {folder / 'model'} (best on validation: {folder / 'model_best'}), "
             f"pictures are in {folder / 'samples'}, curves in {folder / 'curves.png'}.",
             "Next:",
-            f"  {resume} --epochs {2 * max(1, result.epoch)}",
-            "      train on to twice the epochs",
+            f"  {resume} {longer} {2 * max(1, length)}",
+            "      train on to twice the length",
             "  accelerate launch train_accelerate.py --dataset path/to/your/pairs --direction AtoB",
             "      train on your own pairs (a folder of side-by-side images)",
             '  python -c "from pix2pix_hub import UNetGenerator; '

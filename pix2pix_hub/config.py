@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,7 @@ class TrainingConfig:
     resume: bool = False
     """Go on from the newest sound checkpoint of --output-dir (without it: of the newest run under runs/)."""
     checkpoint_every: int | None = None
-    """Optimizer steps between checkpoints (steps); None: at the end of each epoch."""
+    """Optimizer steps between checkpoints (steps); None: at the end of an epoch, a minute or more after the last."""
     keep_checkpoints: int = 2
     """How many checkpoints stay on disk, newest first (checkpoints)."""
     num_workers: int = 2
@@ -171,6 +172,7 @@ class TrainingConfig:
     """Check everything, say what would be trained, write nothing."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _check_choices(self)
         _check_ranges(self)
         height, width = self.image_height_width
@@ -246,7 +248,10 @@ class TrainingConfig:
     @classmethod
     def from_json(cls, path: Path) -> TrainingConfig:
         """The options a run was started with, from its `training_config.json`."""
-        return cls.from_dict(json.loads(path.read_text())["options"])
+        try:
+            return cls.from_dict(json.loads(path.read_text())["options"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged or not of this version: {error!r}. Put it back as it was.") from error
 
     def _check_size(self, height: int, width: int) -> None:
         minimum = 32
@@ -355,6 +360,25 @@ _BELOW_ONE = ["dropout", "beta1", "beta2", "ema_decay"]
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _check_types(config: TrainingConfig) -> None:
+    """Numbers are numbers and texts are texts, wherever they come from."""
+    for name, hint in typing.get_type_hints(TrainingConfig).items():
+        value = getattr(config, name)
+        choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if not any(_is_of(value, choice) for choice in choices):
+            raise UserError(f"{_flag(name)} is {value!r}, which is no {getattr(hint, '__name__', hint)}.")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is Literal:
+        return True  # looked at below
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, typing.get_origin(hint) or hint)
 
 
 def _check_choices(config: TrainingConfig) -> None:

@@ -65,6 +65,11 @@ def test_a_size_the_depth_does_not_divide_names_the_next_ones() -> None:
         ({"image_size": "16"}, "--image-size"),
         ({"gan_weight": 0.0, "l1_weight": 0.0}, "--l1-weight"),
         ({"seed": -1}, "--seed"),
+        ({"epochs": "two"}, "--epochs"),
+        ({"num_workers": 0.5}, "--num-workers"),
+        ({"dataset": 3}, "--dataset"),
+        ({"resume": "yes"}, "--resume"),
+        ({"report_to": "wandb"}, "--report-to"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_its_flag(options: dict, flag: str) -> None:

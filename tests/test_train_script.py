@@ -58,6 +58,7 @@ BAD = {
     "unknown flag": (["--epoch", "3"], ["--epoch", "--epochs"]),
     "unknown preset": (["--preset", "huge"], ["huge", "demo", "paper"]),
     "resume of nothing": (["--resume"], ["--resume found no run", "--output-dir"]),
+    "resume of a folder that is not there": (["--resume", "--output-dir", "nothere"], ["no run in nothere"]),
     "unwritable number": (["--batch-size", "many"], ["--batch-size", "many"]),
     "fp16 on a CPU": (["--mixed-precision", "fp16"], ["--mixed-precision fp16", "auto"]),
     "missing split": (["--dataset", "fine", "--train-split", "trian"], ["trian", "train"]),
@@ -130,4 +131,4 @@ def test_the_command_is_recorded(tmp_path: Path) -> None:
     status, output = finish(*TINY, "--epochs", "1", "--output-dir", "run", cwd=tmp_path)
     assert status == 0, output
     command = json.loads((tmp_path / "run" / "training_config.json").read_text())["command"]
-    assert command == shlex.join(["accelerate", "launch", "train_accelerate.py", *TINY, *["--epochs", "1"], *["--output-dir", "run"]])  # fmt: skip  # noqa: E501
+    assert command == shlex.join(["python", "train_accelerate.py", *TINY, *["--epochs", "1"], *["--output-dir", "run"]])  # fmt: skip  # noqa: E501

@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import shutil
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,15 @@ def list_checkpoints(run_folder: Path) -> list[Path]:
 
 
 def newest_sound_checkpoint(run_folder: Path) -> Path | None:
-    """The newest checkpoint with all its files at their full size, or None; damaged ones are warned about."""
-    for path in list_checkpoints(run_folder):
-        problem = _problem(path)
-        if problem is None:
-            return path
+    """The newest checkpoint with all its files as they were written, or None; damaged ones are warned about."""
+    return next((path for path in list_checkpoints(run_folder) if _is_sound(path)), None)
+
+
+def _is_sound(path: Path) -> bool:
+    problem = _problem(path)
+    if problem is not None:
         logger.warning("%s is damaged (%s): going back to the one before.", path, problem)
-    return None
+    return problem is None
 
 
 def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, buffer: ImageBuffer, keep: int) -> Path:
@@ -99,7 +102,7 @@ def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, buffe
         UserError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     path = checkpoint_path(run_folder, step)
-    if path.exists():
+    if path.exists():  # a resumed run has removed damaged ones
         return path
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
@@ -126,6 +129,14 @@ def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, buffe
         for old in list_checkpoints(run_folder)[keep:]:
             shutil.rmtree(old)
     return path
+
+
+def remove_after(run_folder: Path, sound: Path | None) -> None:
+    """Delete the checkpoints newer than `sound` (all for None): damaged ones, which would pass for the newest."""
+    for path in list_checkpoints(run_folder):
+        if path == sound:
+            break
+        shutil.rmtree(path)
 
 
 def load_checkpoint(accelerator: Accelerator, path: Path, buffer: ImageBuffer) -> None:
@@ -157,9 +168,18 @@ def _remove_leftovers(run_folder: Path) -> None:
 
 
 def _write_manifest(folder: Path, step: int, num_processes: int) -> None:
-    files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    files = {file.name: [file.stat().st_size, _checksum(file)] for file in sorted(folder.iterdir())}
     content = {"step": step, "num_processes": num_processes, "files": files}
     (folder / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32 of the content."""
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _problem(path: Path) -> str | None:
@@ -168,10 +188,12 @@ def _problem(path: Path) -> str | None:
         files = json.loads((path / MANIFEST_NAME).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{MANIFEST_NAME}: {error}"
-    for name, size in files.items():
+    for name, (size, checksum) in files.items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size} of {size} bytes"
+        if _checksum(file) != checksum:
+            return f"{name} has changed since it was written"
     return None

@@ -84,7 +84,10 @@ def _shareable(training_config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last_part(text: str) -> str:
-    return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text
+    """Of a path, also in `--flag=path`; other texts as they are."""
+    flag, equals, value = text.partition("=") if text.startswith("--") else ("", "", text)
+    is_path = Path(value).is_absolute() or Path(value).exists()
+    return flag + equals + (Path(value).name if is_path else value)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -73,7 +73,8 @@ class MetricsLog:
         for axes, (title, event, fields) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
             for field, label in fields.items():
                 rows = [entry for entry in entries if entry["event"] == event and field in entry]  # weight 0: no field
-                axes.plot([row["step"] for row in rows], [row[field] for row in rows], label=label)
+                marker = "." if len(rows) < 30 else None  # a line needs two points
+                axes.plot([row["step"] for row in rows], [row[field] for row in rows], label=label, marker=marker)
             axes.set(title=title, xlabel="step")
             if len(fields) > 1:
                 axes.legend()
@@ -173,10 +174,10 @@ class Reporter:
     def _show(self, means: dict[str, float], images_per_second: float) -> None:
         if self._bar is None:
             return
-        shown = {"D": means["d_loss"], "G": means["g_loss"], "L1": means.get("g_l1"), "img/s": images_per_second}
-        self._bar.set_postfix(
-            {name: f"{value:.3g}" for name, value in shown.items() if value is not None}, refresh=False
-        )
+        shown = {"D": means["d_loss"], "G": means["g_loss"], "img/s": images_per_second}
+        if "g_l1" in means:
+            shown["L1"] = means["g_l1"] / 2  # in [0, 1] units, as in validation
+        self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
 
 
 def _stop_if_diverged(steps: tuple[int, ...], names: list[str], rows: list[list[float]]) -> None:

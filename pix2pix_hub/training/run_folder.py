@@ -30,7 +30,6 @@ CHANGEABLE = frozenset(
         "cpu_threads",
         "log_every",
         "sample_count",
-        "best_metric",
         "early_stopping_patience",
         "report_to",
         "dry_run",
@@ -56,6 +55,27 @@ def new_run_folder(config: TrainingConfig) -> Path:
         )
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--output-dir {folder} is not empty and holds no run: name another folder.")
+    return folder
+
+
+def claim_run_folder(config: TrainingConfig, folder: Path) -> Path:
+    """Make the folder of a run; of a new numbered one, the next number where somebody else has made it meanwhile.
+
+    Raises:
+        UserError: it cannot be made, or another run has begun in it since.
+    """
+    try:
+        while not config.resume and config.output_dir is None:
+            try:
+                folder.mkdir(parents=True)
+                return folder
+            except FileExistsError:
+                folder = new_run_folder(config)
+        if not config.resume:
+            new_run_folder(config)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the run folder {folder} cannot be made ({error}): name another with --output-dir.") from error
     return folder
 
 
@@ -118,8 +138,10 @@ def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str,
     """Write `training_config.json`: resolved options, library versions and `facts` (data set, command, …)."""
     folder.mkdir(parents=True, exist_ok=True)
     options = config.to_dict() | {"resume": False, "output_dir": None}  # of the machine, not of the model
-    content = {"options": options, **facts, "versions": library_versions()}
     path = folder / TRAINING_CONFIG_NAME
+    content = {"options": options, **facts, "versions": library_versions()}
+    if path.exists():  # a resumed run may have been given more epochs; what it was started with stays
+        content = json.loads(path.read_text()) | {"options": options}
     with write_aside(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
     return path

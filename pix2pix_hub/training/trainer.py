@@ -26,14 +26,21 @@ from pix2pix_hub.data.transforms import EpochSampler, PairTensors
 from pix2pix_hub.images import save_grid
 from pix2pix_hub.metrics import HIGHER_IS_BETTER, ImageMetrics
 from pix2pix_hub.models import UNetGenerator
-from pix2pix_hub.training.checkpoint import Progress, load_checkpoint, newest_sound_checkpoint, save_checkpoint
+from pix2pix_hub.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    newest_sound_checkpoint,
+    remove_after,
+    save_checkpoint,
+)
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, parameter_count, preprocessor_config, write_export
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.precision import set_cpu_threads
-from pix2pix_hub.training.report import Reporter
+from pix2pix_hub.training.report import MetricsLog, Reporter
 from pix2pix_hub.training.run_folder import (
     check_same_pairs,
     check_same_run,
+    claim_run_folder,
     new_run_folder,
     run_to_resume,
     stored_config,
@@ -55,6 +62,7 @@ from pix2pix_hub.training.step import GANStep, average_of
 
 logger = logging.getLogger(__name__)
 
+STEPS_BETWEEN_STOPS = 10  # of several GPU processes, at which they ask each other whether to stop
 SECONDS_BETWEEN_CHECKPOINTS = 60.0  # where --checkpoint-every is not given, at the end of an epoch
 
 
@@ -266,17 +274,29 @@ class Pix2PixTrainer:
 
     def _start(self) -> None:
         """Create the run folder, or go on where the newest sound checkpoint left off."""
+        self._claim_folder()
         checkpoint = newest_sound_checkpoint(self.run_folder) if self.config.resume else None
-        if self.accelerator.is_main_process and not (self.run_folder / TRAINING_CONFIG_NAME).exists():
+        self.accelerator.wait_for_everyone()  # all have looked
+        if self.accelerator.is_main_process:
+            remove_after(self.run_folder, checkpoint)
             self._write_config()
         self.accelerator.wait_for_everyone()
         if checkpoint is not None:
             load_checkpoint(self.accelerator, checkpoint, self.buffer)
             logger.info("Resuming from %s: epoch %d, step %d.", checkpoint, self.progress.epoch + 1, self.progress.step)
+            if self._finished():
+                logger.info("The run is finished: give a larger --epochs (or --max-steps) to train on.")
         elif self.config.resume:
             logger.info("%s has no checkpoint yet: starting at step 0.", self.run_folder)
         self.reporter.start(self.config.to_dict())
         self._checkpointed = time.monotonic()
+
+    def _claim_folder(self) -> None:
+        """Make the run folder; of two runs that start at once, each gets a number of its own."""
+        claimed = [str(claim_run_folder(self.config, self.run_folder)) if self.accelerator.is_main_process else ""]
+        self.run_folder = Path(broadcast_object_list(claimed)[0])
+        self.reporter.log = MetricsLog(self.run_folder)
+        self.accelerator.project_configuration.set_directories(str(self.run_folder))
 
     def _write_config(self) -> None:
         pairs = self.pairs
@@ -302,8 +322,9 @@ class Pix2PixTrainer:
         received = self._signals.received is not None
         if self.accelerator.num_processes == 1:
             return received
-        if self.progress.step % self.config.log_every and self.progress.step != self.total_steps:
-            return False
+        asked_now = self.progress.step % STEPS_BETWEEN_STOPS == 0 or self.progress.batch == len(self.train_loader)
+        if self.accelerator.device.type != "cpu" and not asked_now:
+            return False  # asking makes a GPU wait
         return bool(self.accelerator.reduce(torch.tensor(float(received), device=self.accelerator.device)) > 0)
 
     def _finished(self) -> bool:

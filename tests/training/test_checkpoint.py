@@ -17,6 +17,7 @@ from pix2pix_hub.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     newest_sound_checkpoint,
+    remove_after,
     save_checkpoint,
 )
 from pix2pix_hub.training.image_buffer import ImageBuffer
@@ -67,7 +68,7 @@ def test_only_the_newest_are_kept_and_ordered_by_number(tmp_path: Path) -> None:
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint_100", "checkpoint_10", "checkpoint_9"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "no manifest", "bad manifest"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no manifest", "bad manifest"])
 def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
     older, newer = (save_checkpoint(accelerator, tmp_path, step, ImageBuffer(0), keep=3) for step in (1, 2))
@@ -75,6 +76,10 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
     weights, manifest = newer / "model.safetensors", newer / "manifest.json"
     if damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:-1])
+    elif damage == "flipped":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 255
+        weights.write_bytes(content)
     elif damage == "missing":
         weights.unlink()
     elif damage == "no manifest":
@@ -82,6 +87,16 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
     else:
         manifest.write_text("{")
     assert newest_sound_checkpoint(tmp_path) == older
+
+
+def test_damaged_ones_are_removed_and_older_ones_stay(tmp_path: Path) -> None:
+    accelerator, _, _ = prepared()
+    older, newer = (save_checkpoint(accelerator, tmp_path, step, ImageBuffer(0), keep=3) for step in (1, 2))
+    (newer / "optimizer.bin").write_bytes(b"")
+    remove_after(tmp_path, newest_sound_checkpoint(tmp_path))
+    assert list_checkpoints(tmp_path) == [older]
+    remove_after(tmp_path, None)
+    assert list_checkpoints(tmp_path) == []
 
 
 def test_an_unfinished_checkpoint_is_neither_taken_nor_kept(tmp_path: Path) -> None:

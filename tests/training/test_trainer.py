@@ -174,11 +174,11 @@ def test_a_run_without_l1_or_without_adversary_is_reported_too(tiny: Tiny, tmp_p
 
 def test_an_export_does_not_tell_where_the_pairs_lie(real_data: Path, tiny: Tiny) -> None:
     options = dict(dataset=str(real_data / "facades"), direction="BtoA", epochs=1)
-    result = Pix2PixTrainer(tiny(**options), command=f"train --dataset {real_data / 'facades'}").train()
+    result = Pix2PixTrainer(tiny(**options), command=f"train --dataset={real_data / 'facades'}").train()
     exported = (result.run_folder / "model" / "training_config.json").read_text()
     assert str(real_data.parent) not in exported
     assert json.loads(exported)["dataset"]["id"] == "facades"
-    assert json.loads(exported)["command"] == "train --dataset facades"
+    assert json.loads(exported)["command"] == "train --dataset=facades"
 
 
 def test_a_diverging_run_stops_and_says_where(tiny: Tiny) -> None:
@@ -255,6 +255,45 @@ def test_resuming_on_other_pairs_is_refused(tiny: Tiny) -> None:
     config_path = Path(str(tiny().output_dir)) / "training_config.json"
     config_path.write_text(config_path.read_text().replace("synthetic-", "other-"))
     with pytest.raises(UserError, match="pairs have changed"):
+        Pix2PixTrainer(tiny(resume=True))
+
+
+def test_options_changed_on_resume_are_kept(tiny: Tiny) -> None:
+    run(tiny())
+    result = run(tiny(resume=True, epochs=3))
+    recorded = json.loads((result.run_folder / "training_config.json").read_text())
+    assert recorded["options"]["epochs"] == 3
+    assert "fingerprint" in recorded["dataset"]
+
+
+def test_two_runs_that_start_at_once_get_a_number_each(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainers = [Pix2PixTrainer(tiny(output_dir=None, epochs=1)) for _ in range(2)]
+    assert trainers[0].run_folder == trainers[1].run_folder
+    assert [trainer.train().run_folder.name for trainer in trainers] == ["synthetic_demo_001", "synthetic_demo_002"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be made"):
+        run(tiny(output_dir=str(tmp_path / "file" / "run")))
+
+
+def test_another_best_metric_would_be_another_run(tiny: Tiny) -> None:
+    run(tiny(epochs=1))
+    with pytest.raises(UserError, match="--best-metric ssim"):
+        Pix2PixTrainer(tiny(resume=True, best_metric="ssim"))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"options": {"epochs": "two"}}', '{"options": {"num_workers": 0.5}}', "{}"]
+)
+def test_a_damaged_training_config_is_named(content: str, tiny: Tiny) -> None:
+    folder = run(tiny(epochs=1)).run_folder
+    (folder / "training_config.json").write_text(content)
+    with pytest.raises(UserError, match="training_config.json"):
         Pix2PixTrainer(tiny(resume=True))
 
 
