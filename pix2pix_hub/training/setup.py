@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
+from pix2pix_hub.data.sampling import ProcessBatches
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
@@ -92,17 +94,39 @@ def train_transform(config: TrainingConfig) -> PairTransform:
     )
 
 
-def make_loader(accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, sampler: EpochSampler) -> Any:
-    """Accelerate's loader: this process's share of each epoch, on its device."""
-    loader = DataLoader(
-        dataset,
-        batch_size=config.batch_size,
-        sampler=sampler,
+def make_train_loader(
+    accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, sampler: EpochSampler
+) -> Any:
+    """This process's share of each epoch, on its device: over all processes every pair once.
+
+    Raises:
+        UserError: fewer pairs than processes.
+    """
+    batches = ProcessBatches(sampler, config.batch_size, accelerator.num_processes, accelerator.process_index)
+    loader = DataLoader(dataset, batch_sampler=batches, **_loader_options(accelerator, config))
+    return on_device(accelerator, loader)
+
+
+def on_device(accelerator: Accelerator, loader: DataLoader) -> Any:
+    """Accelerate's loader around one that yields this process's share already."""
+    return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False)
+
+
+def make_validation_loader(accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors) -> Any:
+    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch."""
+    in_order = EpochSampler(len(dataset), shuffle=False)
+    options = _loader_options(accelerator, config)
+    return accelerator.prepare_data_loader(
+        DataLoader(dataset, batch_size=config.batch_size, sampler=in_order, **options)
+    )
+
+
+def _loader_options(accelerator: Accelerator, config: TrainingConfig) -> dict[str, Any]:
+    return dict(
         num_workers=config.num_workers,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),  # its own: starting workers must not advance the one that dropout uses
     )
-    return accelerator.prepare_data_loader(loader)
 
 
 def make_networks(

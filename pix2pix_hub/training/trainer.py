@@ -42,9 +42,10 @@ from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.setup import (
     load_config_pairs,
     make_accelerator,
-    make_loader,
     make_loss,
     make_networks,
+    make_train_loader,
+    make_validation_loader,
     process_state,
     train_transform,
 )
@@ -112,12 +113,11 @@ class Pix2PixTrainer:
     def _build_loaders(self) -> None:
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
         self.sampler = EpochSampler(len(pairs.train), seed=config.seed)
-        self.train_loader = make_loader(
+        self.train_loader = make_train_loader(
             accelerator, config, PairTensors(pairs.train, train_transform(config)), self.sampler
         )
         self.validation_set = PairTensors(pairs.validation, PairTransform(config.image_height_width, augment=False))
-        in_order = EpochSampler(len(pairs.validation), shuffle=False)
-        self.validation_loader = make_loader(accelerator, config, self.validation_set, in_order)
+        self.validation_loader = make_validation_loader(accelerator, config, self.validation_set)
         steps_per_epoch = math.ceil(len(self.train_loader) / config.gradient_accumulation_steps)
         self.total_steps = config.epochs * steps_per_epoch
         if config.max_steps is not None:
