@@ -250,12 +250,12 @@ def _two_columns(loaded: Dataset | DatasetDict, fingerprint: str, request: _Requ
     splits = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
     if not splits:
         raise UserError(f"--dataset {request.dataset} has no splits. {FORMS_THAT_WORK}")
-    columns = _choose_columns(splits.get(request.train_split, next(iter(splits.values()))).features, request)
+    columns = choose_columns(splits.get(request.train_split, next(iter(splits.values()))).features, request)
     undecoded = {name: _undecoded(rows, columns, name, request) for name, rows in splits.items()}
     return _Found("two columns", undecoded, columns, fingerprint)
 
 
-def _choose_columns(features: Features, request: _Request) -> tuple[str, str]:
+def choose_columns(features: Features, request: _Request) -> tuple[str, str]:
     """The columns A and B: those asked for, else the first known pair of names."""
     images = [name for name, feature in features.items() if _holds_images(feature)]
     listing = f"columns: {', '.join(features)}; with images: {', '.join(images) or 'none'}"

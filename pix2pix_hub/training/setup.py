@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,17 +11,21 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.data_loader import prepare_data_loader
-from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, parse_flag_from_env
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
 from pix2pix_hub.data.sampling import ProcessBatches
+from pix2pix_hub.data.shards import StreamPlan
+from pix2pix_hub.data.stream_source import Lengths, StreamedPairs, open_stream
+from pix2pix_hub.data.streaming import PairStream
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.precision import resolve_mixed_precision
+from pix2pix_hub.training.stream_loader import StreamLoader
 
 
 def load_config_pairs(config: TrainingConfig, check: bool = True) -> PairSplits:
@@ -29,8 +34,22 @@ def load_config_pairs(config: TrainingConfig, check: bool = True) -> PairSplits:
     Raises:
         UserError: see `pix2pix_hub.data.pairs.load_pairs`.
     """
-    return load_pairs(
-        config.dataset,
+    return load_pairs(config.dataset, **_pair_options(config), check=check)
+
+
+def load_config_stream(config: TrainingConfig, state: PartialState) -> StreamedPairs:
+    """The shards that `config` names; the main process counts their rows for all.
+
+    Raises:
+        UserError: see `pix2pix_hub.data.stream_source.open_stream`.
+    """
+    pairs = open_stream(config.dataset, **_pair_options(config)) if state.is_main_process else None
+    lengths: Lengths = broadcast_object_list([pairs and pairs.lengths])[0]
+    return pairs or open_stream(config.dataset, lengths=lengths, **_pair_options(config))
+
+
+def _pair_options(config: TrainingConfig) -> dict[str, Any]:
+    return dict(
         direction=config.direction,
         image_size=config.image_height_width,
         source_column=config.source_column,
@@ -40,7 +59,6 @@ def load_config_pairs(config: TrainingConfig, check: bool = True) -> PairSplits:
         validation_split=config.validation_split,
         max_train_pairs=config.max_train_pairs,
         max_validation_pairs=config.max_validation_pairs,
-        check=check,
     )
 
 
@@ -105,6 +123,27 @@ def make_train_loader(
     batches = ProcessBatches(sampler, config.batch_size, accelerator.num_processes, accelerator.process_index)
     loader = DataLoader(dataset, batch_sampler=batches, **_loader_options(accelerator, config))
     return on_device(accelerator, loader)
+
+
+def make_stream_loader(accelerator: Accelerator, config: TrainingConfig, pairs: StreamedPairs) -> StreamLoader:
+    """This process's share of each epoch of a streamed set.
+
+    Raises:
+        UserError: fewer pairs, or fewer shards of unknown length, than processes.
+    """
+    places = (accelerator.num_processes, accelerator.process_index)
+    plan = StreamPlan(pairs.spans, config.seed, config.batch_size, *places)
+    stream = PairStream(pairs.shards, plan, pairs.decoder, train_transform(config), config.shuffle_buffer)
+    return StreamLoader(accelerator, stream, config.num_workers)
+
+
+def batches_per_epoch(loader: Any, pairs: PairSplits | StreamedPairs) -> int | None:
+    """Of each process; a guess from the set's own metadata, or None, where shards have not been counted."""
+    if not isinstance(loader, StreamLoader) or loader.dataset.plan.deal is not None:
+        return len(loader)
+    assert isinstance(pairs, StreamedPairs)
+    plan = loader.dataset.plan
+    return pairs.expected_pairs and math.ceil(pairs.expected_pairs / (plan.batch_size * plan.processes))
 
 
 def on_device(accelerator: Accelerator, loader: DataLoader) -> Any:
