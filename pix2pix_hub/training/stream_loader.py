@@ -22,7 +22,7 @@ def refuse_bad_pair(fault: str) -> None:
     Raises:
         UserError: always.
     """
-    raise UserError(f"{fault} Replace or remove that pair and go on with --resume.")
+    raise UserError(f"{fault} Replace or remove that pair and start again.")
 
 
 class StreamLoader(DataLoaderStateMixin):
