@@ -62,6 +62,11 @@ class TrainingConfig:
     max_validation_pairs: int | None = None
     """Use only the first N validation pairs (pairs)."""
 
+    streaming: bool = False
+    """Read Parquet, Arrow or WebDataset shards as they come: nothing downloaded ahead, bounded memory."""
+    shuffle_buffer: int = 1000
+    """Consecutive pairs of a shard that are put in random order, held by each worker (pairs); --streaming only."""
+
     # --- augmentation, drawn once per pair ---
 
     flip_probability: float = 0.5
@@ -338,6 +343,7 @@ _POSITIVE = [
     "sample_count",
     "max_train_pairs",
     "max_validation_pairs",
+    "shuffle_buffer",
 ]
 _NOT_NEGATIVE = [
     "rotation_degrees",

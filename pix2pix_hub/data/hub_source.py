@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,14 +21,17 @@ from pix2pix_hub.errors import UserError
 TIMEOUT_SECONDS = 10
 
 
-def open_on_hub(name: str, revision: str | None, advice: str) -> tuple[Any, str]:
+def open_on_hub(
+    name: str, revision: str | None, advice: str, load: Callable[..., Any] = datasets.load_dataset
+) -> tuple[Any, str]:
     """Load every split of data set `name` (user/name).
 
     Args:
         advice: what works instead, the end of an error's text.
+        load: called with the name and `revision`, a commit. One of another kind finds no earlier downloads.
 
     Returns:
-        What `datasets.load_dataset` returns, and the commit.
+        What `load` returns, and the commit.
 
     Raises:
         UserError: no such id, private or gated, no such revision, or neither network nor an earlier download.
@@ -47,9 +50,11 @@ def open_on_hub(name: str, revision: str | None, advice: str) -> tuple[Any, str]
     except RevisionNotFoundError as error:
         raise UserError(f"--dataset-revision {revision!r} does not exist in data set {name}.") from error
     except Exception as error:  # no network, HF_HUB_OFFLINE, a proxy: what was downloaded before still works
+        if load is not datasets.load_dataset:
+            raise UserError(f"{absent} that could be reached ({describe(error)}). {advice}") from error
         return _open_cached(name, revision, f"{absent} that could be reached", error, advice)
     try:
-        return datasets.load_dataset(name, revision=commit), str(commit)
+        return load(name, revision=commit), str(commit)
     except Exception as error:
         raise UserError(f"--dataset {name}: its download failed ({describe(error)}). {advice}") from error
 

@@ -29,6 +29,7 @@ from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import VALIDATION_NAMES, assign_splits
 from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import PixelFormat
 
 __all__ = ["FoundPairs", "PairDataset", "PairSplits", "find_pairs", "load_pairs"]
 SYNTHETIC = "synthetic"
@@ -73,6 +74,11 @@ class PairSplits:
     fingerprint: str
     dataset: str
     findings: Findings  # what looking at the pairs found; given to `load_pairs`, another process need not look again
+
+    @property
+    def formats(self) -> dict[str, PixelFormat]:
+        """How the pixels of each side are stored: "source", "target"."""
+        return self.train.formats
 
 
 def load_pairs(

@@ -4,6 +4,7 @@ checkpoints/checkpoint_<step>/
     model.safetensors model_1.safetensors optimizer.bin optimizer_1.bin    both networks and optimizers
     custom_checkpoint_<n>.pkl                                              schedules, moving average, progress
     random_states_<rank>.pkl image_buffer_<rank>.pt                        each process's own
+    stream_<rank>.pt                                                       with --streaming: where it stands
     manifest.json                                                          what is in it, written last
 """
 
@@ -15,9 +16,10 @@ import logging
 import re
 import shutil
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -25,12 +27,19 @@ from safetensors import SafetensorError
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import PARTIAL_SUFFIX, publish_folder
-from pix2pix_hub.training.image_buffer import ImageBuffer
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS_NAME = "checkpoints"
 MANIFEST_NAME = "manifest.json"
+
+
+class Stateful(Protocol):
+    """Something a process has of its own: the image buffer, the position in a stream."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
 @dataclass
@@ -93,8 +102,10 @@ def _is_sound(path: Path) -> bool:
     return problem is None
 
 
-def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, buffer: ImageBuffer, keep: int) -> Path:
-    """Save everything that was prepared by or registered with `accelerator`, and this process's image buffer.
+def save_checkpoint(
+    accelerator: Accelerator, run_folder: Path, step: int, own: Mapping[str, Stateful], keep: int
+) -> Path:
+    """Save everything that was prepared by or registered with `accelerator`, and what each process has of its `own`.
 
     Called by all processes. Older checkpoints beyond the newest `keep` are deleted once the new one is in place.
 
@@ -111,7 +122,8 @@ def save_checkpoint(accelerator: Accelerator, run_folder: Path, step: int, buffe
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial))
-        torch.save(buffer.state_dict(), partial / f"image_buffer_{accelerator.process_index}.pt")
+        for name, part in own.items():
+            torch.save(part.state_dict(), partial / f"{name}_{accelerator.process_index}.pt")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             _write_manifest(partial, step, accelerator.num_processes)
@@ -139,8 +151,8 @@ def remove_after(run_folder: Path, sound: Path | None) -> None:
         shutil.rmtree(path)
 
 
-def load_checkpoint(accelerator: Accelerator, path: Path, buffer: ImageBuffer) -> None:
-    """Put everything registered, and this process's image buffer, back to where `save_checkpoint` saw them.
+def load_checkpoint(accelerator: Accelerator, path: Path, own: Mapping[str, Stateful]) -> None:
+    """Put everything registered, and what each process has of its `own`, back to where `save_checkpoint` saw them.
 
     Raises:
         UserError: written by another number of processes, or by networks of another shape.
@@ -158,7 +170,8 @@ def load_checkpoint(accelerator: Accelerator, path: Path, buffer: ImageBuffer) -
             f"{path} does not fit these networks: it was written with other options. Start with the options in "
             f"training_config.json beside it. ({error})"
         ) from error
-    buffer.load_state_dict(torch.load(path / f"image_buffer_{accelerator.process_index}.pt", weights_only=True))
+    for name, part in own.items():
+        part.load_state_dict(torch.load(path / f"{name}_{accelerator.process_index}.pt", weights_only=True))
 
 
 def _remove_leftovers(run_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -10,18 +11,24 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, parse_flag_from_env
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.examine import Findings
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
+from pix2pix_hub.data.sampling import ProcessBatches
+from pix2pix_hub.data.shards import StreamPlan
+from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
+from pix2pix_hub.data.streaming import PairStream
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.precision import resolve_mixed_precision
+from pix2pix_hub.training.stream_loader import StreamLoader, log_bad_pair, refuse_bad_pair
 
 
 def load_config_pairs(config: TrainingConfig, findings: Findings | None = None) -> PairSplits:
@@ -30,8 +37,22 @@ def load_config_pairs(config: TrainingConfig, findings: Findings | None = None) 
     Raises:
         UserError: see `pix2pix_hub.data.pairs.load_pairs`.
     """
-    return load_pairs(
-        config.dataset,
+    return load_pairs(config.dataset, **_pair_options(config), findings=findings)
+
+
+def load_config_stream(config: TrainingConfig, state: PartialState) -> StreamedPairs:
+    """The shards that `config` names; the main process counts their rows and looks at the first for all.
+
+    Raises:
+        UserError: see `pix2pix_hub.data.stream_source.open_stream`.
+    """
+    pairs = open_stream(config.dataset, **_pair_options(config)) if state.is_main_process else None
+    lengths, findings = broadcast_object_list([pairs and pairs.lengths, pairs and pairs.findings])
+    return pairs or open_stream(config.dataset, lengths=lengths, findings=findings, **_pair_options(config))
+
+
+def _pair_options(config: TrainingConfig) -> dict[str, Any]:
+    return dict(
         direction=config.direction,
         image_size=config.image_height_width,
         source_column=config.source_column,
@@ -44,7 +65,6 @@ def load_config_pairs(config: TrainingConfig, findings: Findings | None = None) 
         validation_split=config.validation_split,
         max_train_pairs=config.max_train_pairs,
         max_validation_pairs=config.max_validation_pairs,
-        findings=findings,
     )
 
 
@@ -116,17 +136,62 @@ def train_transform(config: TrainingConfig, formats: Mapping[str, PixelFormat]) 
     )
 
 
-def make_loader(accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, sampler: EpochSampler) -> Any:
-    """Accelerate's loader: this process's share of each epoch, on its device."""
-    loader = DataLoader(
-        dataset,
-        batch_size=config.batch_size,
-        sampler=sampler,
+def make_train_loader(
+    accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, sampler: EpochSampler
+) -> Any:
+    """This process's share of each epoch, on its device: over all processes every pair once.
+
+    Raises:
+        UserError: fewer pairs than processes.
+    """
+    batches = ProcessBatches(sampler, config.batch_size, accelerator.num_processes, accelerator.process_index)
+    loader = DataLoader(dataset, batch_sampler=batches, **_loader_options(accelerator, config))
+    return on_device(accelerator, loader)
+
+
+def make_stream_loader(accelerator: Accelerator, config: TrainingConfig, pairs: StreamedPairs) -> StreamLoader:
+    """This process's share of each epoch of a streamed set.
+
+    Raises:
+        UserError: fewer pairs, or fewer shards of unknown length, than processes.
+    """
+    places = (accelerator.num_processes, accelerator.process_index)
+    plan = StreamPlan(pairs.spans, config.seed, config.batch_size, *places)
+    transform = train_transform(config, pairs.formats)
+    stream = PairStream(pairs.shards, plan, pairs.decoder.decode, transform, config.shuffle_buffer)
+    on_bad_pair = log_bad_pair if config.on_bad_pair == "skip" else refuse_bad_pair
+    return StreamLoader(accelerator, stream, config.num_workers, on_bad_pair)
+
+
+def batches_per_epoch(loader: Any, pairs: PairSplits | StreamedPairs) -> int | None:
+    """Of each process; a guess from the set's own metadata, or None, where shards have not been counted."""
+    if not isinstance(loader, StreamLoader) or loader.dataset.plan.deal is not None:
+        return len(loader)
+    assert isinstance(pairs, StreamedPairs)
+    plan = loader.dataset.plan
+    return pairs.expected_pairs and math.ceil(pairs.expected_pairs / (plan.batch_size * plan.processes))
+
+
+def on_device(accelerator: Accelerator, loader: DataLoader) -> Any:
+    """Accelerate's loader around one that yields this process's share already."""
+    return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False)
+
+
+def make_validation_loader(accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors) -> Any:
+    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch."""
+    in_order = EpochSampler(len(dataset), shuffle=False)
+    options = _loader_options(accelerator, config)
+    return accelerator.prepare_data_loader(
+        DataLoader(dataset, batch_size=config.batch_size, sampler=in_order, **options)
+    )
+
+
+def _loader_options(accelerator: Accelerator, config: TrainingConfig) -> dict[str, Any]:
+    return dict(
         num_workers=config.num_workers,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),  # its own: starting workers must not advance the one that dropout uses
     )
-    return accelerator.prepare_data_loader(loader)
 
 
 def make_networks(

@@ -11,8 +11,10 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState, skip_first_batches
@@ -22,12 +24,15 @@ from torch import Tensor
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.examine import write_bad_pairs
 from pix2pix_hub.data.pairs import PairSplits
+from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors
+from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import save_grid
 from pix2pix_hub.metrics import HIGHER_IS_BETTER, ImageMetrics
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.training.checkpoint import (
     Progress,
+    Stateful,
     load_checkpoint,
     newest_sound_checkpoint,
     remove_after,
@@ -48,17 +53,22 @@ from pix2pix_hub.training.run_folder import (
 )
 from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.setup import (
+    batches_per_epoch,
     evaluation_transform,
+    load_config_stream,
     load_pairs_together,
     make_accelerator,
-    make_loader,
     make_loss,
     make_networks,
+    make_stream_loader,
+    make_train_loader,
+    make_validation_loader,
     process_state,
     train_transform,
 )
 from pix2pix_hub.training.signals import StopSignals
 from pix2pix_hub.training.step import GANStep, average_of
+from pix2pix_hub.training.stream_loader import StreamLoader
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +99,16 @@ class Pix2PixTrainer:
         UserError: something the person can mend: data, options, folder. Nothing has been written then.
     """
 
-    def __init__(self, config: TrainingConfig, pairs: PairSplits | None = None, command: str | None = None) -> None:
+    def __init__(
+        self, config: TrainingConfig, pairs: PairSplits | StreamedPairs | None = None, command: str | None = None
+    ) -> None:
         state = process_state()
         self.run_folder = self._find_run_folder(config, state)
         stored = stored_config(self.run_folder) if config.resume else None
         if stored is not None:
             check_same_run(stored, config)
-        self.pairs = pairs if pairs is not None else load_pairs_together(config, state)
+        load = load_config_stream if config.streaming else load_pairs_together
+        self.pairs: PairSplits | StreamedPairs = pairs if pairs is not None else load(config, state)
         if stored is not None:
             check_same_pairs(self.run_folder, self.pairs.fingerprint)
 
@@ -120,21 +133,34 @@ class Pix2PixTrainer:
 
     def _build_loaders(self) -> None:
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
-        self.sampler = EpochSampler(len(pairs.train), seed=config.seed)
-        self.train_loader = make_loader(
-            accelerator, config, PairTensors(pairs.train, train_transform(config, pairs.train.formats)), self.sampler
-        )
-        self.validation_set = PairTensors(pairs.validation, evaluation_transform(config, pairs.train.formats))
-        in_order = EpochSampler(len(pairs.validation), shuffle=False)
-        self.validation_loader = make_loader(accelerator, config, self.validation_set, in_order)
-        steps_per_epoch = math.ceil(len(self.train_loader) / config.gradient_accumulation_steps)
-        self.total_steps = config.epochs * steps_per_epoch
-        if config.max_steps is not None:
-            self.total_steps = min(self.total_steps, config.max_steps)
+        formats = pairs.formats
+        self.validation_set = PairTensors(pairs.validation, evaluation_transform(config, formats))
+        self.validation_loader = make_validation_loader(accelerator, config, self.validation_set)
+        self.train_loader: Any
+        if isinstance(pairs, StreamedPairs):
+            self.train_loader = make_stream_loader(accelerator, config, pairs)
+        else:
+            self.sampler = EpochSampler(len(pairs.train), seed=config.seed)
+            training_set = PairTensors(pairs.train, train_transform(config, formats))
+            self.train_loader = make_train_loader(accelerator, config, training_set, self.sampler)
+        self.total_steps = self._count_steps(batches_per_epoch(self.train_loader, pairs))
+
+    def _count_steps(self, batches: int | None) -> int:
+        """Optimizer steps of the whole run."""
+        config = self.config
+        if batches is None:
+            if config.max_steps is None:
+                raise UserError(
+                    f"--streaming: how many pairs {config.dataset} has cannot be told without reading all of it. "
+                    "Say with --max-steps how long to train."
+                )
+            return config.max_steps
+        by_epochs = config.epochs * math.ceil(batches / config.gradient_accumulation_steps)
+        return by_epochs if config.max_steps is None else min(by_epochs, config.max_steps)
 
     def _build_networks(self) -> None:
         config, accelerator = self.config, self.accelerator
-        source, target = (self.pairs.train.formats[side].channels for side in ("source", "target"))
+        source, target = (self.pairs.formats[side].channels for side in ("source", "target"))
         self.generator, self.discriminator = make_networks(config, source, target)
         self.average = average_of(self.generator, config.ema_decay).to(accelerator.device) if config.ema_decay else None
         optimizers = [
@@ -161,6 +187,14 @@ class Pix2PixTrainer:
         )
         registered = [self.progress, *self.schedules, *([] if self.average is None else [self.average])]
         accelerator.register_for_checkpointing(*registered)
+
+    @property
+    def _own(self) -> dict[str, Stateful]:
+        """What a checkpoint holds of each process."""
+        own: dict[str, Stateful] = {"image_buffer": self.buffer}
+        if isinstance(self.train_loader, StreamLoader):
+            own["stream"] = self.train_loader
+        return own
 
     @property
     def parameter_counts(self) -> dict[str, int]:
@@ -224,11 +258,8 @@ class Pix2PixTrainer:
             return progress.epoch_means()
         self.generator.train()
         self.discriminator.train()
-        self.sampler.set_epoch(progress.epoch)
-        self.train_loader.set_epoch(progress.epoch)
-        loader = skip_first_batches(self.train_loader, progress.batch) if progress.batch else self.train_loader
         self.reporter.start_clock()
-        for batch in loader:
+        for batch in self._rest_of_epoch():
             losses = self.step(batch["source"], batch["target"])
             progress.batch += 1
             self.reporter.add(progress.step + 1, losses)
@@ -239,7 +270,7 @@ class Pix2PixTrainer:
             for schedule in self.schedules:
                 schedule.step()
             self.reporter.advance()
-            last = progress.batch == len(self.train_loader) or progress.step == self.total_steps
+            last = self.accelerator.gradient_state.end_of_dataloader or progress.step == self.total_steps
             if progress.step % self.config.log_every == 0 or last:
                 self._fetch_losses()
             every = self.config.checkpoint_every
@@ -248,6 +279,15 @@ class Pix2PixTrainer:
             if progress.step == self.total_steps or self._stop_requested():
                 break
         return progress.epoch_means()
+
+    def _rest_of_epoch(self) -> Iterable[dict[str, Tensor]]:
+        """The batches that the epoch under way still has."""
+        progress, loader = self.progress, self.train_loader
+        loader.set_epoch(progress.epoch)
+        if isinstance(loader, StreamLoader):
+            return loader  # which knows where it stands
+        self.sampler.set_epoch(progress.epoch)
+        return skip_first_batches(loader, progress.batch) if progress.batch else loader
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -282,7 +322,7 @@ class Pix2PixTrainer:
             self._write_config()
         self.accelerator.wait_for_everyone()
         if checkpoint is not None:
-            load_checkpoint(self.accelerator, checkpoint, self.buffer)
+            load_checkpoint(self.accelerator, checkpoint, self._own)
             logger.info("Resuming from %s: epoch %d, step %d.", checkpoint, self.progress.epoch + 1, self.progress.step)
             if self._finished():
                 logger.info("The run is finished: give a larger --epochs (or --max-steps) to train on.")
@@ -322,8 +362,7 @@ class Pix2PixTrainer:
         received = self._signals.received is not None
         if self.accelerator.num_processes == 1:
             return received
-        asked_now = self.progress.step % STEPS_BETWEEN_STOPS == 0 or self.progress.batch == len(self.train_loader)
-        if self.accelerator.device.type != "cpu" and not asked_now:
+        if self.accelerator.device.type != "cpu" and self.progress.step % STEPS_BETWEEN_STOPS:
             return False  # asking makes a GPU wait
         return bool(self.accelerator.reduce(torch.tensor(float(received), device=self.accelerator.device)) > 0)
 
@@ -376,9 +415,7 @@ class Pix2PixTrainer:
 
     def _checkpoint(self) -> None:
         self._fetch_losses()
-        save_checkpoint(
-            self.accelerator, self.run_folder, self.progress.step, self.buffer, self.config.keep_checkpoints
-        )
+        save_checkpoint(self.accelerator, self.run_folder, self.progress.step, self._own, self.config.keep_checkpoints)
         self._checkpointed = time.monotonic()
 
     @torch.no_grad()
@@ -395,7 +432,7 @@ class Pix2PixTrainer:
         return rows
 
     def _save_samples(self, path: Path) -> None:
-        formats = self.pairs.train.formats
+        formats = self.pairs.formats
         save_grid(self._sample_rows(), path, [formats["source"], formats["target"], formats["target"]])
 
     def _samples_path(self) -> Path:
@@ -418,7 +455,7 @@ class Pix2PixTrainer:
                 self.config.image_height_width,
                 self.config.resize,
                 self.exported_generator.size_multiple,
-                self.pairs.train.formats,
+                self.pairs.formats,
             ),
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
             metrics={"step": progress.step, "epoch": progress.epoch, "pairs": len(self.validation_set)} | metrics,

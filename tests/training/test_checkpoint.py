@@ -47,14 +47,14 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     buffer = filled_buffer()
     progress.step, progress.epoch_sums = 7, {"d_loss": 1.5, "batches": 3.0}
     weights, drawn = layer.weight.detach().clone(), None
-    path = save_checkpoint(accelerator, tmp_path, 7, buffer, keep=2)
+    path = save_checkpoint(accelerator, tmp_path, 7, {"image_buffer": buffer}, keep=2)
     drawn = torch.rand(3)
     expected = [buffer.query(torch.zeros(1, 2, 4, 4)) for _ in range(5)]
 
     nn.init.zeros_(layer.weight)
     progress.step, progress.epoch_sums = 0, {}
     again = ImageBuffer(3)
-    load_checkpoint(accelerator, path, again)
+    load_checkpoint(accelerator, path, {"image_buffer": again})
     assert torch.equal(layer.weight, weights)
     assert (progress.step, progress.epoch_sums) == (7, {"d_loss": 1.5, "batches": 3.0})
     assert torch.equal(torch.rand(3), drawn)
@@ -64,14 +64,16 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 def test_only_the_newest_are_kept_and_ordered_by_number(tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
     for step in (2, 9, 10, 100):
-        save_checkpoint(accelerator, tmp_path, step, ImageBuffer(0), keep=3)
+        save_checkpoint(accelerator, tmp_path, step, {"image_buffer": ImageBuffer(0)}, keep=3)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint_100", "checkpoint_10", "checkpoint_9"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no manifest", "bad manifest"])
 def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
-    older, newer = (save_checkpoint(accelerator, tmp_path, step, ImageBuffer(0), keep=3) for step in (1, 2))
+    older, newer = (
+        save_checkpoint(accelerator, tmp_path, step, {"image_buffer": ImageBuffer(0)}, keep=3) for step in (1, 2)
+    )
     assert newest_sound_checkpoint(tmp_path) == newer
     weights, manifest = newer / "model.safetensors", newer / "manifest.json"
     if damage == "truncated":
@@ -91,7 +93,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
 
 def test_damaged_ones_are_removed_and_older_ones_stay(tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
-    older, newer = (save_checkpoint(accelerator, tmp_path, step, ImageBuffer(0), keep=3) for step in (1, 2))
+    older, newer = (save_checkpoint(accelerator, tmp_path, step, {}, keep=3) for step in (1, 2))
     (newer / "optimizer.bin").write_bytes(b"")
     remove_after(tmp_path, newest_sound_checkpoint(tmp_path))
     assert list_checkpoints(tmp_path) == [older]
@@ -104,25 +106,25 @@ def test_an_unfinished_checkpoint_is_neither_taken_nor_kept(tmp_path: Path) -> N
     leftover = tmp_path / "checkpoints" / "checkpoint_5.partial"
     leftover.mkdir(parents=True)
     assert newest_sound_checkpoint(tmp_path) is None
-    save_checkpoint(accelerator, tmp_path, 6, ImageBuffer(0), keep=2)
+    save_checkpoint(accelerator, tmp_path, 6, {"image_buffer": ImageBuffer(0)}, keep=2)
     assert not leftover.exists()
 
 
 def test_networks_of_another_shape_are_refused(tmp_path: Path) -> None:
     accelerator, _, _ = prepared(4)
-    path = save_checkpoint(accelerator, tmp_path, 1, ImageBuffer(0), keep=2)
+    path = save_checkpoint(accelerator, tmp_path, 1, {"image_buffer": ImageBuffer(0)}, keep=2)
     other, _, _ = prepared(5)
     with pytest.raises(UserError, match="does not fit these networks"):
-        load_checkpoint(other, path, ImageBuffer(0))
+        load_checkpoint(other, path, {"image_buffer": ImageBuffer(0)})
 
 
 def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
-    path = save_checkpoint(accelerator, tmp_path, 1, ImageBuffer(0), keep=2)
+    path = save_checkpoint(accelerator, tmp_path, 1, {"image_buffer": ImageBuffer(0)}, keep=2)
     manifest = path / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"num_processes": 2}))
     with pytest.raises(UserError, match="--num_processes 2"):
-        load_checkpoint(accelerator, path, ImageBuffer(0))
+        load_checkpoint(accelerator, path, {"image_buffer": ImageBuffer(0)})
 
 
 FULL_DISK = """
@@ -132,11 +134,11 @@ from test_checkpoint import ImageBuffer, UserError, newest_sound_checkpoint, pre
 
 folder = Path(sys.argv[1])
 accelerator, _, _ = prepared(64)
-first = save_checkpoint(accelerator, folder, 1, ImageBuffer(0), keep=2)
+first = save_checkpoint(accelerator, folder, 1, {"image_buffer": ImageBuffer(0)}, keep=2)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
-    save_checkpoint(accelerator, folder, 2, ImageBuffer(0), keep=2)
+    save_checkpoint(accelerator, folder, 2, {"image_buffer": ImageBuffer(0)}, keep=2)
 except UserError as error:
     print(error)
     assert newest_sound_checkpoint(folder) == first
