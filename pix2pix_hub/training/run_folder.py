@@ -69,7 +69,7 @@ def claim_run_folder(config: TrainingConfig, folder: Path) -> Path:
             try:
                 folder.mkdir(parents=True)
                 return folder
-            except FileExistsError:
+            except FileExistsError:  # somebody was quicker
                 folder = new_run_folder(config)
         if not config.resume:
             new_run_folder(config)

@@ -3,10 +3,12 @@
 import dataclasses
 import re
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
+from pix2pix_hub.cli import COMMANDS
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.setup import make_networks
@@ -29,8 +31,13 @@ def test_ci_runs_the_test_command() -> None:
 
 
 def test_options_that_are_named_exist() -> None:
+    commands = {
+        f"--{name}".replace("_", "-") for command in COMMANDS.values() for name in signature(command).parameters
+    }
     accelerates = {"--multi_gpu", "--cpu", "--num_processes", "--quiet", "--help"}
-    known = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(TrainingConfig)} | accelerates
+    known = (
+        {"--" + field.name.replace("_", "-") for field in dataclasses.fields(TrainingConfig)} | accelerates | commands
+    )
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README))
     assert len(named) > 15
     assert named <= known, named - known
