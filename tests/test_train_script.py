@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pix2pix_hub.cli import train
+
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 from launching import LAUNCH, ROOT, TINY, environment, finish
 
@@ -79,16 +81,35 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_answered_in_words_and_writes_nothing(name: str, workplace: Path) -> None:
-    options, words = BAD[name]
-    before = sorted(workplace.rglob("*"))
-    status, output = finish(*options, cwd=workplace)
+def assert_answered(name: str, status: int, output: str) -> None:
     assert status == 2, output
     assert "Traceback" not in output
-    for word in words:
+    for word in BAD[name][1]:
         assert word in " ".join(output.split()), output
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_answered_in_words_and_writes_nothing(
+    name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("COLUMNS", "200")
+    before = sorted(workplace.rglob("*"))
+    try:
+        status = train(BAD[name][0])
+    except SystemExit as end:  # options that cannot be parsed
+        status = int(str(end.code))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert_answered(name, status, "".join(capsys.readouterr()))
     assert sorted(workplace.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["unreadable image", "unknown flag"])
+def test_bad_input_ends_the_process_without_a_traceback(name: str, workplace: Path) -> None:
+    assert_answered(name, *finish(*BAD[name][0], cwd=workplace))
 
 
 def test_a_dry_run_describes_and_writes_nothing(tmp_path: Path) -> None:

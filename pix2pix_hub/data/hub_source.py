@@ -22,13 +22,14 @@ TIMEOUT_SECONDS = 10
 
 
 def open_on_hub(
-    name: str, revision: str | None, advice: str, load: Callable[..., Any] = datasets.load_dataset
+    name: str, revision: str | None, advice: str, load: Callable[..., Any] | None = None
 ) -> tuple[Any, str]:
     """Load every split of data set `name` (user/name).
 
     Args:
         advice: what works instead, the end of an error's text.
-        load: called with the name and `revision`, a commit. One of another kind finds no earlier downloads.
+        load: called with the name and `revision`, a commit; None: `datasets.load_dataset`, the only one that finds
+            earlier downloads.
 
     Returns:
         What `load` returns, and the commit.
@@ -50,11 +51,11 @@ def open_on_hub(
     except RevisionNotFoundError as error:
         raise UserError(f"--dataset-revision {revision!r} does not exist in data set {name}.") from error
     except Exception as error:  # no network, HF_HUB_OFFLINE, a proxy: what was downloaded before still works
-        if load is not datasets.load_dataset:
+        if load is not None:
             raise UserError(f"{absent} that could be reached ({describe(error)}). {advice}") from error
         return _open_cached(name, revision, f"{absent} that could be reached", error, advice)
     try:
-        return load(name, revision=commit), str(commit)
+        return (load or datasets.load_dataset)(name, revision=commit), str(commit)
     except Exception as error:
         raise UserError(f"--dataset {name}: its download failed ({describe(error)}). {advice}") from error
 
