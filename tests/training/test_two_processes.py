@@ -16,23 +16,30 @@ WORKER = Path(__file__).with_name("two_process_worker.py")
 
 def history(folder: Path, launcher: tuple[str, ...], norm: str, name: str) -> list[list[dict[str, torch.Tensor]]]:
     """Weights of both networks after each step, as one process saw them."""
+    folder = folder / norm
+    folder.mkdir(exist_ok=True)
     if not (folder / name).exists():
         command = [sys.executable, *launcher, str(WORKER), str(folder), norm]
         subprocess.run(command, check=True, env=environment(), timeout=300, capture_output=True)
     return torch.load(folder / name, weights_only=True)
 
 
-def test_the_gradients_are_those_of_one_process_with_the_whole_batch(tmp_path: Path) -> None:
-    one = history(tmp_path, LAUNCH, "instance", "1_0.pt")
-    two = history(tmp_path, LAUNCH_TWO, "instance", "2_0.pt")
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def test_the_gradients_are_those_of_one_process_with_the_whole_batch(runs: Path) -> None:
+    one = history(runs, LAUNCH, "instance", "1_0.pt")
+    two = history(runs, LAUNCH_TWO, "instance", "2_0.pt")
     for ours, expected in zip(two[0], one[0], strict=True):  # plain SGD: the first step is the gradient
         for name in expected:
             torch.testing.assert_close(ours[name], expected[name], rtol=1e-5, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_the_weights_are_equal_on_both_ranks_after_every_step(norm: str, tmp_path: Path) -> None:
-    ranks = [history(tmp_path, LAUNCH_TWO, norm, f"2_{rank}.pt") for rank in range(2)]
+def test_the_weights_are_equal_on_both_ranks_after_every_step(norm: str, runs: Path) -> None:
+    ranks = [history(runs, LAUNCH_TWO, norm, f"2_{rank}.pt") for rank in range(2)]
     assert len(ranks[0]) == 5
     for first, second in zip(*ranks, strict=True):
         for ours, theirs in zip(first, second, strict=True):
