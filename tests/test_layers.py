@@ -9,6 +9,7 @@ LEVELS = [
     {"models", "losses", "metrics", "data"},
     {"training", "inference", "evaluation", "convert", "hub"},
     {"launcher"},
+    {"commands"},
     {"cli", "ui"},
 ]
 FREE_WITHIN_LEVEL = {"errors", "files"}  # level 0's own ground floor

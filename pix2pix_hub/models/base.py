@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.models.fetch import fetch_files
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -77,20 +78,16 @@ class HubModel(
             UserError: no such folder, no `config.json`, a config of another network, weights that do not fit.
         """
         subfolder = cls.hub_subfolder if subfolder is None else subfolder
-        root = Path(pretrained_model_name_or_path)
-        if not root.is_dir():
-            prefix = f"{subfolder}/" if subfolder else ""
-            root = Path(
-                snapshot_download(
-                    str(pretrained_model_name_or_path),
-                    allow_patterns=[prefix + CONFIG_NAME, prefix + WEIGHTS_NAME],
-                    revision=revision,
-                    token=token,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                )
-            )
+        prefix = f"{subfolder}/" if subfolder else ""
+        root = fetch_files(
+            pretrained_model_name_or_path,
+            [prefix + CONFIG_NAME, prefix + WEIGHTS_NAME],
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
         folder = root / subfolder if (root / subfolder / CONFIG_NAME).is_file() else root
         cls._check_config(folder)
         return super().from_pretrained(folder, map_location=map_location, strict=strict)
