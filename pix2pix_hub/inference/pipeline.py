@@ -166,7 +166,8 @@ class Pix2PixPipeline:
             num_samples: variants of each image, with `stochastic`.
             batch_size: images of one size (or tiles) a forward; None: 1 on a CPU, else 8.
             tile_size: height and width in pixels beyond which an image is cut into tiles.
-            tile_overlap: pixels that neighbouring tiles have in common, at least; None: 256, or half a tile where that is less.
+            tile_overlap: pixels that neighbouring tiles have in common, at least; None: 256, or half a tile where
+                that is less.
             progress: called with (done, total) after each batch; the unit is images and tiles.
 
         Returns:
