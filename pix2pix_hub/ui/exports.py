@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from pix2pix_hub.ui.limits import Limits, check_picture
 CARD, CURVES, METRICS, SAMPLES = "README.md", "curves.png", "metrics.json", "samples.png"
 PREPROCESSOR = "preprocessor_config.json"
 SHOWN_FILES = (CARD, CURVES, METRICS, SAMPLES, PREPROCESSOR)
+EXPORT_FOLDERS = ("model", "model_best")  # of a run
 SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
 MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE = 64, 40, 100_000, 4096
 WHITE = (255, 255, 255)
@@ -30,6 +32,33 @@ class Paint:
 
     color: Color
     name: str  # of the class, else the colour in hexadecimal
+
+
+@dataclass(frozen=True)
+class Side:
+    """The source or target images of a model."""
+
+    mode: str  # "rgb", "gray", "labels", …
+    bit_depth: int
+    paints: tuple[Paint, ...]  # the few colours they hold, most frequent first; none: they are photos
+    class_values: tuple[int, ...]  # labels: the stored value of each paint
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Side:
+        """A side of `preprocessor_config.json`. Raises what a file that is not as it should be raises."""
+        classes = tuple(int(value) for value in values.get("classes", ()))
+        if classes:  # the order of classes counts, not that of frequency
+            named = {tuple(entry["color"]): entry.get("name") for entry in values.get("palette", ())}
+            colors = [tuple(color) for color in values.get("colors", ())] or _distinct_colors(len(classes))
+            paints = _paints([{"color": color, "name": named.get(color)} for color in colors])
+        else:
+            paints = _paints(values.get("palette", ()))
+        return cls(str(values["mode"]), int(values.get("bit_depth", 8)), paints, classes)
+
+    def describe(self) -> str:
+        """ "8-bit RGB"."""
+        kind = {"rgb": "RGB", "rgba": "RGBA", "labels": "classes"}.get(self.mode, self.mode)
+        return f"{self.bit_depth}-bit {kind}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +87,10 @@ class Export:
         if not path.is_file():
             raise UserError(f"the model {name} has no {PREPROCESSOR}: expected an export (a run's model/).")
         try:
-            self._config = json.loads(path.read_text())
-            self.height, self.width = (int(side) for side in self._config["image_size"])
-            self._source = dict(self._config["source"])
-            self.source_mode = str(self._source["mode"])
-            self.paints = _paints(self._source)
-            self.class_values = tuple(int(value) for value in self._source.get("classes", ()))
-        except (ValueError, KeyError, TypeError) as error:
+            config = json.loads(path.read_text())
+            self.height, self.width = (int(side) for side in config["image_size"])
+            self.source, self.target = Side.from_dict(config["source"]), Side.from_dict(config["target"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{PREPROCESSOR} of the model {name} is not as an export has it ({error!r}).") from error
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
             raise UserError(f"{PREPROCESSOR} of the model {name} says {self.height}x{self.width} pixels.")
@@ -72,20 +98,12 @@ class Export:
     @property
     def background(self) -> Color:
         """What an empty drawing is filled with: the most frequent colour; white for photos."""
-        return self.paints[0].color if self.paints else WHITE
+        return self.source.paints[0].color if self.source.paints else WHITE
 
     @cached_property
     def examples(self) -> list[Example]:
-        """The rows of `samples.png` (source | generated | target); none where it is missing or of another shape."""
-        path = self.folder / SAMPLES
-        if not path.is_file():
-            return []
-        try:
-            check_picture(path, SAMPLES, Limits())
-            with Image.open(path) as picture:
-                return _cut_rows(picture.convert("RGB"), self.height, self.width)
-        except (UserError, OSError, SyntaxError):
-            return []  # a picture that cannot be read is no reason not to use the model
+        """The rows of `samples.png`; none where it is missing or of another shape."""
+        return _cut_rows(self.samples, self.height, self.width) if self.samples else []
 
     @cached_property
     def card(self) -> str:
@@ -107,21 +125,35 @@ class Export:
         except (OSError, ValueError, KeyError, AttributeError):
             return {}
 
-    @property
-    def curves(self) -> Path | None:
-        """The picture of its training curves: in the export, or in the run that it is of."""
-        places = (self.folder / CURVES, self.folder.parent / CURVES)
-        return next((path for path in places if path.is_file()), None)
+    @cached_property
+    def samples(self) -> Image.Image | None:
+        """`samples.png`: rows of source | generated | target of validation pairs."""
+        return _picture(self.folder / SAMPLES)
+
+    @cached_property
+    def curves(self) -> Image.Image | None:
+        """Its training curves: in the export, or in the run that it is of."""
+        run = self.folder.parent if self.folder.name in EXPORT_FOLDERS else self.folder
+        return _picture(self.folder / CURVES) or _picture(run / CURVES)
 
     def summary(self) -> str:
         """One line: what it takes and makes."""
-        sides = [_side(self._config.get(side, {})) for side in ("source", "target")]
-        return f"{sides[0]} → {sides[1]}, trained at {self.width}x{self.height} pixels"
+        sizes = f"trained at {self.width}x{self.height} pixels"
+        return f"{self.source.describe()} → {self.target.describe()}, {sizes}"
 
 
-def _paints(side: dict[str, Any]) -> tuple[Paint, ...]:
-    """Of `palette`, else of the `colors` of classes."""
-    entries = side.get("palette") or [{"color": color, "name": None} for color in side.get("colors", ())]
+def _picture(path: Path) -> Image.Image | None:
+    """RGB; None where there is none that can be shown, which is no reason not to use the model."""
+    try:
+        check_picture(path, path.name, Limits())
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (UserError, OSError, SyntaxError):
+        return None
+
+
+def _paints(entries: Sequence[dict[str, Any]]) -> tuple[Paint, ...]:
+    """Of a `palette`."""
     paints = []
     for entry in entries[:MAX_PALETTE]:
         red, green, blue = (int(part) for part in entry["color"])
@@ -129,6 +161,13 @@ def _paints(side: dict[str, Any]) -> tuple[Paint, ...]:
             raise ValueError(f"color {entry['color']}")
         paints.append(Paint((red, green, blue), str(entry.get("name") or hex_color((red, green, blue)))[:MAX_NAME]))
     return tuple(paints)
+
+
+def _distinct_colors(count: int) -> list[tuple[int, ...]]:
+    """Those that `samples.png` shows classes without colours in."""
+    from pix2pix_hub.images import distinct_colors  # brings PyTorch with it
+
+    return distinct_colors(count)
 
 
 def hex_color(color: Color) -> str:
@@ -145,9 +184,3 @@ def _cut_rows(picture: Image.Image, height: int, width: int) -> list[Example]:
         lefts = [SAMPLES_PADDING + column * step_x for column in range(3)]
         rows.append(Example(*(picture.crop((left, top, left + width, top + height)) for left in lefts)))
     return rows
-
-
-def _side(side: dict[str, Any]) -> str:
-    mode = str(side.get("mode", "?"))
-    kind = {"rgb": "RGB", "rgba": "RGBA", "labels": "classes"}.get(mode, mode)
-    return f"{side.get('bit_depth', 8)}-bit {kind}"

@@ -20,6 +20,7 @@ class Limits:
 
     max_upload_mb: int = 25  # one file, in 10^6 bytes
     max_request_mb: int = 100  # one request's body: all files of a batch together
+    max_message_mb: int = 4  # a body without files: a drawing, or a picture written into a message
     max_megapixels: float = 16.0  # one image, in 10^6 pixels
     max_seconds: float = 60.0  # of computing for one request
     max_files: int = 32  # in a batch

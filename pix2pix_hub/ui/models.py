@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.ui.exports import PREPROCESSOR, SHOWN_FILES, Export
+from pix2pix_hub.ui.exports import EXPORT_FOLDERS, PREPROCESSOR, SHOWN_FILES, Export
 from pix2pix_hub.ui.limits import Deadline, Limits
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "demo_model"
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-EXPORT_FOLDERS = ("model", "model_best")  # of a run
-
 Location = str | Path  # a Hub id, or the folder of an export
 
 

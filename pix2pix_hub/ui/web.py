@@ -10,28 +10,35 @@ if TYPE_CHECKING:
 FETCHES_FOR_OTHERS = ("/file=http:", "/file=https:", "/proxy=")  # routes that bring web pages to whoever asks
 
 
+UPLOAD = "/upload"  # the route that takes files; all others take messages
+
+
 class RequestGuard:
-    """ASGI middleware: a request's body ends at `max_bytes`, and nobody browses the web through this server.
+    """ASGI middleware: a request's body ends at a limit, and nobody browses the web through this server.
 
     Args:
         app: what it guards.
-        max_bytes: that a request may send.
+        max_upload_bytes: that a request with files may send.
+        max_message_bytes: that any other may: Gradio keeps what a session sent last in memory.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app, self.max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, max_upload_bytes: int, max_message_bytes: int) -> None:
+        self.app, self.max_upload_bytes, self.max_message_bytes = app, max_upload_bytes, max_message_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif any(route in scope["path"].lower() for route in FETCHES_FOR_OTHERS):
+            return
+        if any(route in scope["path"].lower() for route in FETCHES_FOR_OTHERS):
             await _answer(send, 403, "Only files that were uploaded here are served.")
-        elif _announced_bytes(scope) > self.max_bytes:
-            await _answer(send, 413, self._too_large())
+            return
+        most = self.max_upload_bytes if scope["path"].endswith(UPLOAD) else self.max_message_bytes
+        if _announced_bytes(scope) > most:
+            await _answer(send, 413, _too_large(most))
         else:
-            await self._count(scope, receive, send)
+            await self._count(scope, receive, send, most)
 
-    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _count(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         """Pass the request on, and cut it off where it sends more than it may."""
         seen, answered = 0, False
 
@@ -39,7 +46,7 @@ class RequestGuard:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
+            if seen > most:
                 raise _TooLarge
             return message
 
@@ -52,10 +59,11 @@ class RequestGuard:
             await self.app(scope, counted, noticed)
         except _TooLarge:
             if not answered:
-                await _answer(send, 413, self._too_large())
+                await _answer(send, 413, _too_large(most))
 
-    def _too_large(self) -> str:
-        return f"This sends more than {self.max_bytes / 1e6:g} MB at once; send less."
+
+def _too_large(most: int) -> str:
+    return f"This sends more than {most / 1e6:g} MB at once; send less."
 
 
 class _TooLarge(Exception):

@@ -1,0 +1,91 @@
+"""Draw: a canvas with the model's own colours; the picture beside it comes alive whenever the pen lifts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from pix2pix_hub.ui.components import DrawingBoard, board_setup
+from pix2pix_hub.ui.events import Newest, answering, on_gpu
+from pix2pix_hub.ui.exports import Export
+from pix2pix_hub.ui.pictures import shown
+from pix2pix_hub.ui.tabs.context import Context, Followers, example_pictures, first_example
+
+
+def draw_tab(context: Context) -> Followers:
+    """Lay the tab out and connect it."""
+    handlers, newest = context.handlers, Newest()
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            board = DrawingBoard(context.export, label="Your drawing", elem_id="board")
+        with gr.Column(scale=1, min_width=300):
+            result = gr.Image(
+                value=_first_result(context.export),
+                label="What the model sees in it",
+                type="pil",
+                format="png",
+                interactive=False,
+                height=520,
+                buttons=["download", "fullscreen"],
+                elem_id="draw-result",
+            )
+            examples = gr.Gallery(
+                value=example_pictures(context.export),
+                label="Start from an example",
+                columns=6,
+                rows=1,
+                height=96,
+                object_fit="cover",
+                allow_preview=False,
+                buttons=[],
+                elem_id="draw-examples",
+                elem_classes="strip",
+                interactive=False,
+            )
+            note = gr.Markdown(_note(context.export), elem_classes="hint")
+
+    @answering
+    @on_gpu
+    def draw(drawing: Image.Image | None, model: str, request: gr.Request) -> Any:
+        """Translate the drawing, unless a newer one has come before this is ready."""
+        number = newest.number(request.session_hash)
+        made = shown(handlers.draw(drawing, model))
+        return made if newest.is_newest(request.session_hash, number) else gr.skip()
+
+    @answering
+    def start(model: str, chosen: gr.SelectData) -> Any:
+        """Put an example on the board."""
+        return gr.HTML(setup=board_setup(handlers.store.export(model), chosen.index, publish=True))
+
+    board.change(
+        draw,
+        [board, context.picker],
+        result,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    examples.select(start, context.picker, board, api_visibility="private", show_progress="hidden")
+
+    def follow(export: Export) -> list[Any]:
+        return [
+            gr.HTML(setup=board_setup(export, 0)),
+            _first_result(export),
+            example_pictures(export),
+            _note(export),
+        ]
+
+    return Followers([board, result, examples, note], follow)
+
+
+def _first_result(export: Export | None) -> Image.Image | None:
+    example = first_example(export)
+    return shown(example.generated) if example else None
+
+
+def _note(export: Export | None) -> str:
+    if export is None or export.source.paints:
+        return "Every colour is a class the model was trained on. Fill paints a whole area; Undo takes back any step."
+    return "This model was trained on photos: it makes little of flat drawings, but you can paint over an example."
