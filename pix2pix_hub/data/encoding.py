@@ -22,7 +22,7 @@ from pix2pix_hub.data.pixels import Decoded, PixelArray
 from pix2pix_hub.errors import UserError
 
 JPEG_QUALITY = 95
-PILLOW_FORMATS = {  # suffix → Pillow's name, the modes it holds, options
+PILLOW_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # suffix → Pillow's name, modes, options
     ".png": ("PNG", ("1", "L", "LA", "P", "RGB", "RGBA"), {}),
     ".jpg": ("JPEG", ("L", "RGB"), {"quality": JPEG_QUALITY, "subsampling": 0}),
     ".jpeg": ("JPEG", ("L", "RGB"), {"quality": JPEG_QUALITY, "subsampling": 0}),
@@ -32,7 +32,6 @@ PILLOW_FORMATS = {  # suffix → Pillow's name, the modes it holds, options
     ".tiff": ("TIFF", ("1", "L", "LA", "P", "RGB", "RGBA"), {}),
 }
 PNG_COLOUR_TYPES = {("gray", 1): 0, ("rgb", 3): 2, ("gray", 2): 4, ("rgba", 4): 6}
-ICC_SPACES = {"gray": b"GRAY", "rgb": b"RGB ", "rgba": b"RGB "}
 ICC_TAG = 34675  # in TIFF
 DESCRIPTIVE_TAGS = (  # what EXIF says of the scene; the rest of its first directory describes how the file is stored
     ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.XResolution,
@@ -184,8 +183,6 @@ def _tiff_profile(data: bytes) -> bytes:
 
 def _fits(profile: bytes, image: Decoded) -> bool:
     """Whether a colour profile is of the image's colour space; it would be wrong on any other."""
-    if isinstance(image, Image.Image):
-        kind = "gray" if image.mode in ("1", "L", "LA") else "rgb"
-    else:
-        kind = image.kind
-    return profile[16:20] == ICC_SPACES.get(kind)
+    gray = image.mode in ("1", "L", "LA") if isinstance(image, Image.Image) else image.kind == "gray"
+    colours = isinstance(image, Image.Image) or image.kind in ("rgb", "rgba")
+    return profile[16:20] == (b"GRAY" if gray else b"RGB " if colours else None)

@@ -1,6 +1,5 @@
 """`data build`: what comes out of the data set is what went into it, pixel by pixel."""
 
-import io
 import json
 from pathlib import Path
 
