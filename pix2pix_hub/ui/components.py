@@ -17,7 +17,7 @@ from PIL import Image
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.events import told
 from pix2pix_hub.ui.exports import Export, hex_color
-from pix2pix_hub.ui.pictures import decode_drawing, encode_drawing
+from pix2pix_hub.ui.pictures import decode_drawing, encode_drawing, shown
 
 CANVAS = Path(__file__).parent / "canvas"
 NO_ADDRESSES = "a web address came in place of a picture; send the picture itself (gradio_client: handle_file)."
@@ -80,9 +80,8 @@ class DrawingBoard(gr.HTML):
     def __init__(self, export: Export | None = None, **options: Any) -> None:
         files = {suffix: (CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js")}
         options.setdefault("setup", board_setup(export, 0) if export else EMPTY_BOARD)
-        super().__init__(
-            html_template=files["html"], css_template=files["css"], js_on_load=files["js"], **options
-        )  # fmt: skip
+        templates = {"html_template": files["html"], "css_template": files["css"], "js_on_load": files["js"]}
+        super().__init__(**templates, apply_default_css=False, **options)
 
     def preprocess(self, payload: str | None) -> Image.Image | None:  # type: ignore[override]
         """The drawing, RGB."""
@@ -96,6 +95,29 @@ EMPTY_BOARD = {
     "width": 256, "height": 256, "background": "#ffffff", "free": True, "image": None, "publish": False, "key": "empty",
     "colors": [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}],
 }  # fmt: skip
+
+
+def example_strip(export: Export | None, name: str) -> gr.Gallery:
+    """A row of the sources of a model's examples, to choose from."""
+    return gr.Gallery(
+        value=example_pictures(export),
+        label="Examples",
+        show_label=False,
+        columns=6,
+        height=92,
+        object_fit="cover",
+        allow_preview=False,
+        buttons=[],
+        format="png",
+        interactive=False,
+        elem_id=name,
+        elem_classes="strip",
+    )
+
+
+def example_pictures(export: Export | None) -> list[Any]:
+    """What the strip shows of another model."""
+    return [shown(example.source, exact=True) for example in export.examples] if export else []
 
 
 def board_setup(export: Export, example: int | None, *, publish: bool = False) -> dict[str, Any]:

@@ -91,9 +91,8 @@ class DrawingBoard(gr.HTML):
     def __init__(self, export: Export | None = None, **options: Any) -> None:
         files = {suffix: (CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js")}
         options.setdefault("setup", board_setup(export, 0) if export else EMPTY_BOARD)
-        super().__init__(
-            html_template=files["html"], css_template=files["css"], js_on_load=files["js"], **options
-        )  # fmt: skip
+        templates = {"html_template": files["html"], "css_template": files["css"], "js_on_load": files["js"]}
+        super().__init__(**templates, apply_default_css=False, **options)
 
     def preprocess(self, payload: str | None) -> Image.Image | None:  # type: ignore[override]
         """The drawing, RGB."""
@@ -136,3 +135,33 @@ def board_setup(export: Export, example: int | None, *, publish: bool = False) -
         "publish": publish,
         "key": f"{export.name} {example}",
     }
+class Examples(gr.Gallery):
+    """A row of pictures to choose from. Takes the model's examples, which may be none."""
+
+    def __init__(self, pictures: list[Any], label: str, name: str) -> None:
+        super().__init__(
+            value=pictures,
+            label=label,
+            show_label=False,
+            columns=6,
+            rows=1,
+            height=92,
+            object_fit="cover",
+            allow_preview=False,
+            buttons=[],
+            format="png",
+            interactive=False,
+            elem_id=name,
+            elem_classes="strip",
+        )
+
+    def get_block_name(self) -> str:
+        """In the browser it is a gallery."""
+        return "gallery"
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+    

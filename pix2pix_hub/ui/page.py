@@ -76,27 +76,32 @@ def _result_folder(demo: gr.Blocks) -> Path:
 
 def _lay_out(store: ModelStore, handlers: Handlers) -> None:
     export, problem = _first_export(store)
-    with gr.Row(equal_height=True):
-        gr.HTML(TITLE, elem_id="title", min_width=260)
-        picker = gr.Dropdown(
-            store.names,
-            value=store.names[0],
-            label="Model",
-            info="or any user/name on the Hub" if store.allow_any else None,
-            allow_custom_value=store.allow_any,
-            interactive=len(store.names) > 1 or store.allow_any,
-            min_width=240,
-            elem_id="model",
-        )
-    status = gr.Markdown(export.summary() if export else problem, elem_id="status")
+    with gr.Row(elem_id="header"):
+        with gr.Column(scale=3, min_width=280):
+            gr.HTML(TITLE, elem_id="title")
+            status = gr.Markdown(export.summary() if export else problem, elem_id="status")
+        with gr.Column(scale=2, min_width=260):
+            picker = _picker(store)
     context = Context(handlers, picker, export)
     followers = []
     with gr.Tabs():
         for label, lay_out in TABS.items():
-            with gr.Tab(label):
-                followers.append(lay_out(context))
+            with gr.Tab(label) as tab:
+                followers.append(lay_out(context, tab))
     _follow_picker(picker, status, store, followers, at_once=export is None)
     add_endpoints(handlers)
+
+
+def _picker(store: ModelStore) -> gr.Dropdown:
+    return gr.Dropdown(
+        store.names,
+        value=store.names[0],
+        label="Model",
+        info="or any user/name on the Hub" if store.allow_any else None,
+        allow_custom_value=store.allow_any,
+        interactive=len(store.names) > 1 or store.allow_any,
+        elem_id="model",
+    )
 
 
 def _first_export(store: ModelStore) -> tuple[Export | None, str]:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from threading import Thread
 
 from pix2pix_hub.errors import UserError
@@ -73,6 +74,6 @@ def _get_ready(store: ModelStore, limits: Limits) -> None:
     """Import what is heavy and load the first model, so that the first request need not."""
     try:
         with store.use(None, Deadline(limits)):
-            pass
+            import_module("pix2pix_hub.metrics")  # torchmetrics takes as long as PyTorch
     except UserError as error:
         logger.warning("%s", error)  # the page says it too, to whoever asks for this model

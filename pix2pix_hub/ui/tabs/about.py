@@ -13,7 +13,7 @@ from pix2pix_hub.ui.tabs.context import Context, Followers
 NO_CARD = "The export of this model has no card."
 
 
-def about_tab(context: Context) -> Followers:
+def about_tab(context: Context, tab: gr.Tab) -> Followers:
     """Lay the tab out."""
     export = context.export
     with gr.Row(equal_height=False):

@@ -13,7 +13,7 @@ from pix2pix_hub.ui.handlers import TRANSLATED
 from pix2pix_hub.ui.tabs.context import PANE, Context, Followers
 
 
-def batch_tab(context: Context) -> Followers:
+def batch_tab(context: Context, tab: gr.Tab) -> Followers:
     """Lay the tab out and connect it."""
     handlers = context.handlers
     with gr.Row(equal_height=False):

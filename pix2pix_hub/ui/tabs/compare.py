@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PictureInput
+from pix2pix_hub.ui.components import PictureInput, example_pictures, example_strip
 from pix2pix_hub.ui.events import answering, on_gpu
 from pix2pix_hub.ui.exports import Export, hex_color
 from pix2pix_hub.ui.handlers import Comparison
 from pix2pix_hub.ui.pictures import FAKE, REAL
-from pix2pix_hub.ui.tabs.context import Context, Followers, example_pictures
+from pix2pix_hub.ui.tabs.context import Context, Followers
 
 SIDE = 300  # pixels: height of each picture
 
@@ -29,31 +29,19 @@ METRICS = {  # name → (what it is called, how it is written)
 }
 
 
-def compare_tab(context: Context) -> Followers:
+def compare_tab(context: Context, tab: gr.Tab) -> Followers:
     """Lay the tab out and connect it."""
     handlers = context.handlers
     gr.Markdown("Pick a validation pair of the model, or bring a pair of your own.", elem_classes="hint")
-    examples = gr.Gallery(
-        value=example_pictures(context.export),
-        label="Validation pairs (their sources)",
-        columns=6,
-        rows=1,
-        height=96,
-        object_fit="cover",
-        allow_preview=False,
-        buttons=[],
-        elem_id="compare-examples",
-        elem_classes="strip",
-        interactive=False,
-    )
+    examples = example_strip(context.export, "compare-examples")
     with gr.Accordion("A pair of your own", open=False), gr.Row():
-        source = PictureInput(label="Source", sources=["upload", "clipboard"], height=200, elem_id="compare-source")
-        target = PictureInput(label="True target", sources=["upload", "clipboard"], height=200, elem_id="compare-target")
+        source = PictureInput(label="Source", sources=["upload", "clipboard"], height=200, elem_id="compare-own-source")
+        target = PictureInput(label="True target", sources=["upload", "clipboard"], height=200, elem_id="compare-own-target")
         button = gr.Button("Compare", variant="primary", min_width=120, elem_id="compare-button")
     with gr.Row():
-        pictures = [_picture(label, name) for label, name in (("Source", "source"), ("Generated", "generated"), ("Target", "true"))]
-        heat = _picture("Realism of the generated", "heat")
-    gr.HTML(LEGEND)
+        pictures = [_picture(label) for label in ("Source", "Generated", "Target")]
+        heat = _picture("Realism of the generated")
+    gr.HTML(LEGEND, elem_id="compare-legend")
     numbers = gr.HTML(numbers_html({}), elem_id="compare-numbers")
     outputs = [*pictures, heat, numbers]
 
@@ -72,7 +60,15 @@ def compare_tab(context: Context) -> Followers:
         """Compare the person's own pair."""
         return answer(handlers.compare(source, target, model))
 
+    @answering
+    @on_gpu
+    def compare_first(shown: Any, model: str) -> Any:
+        """Compare the first pair when the tab is opened, unless another was compared before."""
+        has_one = shown is None and handlers.store.export(model).examples
+        return answer(handlers.compare_example(0, model)) if has_one else gr.skip()
+
     options: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+    tab.select(compare_first, [pictures[1], context.picker], outputs, **options)
     examples.select(compare_example, context.picker, outputs, trigger_mode="always_last", **options)
     button.click(compare, [source, target, context.picker], outputs, **options)
 
@@ -82,7 +78,7 @@ def compare_tab(context: Context) -> Followers:
     return Followers([examples, source, target, *outputs], follow)
 
 
-def _picture(label: str, name: str) -> gr.Image:
+def _picture(label: str) -> gr.Image:
     return gr.Image(
         label=label,
         type="pil",
@@ -91,7 +87,7 @@ def _picture(label: str, name: str) -> gr.Image:
         height=SIDE,
         min_width=220,
         buttons=["fullscreen"],
-        elem_id=f"compare-{name}",
+        elem_id=f"compare-{label.split()[0].lower()}",
     )
 
 

@@ -10,7 +10,6 @@ import gradio as gr
 
 from pix2pix_hub.ui.exports import Example, Export
 from pix2pix_hub.ui.handlers import Handlers
-from pix2pix_hub.ui.pictures import shown
 
 PANE = 420  # pixels: the height of the panes that pictures come and go in, so that nothing jumps
 
@@ -31,11 +30,6 @@ class Followers:
     components: list[Any]
     values: Callable[[Export], list[Any]]  # of the components, in their order
     then: tuple[Callable[..., Any], list[Any], list[Any]] | None = None  # an event after that: function, inputs, outputs
-
-
-def example_pictures(export: Export | None) -> list[Any]:
-    """The sources of a model's examples, for a gallery."""
-    return [shown(example.source, exact=True) for example in export.examples] if export else []
 
 
 def first_example(export: Export | None) -> Example | None:

@@ -7,14 +7,14 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from pix2pix_hub.ui.components import DrawingBoard, board_setup
+from pix2pix_hub.ui.components import DrawingBoard, board_setup, example_pictures, example_strip
 from pix2pix_hub.ui.events import Newest, answering, on_gpu
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.pictures import shown
-from pix2pix_hub.ui.tabs.context import Context, Followers, example_pictures, first_example
+from pix2pix_hub.ui.tabs.context import Context, Followers, first_example
 
 
-def draw_tab(context: Context) -> Followers:
+def draw_tab(context: Context, tab: gr.Tab) -> Followers:
     """Lay the tab out and connect it."""
     handlers, newest = context.handlers, Newest()
     with gr.Row(equal_height=False):
@@ -27,23 +27,11 @@ def draw_tab(context: Context) -> Followers:
                 type="pil",
                 format="png",
                 interactive=False,
-                height=520,
                 buttons=["download", "fullscreen"],
                 elem_id="draw-result",
             )
-            examples = gr.Gallery(
-                value=example_pictures(context.export),
-                label="Start from an example",
-                columns=6,
-                rows=1,
-                height=96,
-                object_fit="cover",
-                allow_preview=False,
-                buttons=[],
-                elem_id="draw-examples",
-                elem_classes="strip",
-                interactive=False,
-            )
+            gr.Markdown("Start from an example", elem_classes="hint")
+            examples = example_strip(context.export, "draw-examples")
             note = gr.Markdown(_note(context.export), elem_classes="hint")
 
     @answering

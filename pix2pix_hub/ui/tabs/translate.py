@@ -7,15 +7,15 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PictureInput
+from pix2pix_hub.ui.components import PictureInput, example_pictures, example_strip
 from pix2pix_hub.ui.events import Newest, answering, on_gpu
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.handlers import MAX_SEED, Translation
 from pix2pix_hub.ui.pictures import shown
-from pix2pix_hub.ui.tabs.context import PANE, Context, Followers, example_pictures, first_example
+from pix2pix_hub.ui.tabs.context import PANE, Context, Followers, first_example
 
 
-def translate_tab(context: Context) -> Followers:
+def translate_tab(context: Context, tab: gr.Tab) -> Followers:
     """Lay the tab out and connect it."""
     handlers, limits, newest = context.handlers, context.handlers.limits, Newest()
     with gr.Row(equal_height=False):
@@ -28,19 +28,8 @@ def translate_tab(context: Context) -> Followers:
                 buttons=[],
                 elem_id="translate-input",
             )
-            examples = gr.Gallery(
-                value=example_pictures(context.export),
-                label="Or take an example",
-                columns=6,
-                rows=1,
-                height=96,
-                object_fit="cover",
-                allow_preview=False,
-                buttons=[],
-                elem_id="translate-examples",
-                elem_classes="strip",
-                interactive=False,
-            )
+            gr.Markdown("Or take an example", elem_classes="hint")
+            examples = example_strip(context.export, "translate-examples")
             with gr.Accordion("Variants", open=False):
                 gr.Markdown(
                     "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same.",
@@ -52,7 +41,7 @@ def translate_tab(context: Context) -> Followers:
                     )
                     seed = gr.Number(value=0, minimum=0, maximum=MAX_SEED, precision=0, label="Seed", min_width=120)
             button = gr.Button("Translate", variant="primary", elem_id="translate-button")
-        with gr.Column(scale=6, min_width=300):
+        with gr.Column(scale=6, min_width=300, elem_id="translate-out"):
             slider = gr.ImageSlider(
                 value=_first_pair(context.export),
                 label="Before | after",
