@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 
+# Test processes share the cores: more threads than that would spin each other down. Read by torch when it is imported.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
