@@ -27,7 +27,7 @@ def push(
         revision: Branch to push to, made where it does not exist; None: the main one.
         best: Push the run's `model_best/` instead of its `model/`.
         license: Licence of the weights, as the Hub spells it; None: what the card says already, else apache-2.0.
-        message: Title of the commit.
+        message: Title of the commit; None: epoch and step of the run.
     """
     from pix2pix_hub.hub.push import find_export, push_export
 

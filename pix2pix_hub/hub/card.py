@@ -57,11 +57,11 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
     """
     local = (folder / CARD_NAME).read_text() if (folder / CARD_NAME).is_file() else None
     kept = kept_text(local, published)
-    run = _read(folder / "training_config.json")
+    run = read_object(folder / "training_config.json")
     if local is not None and not run:
         return with_kept_text(local, kept)
     chosen_license = license or _license_of(published) or _license_of(local) or DEFAULT_LICENSE
-    metrics = _read(folder / "metrics.json")
+    metrics = read_object(folder / "metrics.json")
     facts = _facts(folder, run, metrics, model_id)
     card = ModelCard.from_template(
         _card_data(run, metrics, chosen_license, facts["name"]),
@@ -105,14 +105,14 @@ def _card_data(run: dict[str, Any], metrics: dict[str, Any], license: str, name:
 
 def _facts(folder: Path, run: dict[str, Any], metrics: dict[str, Any], model_id: str) -> dict[str, Any]:
     """What the template names."""
-    pixels = _read(folder / "preprocessor_config.json")
+    pixels = read_object(folder / "preprocessor_config.json")
     dataset = run.get("dataset", {})
     options = run.get("options", {})
     parameters = run.get("parameters", {})
     return {
         "name": _name(model_id, dataset),
         "model_id": model_id,
-        "architecture": _read(folder / "config.json").get("architecture"),
+        "architecture": read_object(folder / "config.json").get("architecture"),
         "source": _images(pixels.get("source", {})),
         "target": _images(pixels.get("target", {})),
         **_usage(pixels),
@@ -215,7 +215,7 @@ def _duration(seconds: float | None) -> str | None:
     return " ".join(parts)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """A JSON file's object, {} where there is no file."""
     if not path.is_file():
         return {}

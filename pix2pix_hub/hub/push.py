@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.hub.account import open_repo
-from pix2pix_hub.hub.card import CARD_NAME, make_card
+from pix2pix_hub.hub.card import CARD_NAME, make_card, read_object
 from pix2pix_hub.hub.failures import PushError, as_push_error
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def push_export(
         private: make the repository private.
         revision: branch, made where it does not exist; None: the main one.
         token: None: the one of `hf auth login` or HF_TOKEN.
-        message: title of the commit.
+        message: title of the commit; None: epoch and step of the run.
         license: of the weights, as the Hub spells it; None: what the card says already, else apache-2.0.
 
     Returns:
@@ -150,13 +150,20 @@ def commit_export(
         commit = api.create_commit(
             repo_id,
             [*additions, *(CommitOperationDelete(name) for name in sorted(stale))],
-            commit_message=message or "Push a pix2pix_hub model",
+            commit_message=message or commit_title(folder),
             revision=revision,
             parent_commit=head.sha,  # after somebody else's commit: look again
         )
     except Exception as error:
         raise as_push_error(error, repo_id) from error
     return str(commit.commit_url)
+
+
+def commit_title(folder: Path) -> str:
+    """What a commit of this export is called: where its run stands."""
+    metrics = read_object(folder / "metrics.json")
+    where = f": epoch {metrics['epoch']}, step {metrics['step']}" if {"epoch", "step"} <= metrics.keys() else ""
+    return f"pix2pix_hub model{where}"
 
 
 def _additions(folder: Path, card: str) -> list[CommitOperationAdd]:

@@ -20,6 +20,7 @@ from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.precision import resolve_mixed_precision
+from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.step import GANStep, average_of
 
@@ -125,21 +126,35 @@ def make_loss(config: TrainingConfig, target_channels: int = 3) -> Pix2PixLoss:
 
 
 def make_learner(
-    accelerator: Accelerator, config: TrainingConfig, source_channels: int, target_channels: int, total_steps: int
+    accelerator: Accelerator,
+    config: TrainingConfig,
+    source_channels: int,
+    target_channels: int,
+    total_steps: int,
+    published: Published | None = None,
+    taken_steps: int = 0,
 ) -> Learner:
     """Networks with their initial weights, prepared by `accelerator`; schedules and average are registered with it.
 
+    Args:
+        published: where those weights come from; None: drawn at random.
+        taken_steps: how many of `total_steps` the published weights have behind them.
+
     Raises:
-        UserError: see `make_loss`.
+        UserError: see `make_loss`; the published networks are of another kind.
     """
     generator, discriminator = make_networks(config, source_channels, target_channels)
+    if published is not None:
+        published.give_weights(generator, discriminator)
     average = average_of(generator, config.ema_decay).to(accelerator.device) if config.ema_decay else None
     optimizers = [
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)
     ]
+    if average is not None:
+        average.n_averaged.fill_(taken_steps)  # by which the warm-up of its decay goes
     decay_steps = round(total_steps * (1 - config.constant_fraction))
-    schedules = [build_schedule(optimizer, total_steps, decay_steps) for optimizer in optimizers]
+    schedules = [build_schedule(optimizer, total_steps, decay_steps, taken_steps) for optimizer in optimizers]
     loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)
