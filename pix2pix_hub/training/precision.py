@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
+from pathlib import Path
 
 import torch
 
@@ -54,3 +57,14 @@ def set_cpu_threads(requested: int, local_processes: int) -> int:
     threads = requested or (given if given > 1 else max(1, cores // local_processes))
     torch.set_num_threads(threads)
     return threads
+
+
+def device_name(device: torch.device) -> str:
+    """What the hardware calls itself: "NVIDIA H100 80GB HBM3", "AMD EPYC 7B13"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the kind of machine at least
+    named = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return named[1] if named else platform.processor() or platform.machine()
