@@ -123,17 +123,16 @@ def shown(picture: Picture, *, exact: bool = False) -> Image.Image:
 
 def save_result(picture: Picture, folder: Path, stem: str) -> Path:
     """Write a result at its full depth: PNG where PNG can hold it, else TIFF. Returns the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(picture, Image.Image) and picture.mode != "F":
-        path = folder / f"{stem}.png"
-        picture.save(path)
-        return path
-    import tifffile
+    from pix2pix_hub.data.encoding import encode, suffix_for
+    from pix2pix_hub.data.pixels import PixelArray, from_memory
 
-    path = folder / f"{stem}.tif"
-    values = np.asarray(picture)
-    is_color = values.ndim == 3 and values.shape[2] in (3, 4)
-    tifffile.imwrite(path, values, photometric="rgb" if is_color else "minisblack", compression="zlib")
+    decoded = from_memory(picture, "the result")
+    if isinstance(decoded, PixelArray):
+        kind = {1: "gray", 3: "rgb", 4: "rgba"}.get(decoded.values.shape[2], "channels")
+        decoded = PixelArray(decoded.values, kind)
+    path = folder / f"{stem}{suffix_for(decoded)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(decoded, path.name, path.suffix))
     return path
 
 

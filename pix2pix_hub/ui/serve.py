@@ -55,7 +55,7 @@ def serve(arguments: list[str] | None = None) -> int:
         demo.launch(
             server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options(limits)
         )
-        Thread(target=_get_ready, args=(store, limits), daemon=True).start()
+        Thread(target=get_ready, args=(store, limits), daemon=True).start()
         demo.block_thread()
     return 0
 
@@ -70,7 +70,7 @@ def _own_files() -> Iterator[None]:
         yield
 
 
-def _get_ready(store: ModelStore, limits: Limits) -> None:
+def get_ready(store: ModelStore, limits: Limits) -> None:
     """Import what is heavy and load the first model, so that the first request need not."""
     try:
         with store.use(None, Deadline(limits)):

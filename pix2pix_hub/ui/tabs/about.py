@@ -41,6 +41,7 @@ def _picture(value: Any, label: str, name: str) -> gr.Image:
         type="pil",
         format="png",
         interactive=False,
+        alt_text=label,
         visible=value is not None,
         buttons=["fullscreen"],
         elem_id=name,

@@ -84,6 +84,7 @@ def _picture(label: str) -> gr.Image:
         type="pil",
         format="png",
         interactive=False,
+        alt_text=label,
         height=SIDE,
         min_width=220,
         buttons=["fullscreen"],

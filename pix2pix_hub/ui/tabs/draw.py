@@ -27,6 +27,7 @@ def draw_tab(context: Context, tab: gr.Tab) -> Followers:
                 type="pil",
                 format="png",
                 interactive=False,
+                alt_text="What the model makes of the drawing",
                 buttons=["download", "fullscreen"],
                 elem_id="draw-result",
             )

@@ -64,10 +64,10 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
                 elem_id="translate-variants",
                 interactive=False,
             )
-            with gr.Row():
+            with gr.Row(elem_id="translate-said"):
                 note = gr.Markdown(_first_note(context.export), elem_classes="hint", elem_id="translate-note")
                 download = gr.DownloadButton(
-                    "Download in full size and depth", interactive=False, size="sm", elem_id="translate-download"
+                    "Download", interactive=False, size="sm", scale=0, min_width=140, elem_id="translate-download"
                 )
 
     def answer(made: Translation) -> list[Any]:
