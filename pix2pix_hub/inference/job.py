@@ -37,7 +37,7 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Units of progress: 1, or for each tile its passes: one a norm layer, one for the inner map, one for the result."""
+        """Units of progress: 1, or passes over tiles: one for each norm layer, one for the inner map and the result."""
         if self.network is None:
             return 1
         return len(self.pieces(self.network)) * (len(StreamedNorms(self.network.streamed_layers()).layers) + 2)
