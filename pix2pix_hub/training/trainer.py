@@ -28,7 +28,7 @@ from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import save_grid
-from pix2pix_hub.metrics import HIGHER_IS_BETTER, ImageMetrics
+from pix2pix_hub.metrics import METRICS, ImageMetrics
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.training.checkpoint import (
     Progress,
@@ -391,7 +391,7 @@ class Pix2PixTrainer:
             *(progress.epoch, metrics["l1"], metrics["psnr"], metrics["ssim"], losses.get("d_loss", math.nan)),
         )
         value, best = metrics[self.config.best_metric], progress.best_value
-        if best is None or (value > best if HIGHER_IS_BETTER[self.config.best_metric] else value < best):
+        if best is None or (value > best if METRICS[self.config.best_metric].higher_is_better else value < best):
             progress.best_value, progress.best_epoch = value, progress.epoch
             self._export("model_best")
         if self._checkpoint_due():
