@@ -1,25 +1,31 @@
-"""What both networks share: saving to and loading from a folder or the Hugging Face Hub, strictly.
+"""What all networks share: saving to and loading from a folder or the Hugging Face Hub, strictly.
 
-The only module that touches the Hub mixin. The mixin's own defaults load mismatched weights silently and start from
-fresh weights where `config.json` is missing; here both are errors.
+The only module that touches the Hub mixin. The mixin's own way to load builds what any `config.json` asks for, loads
+mismatched weights silently, starts from fresh weights where the config is missing, and falls back on pickles; here
+`config.json` and the weights' header are checked before memory is spent, and only safetensors are read.
 """
 
 from __future__ import annotations
 
 import json
+import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from safetensors import SafetensorError
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.models.fetch import fetch_files
+from pix2pix_hub.files import write_aside
+from pix2pix_hub.models.fetch import commit_of, fetch_files
+from pix2pix_hub.models.weights import build_empty, load_weights
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+MAX_CONFIG_BYTES = 1 << 16
 
 
 class HubModel(
@@ -42,9 +48,12 @@ class HubModel(
         return {key: value for key, value in self._hub_mixin_config.items() if key != "architecture"}
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        super()._save_pretrained(save_directory)
+        # Aside: a network loaded from this very file reads its weights from it.
+        with write_aside(save_directory / WEIGHTS_NAME) as partial:
+            save_model(self, str(partial))
         config = {"architecture": type(self).__name__, **self.config}
-        (save_directory / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        with write_aside(save_directory / CONFIG_NAME) as partial:
+            partial.write_text(json.dumps(config, indent=2) + "\n")
 
     def save_files(self, directory: str | Path) -> None:
         """Write `config.json` and `model.safetensors` and nothing else (`save_pretrained` adds a model card)."""
@@ -57,72 +66,115 @@ class HubModel(
         pretrained_model_name_or_path: str | Path,
         *,
         subfolder: str | None = None,
-        strict: bool = True,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
         map_location: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> Self:
-        """Load a network in evaluation mode.
+        """Load a network in evaluation mode. Every tensor of the file belongs to it and the other way round.
 
         Args:
             pretrained_model_name_or_path: a local folder or a Hub repository id (`user/name`).
             subfolder: folder inside it; default: the one this network has in an export, where that exists.
-            strict: every tensor of the file must belong to the network and the other way round.
             revision, token, cache_dir, force_download, local_files_only: as in `huggingface_hub`.
             map_location: device to load to.
+            dtype: of the loaded weights, whatever the file holds.
 
         Raises:
-            UserError: no such folder, no `config.json`, a config of another network, weights that do not fit.
+            UserError: as `fetch_files`; no `config.json`, a config of another network or with values that cannot
+                work, weights that do not fit.
         """
-        subfolder = cls.hub_subfolder if subfolder is None else subfolder
-        prefix = f"{subfolder}/" if subfolder else ""
-        root = fetch_files(
+        network = load_network(
             pretrained_model_name_or_path,
-            [prefix + CONFIG_NAME, prefix + WEIGHTS_NAME],
+            [cls],
+            subfolders=list(dict.fromkeys((cls.hub_subfolder, ""))) if subfolder is None else [subfolder],
+            map_location=map_location,
+            dtype=dtype,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
             force_download=force_download,
             local_files_only=local_files_only,
         )
-        folder = root / subfolder if (root / subfolder / CONFIG_NAME).is_file() else root
-        cls._check_config(folder)
-        return super().from_pretrained(folder, map_location=map_location, strict=strict)
+        assert isinstance(network, cls)
+        return network
 
-    @classmethod
-    def _check_config(cls, folder: Path) -> None:
-        """Refuse a folder whose config is missing or describes another network."""
-        path = folder / CONFIG_NAME
-        if not path.is_file():
-            raise UserError(f"{folder} holds no {CONFIG_NAME}: expected a folder written by {cls.__name__}.")
-        try:
-            config = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is not valid JSON ({error}): save the model again.") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{path} must hold a JSON object, not {type(config).__name__}.")
-        architecture = config.get("architecture")
-        if architecture != cls.__name__:
-            raise UserError(f"{path} describes {architecture or 'an unnamed network'}, expected {cls.__name__}.")
-        unknown = sorted(set(config) - set(cls._hub_mixin_init_parameters) - {"architecture"})
-        if unknown:
-            raise UserError(f"{path} has options unknown to {cls.__name__}: {', '.join(unknown)}.")
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options: Any) -> Self:
-        """Build the network and load the local file; `from_pretrained` has already fetched it."""
-        hub_options = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-        path = Path(model_id) / WEIGHTS_NAME
-        if not path.is_file():
-            raise UserError(f"{model_id} holds no {WEIGHTS_NAME}: only safetensors weights are loaded.")
-        try:
-            model = cls(**{name: value for name, value in options.items() if name not in hub_options})
-            return cls._load_as_safetensor(model, str(path), map_location, strict)
-        except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{path} does not fit {cls.__name__} as {CONFIG_NAME} describes it: {error}") from error
+def load_network(
+    repo_or_folder: str | Path,
+    classes: Sequence[type[HubModel]],
+    *,
+    subfolders: Sequence[str] = ("",),
+    map_location: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **hub_options: Any,
+) -> HubModel:
+    """The network, one of `classes`, of the first of `subfolders` with a `config.json`, in evaluation mode.
+
+    The config is looked at before the weights are fetched. `hub_options` are those of `fetch_files`.
+
+    Raises:
+        UserError: as `HubModel.from_pretrained`.
+    """
+    folders = [f"{subfolder}/" if subfolder else "" for subfolder in subfolders]
+    root = fetch_files(repo_or_folder, [folder + CONFIG_NAME for folder in folders], **hub_options)
+    present = [folder for folder in folders if (root / folder / CONFIG_NAME).is_file()]
+    if not present:
+        raise UserError(
+            f"{repo_or_folder} holds no {folders[0]}{CONFIG_NAME}: expected an export (a run's model/ or model_best/) "
+            f"or a folder written by {_names(classes)}."
+        )
+    network_class, options = _read_config(root / present[0] / CONFIG_NAME, classes)
+    if commit := commit_of(root):
+        hub_options["revision"] = commit  # weights of the same commit, whatever is pushed meanwhile
+    root = fetch_files(repo_or_folder, [present[0] + WEIGHTS_NAME], **hub_options)
+    weights = root / present[0] / WEIGHTS_NAME
+    if not weights.is_file():
+        raise UserError(
+            f"{repo_or_folder} holds no {present[0]}{WEIGHTS_NAME}, and pickled weights (.bin, .pth, .pt) are never "
+            "loaded, since they can run code. Save the model again with this version."
+        )
+    try:
+        network = build_empty(lambda: network_class(**options))
+    except ValueError as error:
+        raise UserError(f"{repo_or_folder}: {present[0]}{CONFIG_NAME} cannot be built: {error}") from error
+    load_weights(network, weights, map_location, dtype)
+    return network.eval()
+
+
+def _read_config(path: Path, classes: Sequence[type[HubModel]]) -> tuple[type[HubModel], dict[str, Any]]:
+    """Class and constructor arguments that a config names.
+
+    Raises:
+        UserError: too large, not JSON, of no network of `classes`, with options it does not have.
+    """
+    size = path.stat().st_size
+    if size > MAX_CONFIG_BYTES:
+        raise UserError(f"{path} has {size} bytes, expected at most {MAX_CONFIG_BYTES}: it is no config of ours.")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}): save the model again.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a JSON object, not {type(config).__name__}.")
+    name = config.pop("architecture", None)
+    found = [network_class for network_class in classes if network_class.__name__ == name]
+    if not found:
+        described = "an unnamed network" if name is None else reprlib.repr(name).strip("'")
+        raise UserError(f"{path} describes {described}, expected {_names(classes)}.")
+    known = list(found[0]._hub_mixin_init_parameters)[1:]  # without self
+    unknown = [reprlib.repr(key) for key in config if key not in known]
+    if unknown:
+        some = ", ".join(unknown[:10])
+        raise UserError(f"{path} has options unknown to {name}: {some}. Known ones: {', '.join(known)}.")
+    return found[0], config
+
+
+def _names(classes: Sequence[type[HubModel]]) -> str:
+    return " or ".join(network_class.__name__ for network_class in classes)
 
 
 def check_image_batch(images: Tensor, channels: int, name: str) -> None:

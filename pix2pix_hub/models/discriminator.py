@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pix2pix_hub.models.arguments import MAX_BASE_CHANNELS, MAX_IMAGE_CHANNELS, check_choice, check_count, check_switch
 from pix2pix_hub.models.base import HubModel, check_image_batch
-from pix2pix_hub.models.layers import ConvBlock, init_weights
+from pix2pix_hub.models.layers import NORMS, ConvBlock, init_weights
 
 KERNEL_SIZE = 4
 MINIMUM_SIZE = 32
@@ -19,8 +20,8 @@ class PatchGANDiscriminator(HubModel):
     field is 70x70 both times.
 
     Args:
-        in_channels: channels of source and target together, from 2.
-        base_channels: channels of the first convolution.
+        in_channels: channels of source and target together, 2 to 8192.
+        base_channels: channels of the first convolution, 1 to 4096.
         output_stride: 16 or 8, pixels between neighbouring outputs.
         norm: "instance", "batch" or "none", between the first and the last convolution.
         spectral_norm: normalise every convolution spectrally (Miyato et al. 2018).
@@ -37,11 +38,11 @@ class PatchGANDiscriminator(HubModel):
         spectral_norm: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, least in (("in_channels", in_channels, 2), ("base_channels", base_channels, 1)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}, expected a whole number from {least}.")
-        if output_stride not in (8, 16):
-            raise ValueError(f"output_stride is {output_stride!r}, expected 8 or 16.")
+        check_count("in_channels", in_channels, 2, 2 * MAX_IMAGE_CHANNELS)
+        check_count("base_channels", base_channels, 1, MAX_BASE_CHANNELS)
+        check_choice("output_stride", output_stride, (8, 16))
+        check_choice("norm", norm, NORMS)
+        check_switch("spectral_norm", spectral_norm)
         self.in_channels = in_channels
         self.norm = norm
         widths = [in_channels, *(base_channels * factor for factor in (1, 2, 4, 8))]

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
+import errno
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, get_token, snapshot_download
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from pix2pix_hub.errors import UserError
+
+LOG_IN = "type `hf auth login` or set HF_TOKEN"
 
 
 def fetch_files(
@@ -20,21 +37,125 @@ def fetch_files(
 ) -> Path:
     """The folder itself where it exists; else that of the cache, after a download of those of `files` there are.
 
+    Nothing else of the repository is ever fetched. With `HF_HUB_OFFLINE=1`, or while the Hub cannot be reached, what
+    the cache has is used.
+
     Args:
         repo_or_folder: a local folder, or a repository id (`user/name`).
-        files: exact names inside it, with `/` between folders.
+        files: exact names inside it, with `/` between folders; what it lacks is left out.
         revision, token, cache_dir, force_download, local_files_only: as in `huggingface_hub`.
+
+    Raises:
+        UserError: no such folder, repository or revision; no access; no network and nothing in the cache; a download
+            that broke off; a file name that leads out of the folder.
     """
-    if Path(repo_or_folder).is_dir():
-        return Path(repo_or_folder)
-    return Path(
-        snapshot_download(
-            str(repo_or_folder),
-            allow_patterns=list(files),
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
+    for file in files:
+        _check_file_name(file)
+    folder = Path(repo_or_folder).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"{folder} is a file: name the folder it lies in.")
+    repo_id = str(repo_or_folder)
+    try:
+        return Path(
+            snapshot_download(
+                repo_id,
+                allow_patterns=list(files),
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+            )
         )
+    except Exception as error:  # HTTP clients, file systems and xet raise almost anything
+        reason = _explain(error, repo_id, revision, token)
+        raise UserError(f"{reason}{_close_folder(folder)}") from error
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that a folder of the Hub's cache holds; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def _check_file_name(file: str) -> None:
+    """Plain names and folders: no way out, no pattern."""
+    path = PurePosixPath(file)
+    if path.is_absolute() or str(path) != file or ".." in path.parts or set(file) & set("\\:*?[]"):
+        raise UserError(f"{file!r} is no file of a model: expected names with / between, without .. and patterns.")
+
+
+def _explain(error: Exception, repo_id: str, revision: str | None, token: str | bool | None) -> str:
+    """What happened, what was expected, what to type next."""
+    where = f"{constants.ENDPOINT}/{repo_id}"
+    if isinstance(error, HFValidationError):
+        return f"{repo_id} is no local folder, nor can it be a repository on the Hub (user/name)."
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"Fetching {repo_id} with your token needs one on this machine: {LOG_IN}."
+    if isinstance(error, GatedRepoError):
+        return f"{repo_id} is gated: ask for access at {where}, then {LOG_IN}."
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"{repo_id} is no local folder, and no repository that you may read on {constants.ENDPOINT}: check the "
+            f"name. {_about_token(token)}"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo_id} has no revision {revision!r}: name a branch, tag or commit of {where}, or none for main."
+    if isinstance(error, DisabledRepoError):
+        return f"{repo_id} has been disabled on {constants.ENDPOINT}: use another model."
+    if isinstance(error, LocalEntryNotFoundError):
+        if isinstance(error.__cause__, HfHubHTTPError):
+            return _explain(error.__cause__, repo_id, revision, token)
+        return _explain_unreached(error.__cause__, repo_id)
+    if isinstance(error, HfHubHTTPError):
+        return _explain_status(error, where, token)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"The disk is full: {repo_id} could not be downloaded to {constants.HF_HUB_CACHE}. Make room there."
+    return (
+        f"The download of {repo_id} from {constants.ENDPOINT} broke off ({type(error).__name__}: {error}). Nothing "
+        "half-finished is used: type the same again."
     )
+
+
+def _about_token(token: str | bool | None) -> str:
+    if token is False or not (token or get_token()):
+        return f"No token was sent: if it is private, {LOG_IN}."
+    return "A token was sent: if it is private, see that the token may read it."
+
+
+def _explain_unreached(cause: BaseException | None, repo_id: str) -> str:
+    """The cache does not have it, and the Hub was not or could not be asked."""
+    if cause is None or isinstance(cause, OfflineModeIsEnabled):
+        asked = "local_files_only" if cause is None else "HF_HUB_OFFLINE"
+        return (
+            f"{repo_id} is no local folder and not whole in the cache, and {asked} forbids to ask the Hub: fetch it "
+            f"once while online (`hf download {repo_id}`)."
+        )
+    return (
+        f"{repo_id} is no local folder and not whole in the cache, and {constants.ENDPOINT} could not be reached "
+        f"({type(cause).__name__}: {cause}): check the network and the name, then type the same again."
+    )
+
+
+def _explain_status(error: HfHubHTTPError, where: str, token: str | bool | None) -> str:
+    status = error.response.status_code
+    answer = f"{where} answered {status} {error.response.reason_phrase}"
+    if status in (401, 403):
+        return f"{answer}: you may not read it. {_about_token(token)}"
+    if status == 429:
+        return f"{answer}: too many requests. Wait a few minutes; who is logged in may ask more often ({LOG_IN})."
+    if status >= 500:
+        return f"{answer}: the Hub is in trouble. Type the same again later."
+    return f"{answer}: expected a repository of a model."
+
+
+def _close_folder(folder: Path) -> str:
+    """Where the name looks like a path: the nearest one that exists."""
+    if not folder.parent.is_dir() or folder.parent == Path("."):
+        return ""
+    names = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]
+    close = difflib.get_close_matches(folder.name, names, n=1)
+    if close:
+        return f" Did you mean {folder.parent / close[0]}?"
+    return f" (The folder {folder.parent} exists, but holds no {folder.name}.)"

@@ -6,10 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pix2pix_hub.models.arguments import (
+    MAX_BASE_CHANNELS,
+    MAX_IMAGE_CHANNELS,
+    check_choice,
+    check_count,
+    check_probability,
+    check_switch,
+)
 from pix2pix_hub.models.base import HubModel, check_image_batch
-from pix2pix_hub.models.layers import ConvBlock, UpBlock, init_weights, make_upsampling
+from pix2pix_hub.models.layers import NORMS, UPSAMPLINGS, ConvBlock, UpBlock, init_weights, make_upsampling
 
 DROPOUT_STAGES = 3
+MAX_DOWNS = 12
 
 
 class UNetGenerator(HubModel):
@@ -25,10 +34,10 @@ class UNetGenerator(HubModel):
     ==========  =====================================  =============================
 
     Args:
-        in_channels: channels of the source, from 1.
-        out_channels: channels of the target, from 1.
-        base_channels: channels of the first stage.
-        num_downs: encoder stages; each halves height and width.
+        in_channels: channels of the source, 1 to 4096.
+        out_channels: channels of the target, 1 to 4096.
+        base_channels: channels of the first stage, 1 to 4096.
+        num_downs: encoder stages, 1 to 12; each halves height and width.
         norm: "instance" (affine), "batch" (at inference: statistics of each image, as the paper) or "none".
         encoder_activation: "relu", or "leaky_relu" (the paper). The decoder reads the ReLU of each skip either way,
             as in the published network.
@@ -53,14 +62,16 @@ class UNetGenerator(HubModel):
         encoder_bias: bool = True,
     ) -> None:
         super().__init__()
-        counts = dict(
-            in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, num_downs=num_downs
-        )
-        for name, value in counts.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}, expected a whole number from 1.")
-        if bottleneck not in ("conv", "none"):
-            raise ValueError(f"bottleneck {bottleneck!r} is unknown: expected 'conv' or 'none'.")
+        check_count("in_channels", in_channels, 1, MAX_IMAGE_CHANNELS)
+        check_count("out_channels", out_channels, 1, MAX_IMAGE_CHANNELS)
+        check_count("base_channels", base_channels, 1, MAX_BASE_CHANNELS)
+        check_count("num_downs", num_downs, 1, MAX_DOWNS)
+        check_choice("norm", norm, NORMS)
+        check_choice("encoder_activation", encoder_activation, ("relu", "leaky_relu"))
+        check_choice("bottleneck", bottleneck, ("conv", "none"))
+        check_choice("upsampling", upsampling, UPSAMPLINGS)
+        check_probability("dropout", dropout)
+        check_switch("encoder_bias", encoder_bias)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.num_downs = num_downs

@@ -10,6 +10,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 INIT_STD = 0.02  # weights ~ N(0, 0.02) (Isola et al. 2017, section 6.2)
 LEAKY_SLOPE = 0.2
+NORMS = ("instance", "batch", "none")
+UPSAMPLINGS = ("transposed", "resize")
 
 
 class BatchNorm2d(nn.BatchNorm2d):
