@@ -142,8 +142,8 @@ def collapse(generated: Traces, target: Traces) -> Check:
         min(diversity, nearest) < LEAST_DIVERSITY,
         {"diversity": diversity, "nearest": nearest},
         f"diversity or nearest below {LEAST_DIVERSITY}",
-        f"outputs of different sources differ {diversity:.0%} as much as real images do, each from the one most like it "
-        f"{nearest:.0%} as much",
+        f"outputs of different sources differ {diversity:.0%} as much as real images do, each from the one most like "
+        f"it {nearest:.0%} as much",
     )
 
 
@@ -207,7 +207,11 @@ def color_bias(generated: Traces, target: Traces) -> Check:
     largest = float(bias[bias.abs().argmax()])
     return Check(
         bool(drifted.any()),
-        {"bias": bias.tolist(), "bias_low": [low for low, _ in intervals], "bias_high": [high for _, high in intervals]},
+        {
+            "bias": bias.tolist(),
+            "bias_low": [low for low, _ in intervals],
+            "bias_high": [high for _, high in intervals],
+        },
         f"a channel's bias beyond ±{MOST_COLOR_BIAS} whose 95 % interval excludes 0",
         f"channels are off by up to {largest:+.3f} of the whole range on average",
     )
@@ -218,5 +222,7 @@ def verdict(checks: dict[str, Check]) -> str:
     fired = [name for name, check in checks.items() if check.fired]
     heading = f"{len(fired)} of {len(checks)} checks fired: {', '.join(fired)}." if fired else "No check fired."
     order = sorted(checks, key=lambda name: not checks[name].fired)
-    lines = [f"  {'!' if checks[name].fired else ' '} {name.replace('_', ' ')}: {checks[name].words}." for name in order]
+    lines = [
+        f"  {'!' if checks[name].fired else ' '} {name.replace('_', ' ')}: {checks[name].words}." for name in order
+    ]
     return "\n".join([heading, *lines])

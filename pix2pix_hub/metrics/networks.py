@@ -68,7 +68,7 @@ def load_networks(names: Sequence[str], device: torch.device) -> tuple[MetricNet
         where to put it.
     """
     loaded: dict[str, Callable[..., Tensor]] = {}
-    missing = {}
+    missing: dict[str, str] = {}
     for network in dict.fromkeys(METRICS[name].network for name in names):
         if network is None:
             continue

@@ -31,9 +31,7 @@ _INCEPTION = (
 )
 METRICS: dict[str, Metric] = {
     "l1": Metric("L1", "mean absolute difference, 0 to 1", False, True, _FLOATS, least_size=1),
-    "psnr": Metric(
-        "PSNR", "dB", True, True, f"data range 1, the mean of each image's own; {_FLOATS}", least_size=1
-    ),
+    "psnr": Metric("PSNR", "dB", True, True, f"data range 1, the mean of each image's own; {_FLOATS}", least_size=1),
     "ssim": Metric(
         "SSIM",
         "up to 1",

@@ -21,6 +21,7 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.examine import write_bad_pairs
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.stream_source import StreamedPairs
+from pix2pix_hub.devices import process_state, set_cpu_threads
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.training.checkpoint import (
@@ -33,7 +34,6 @@ from pix2pix_hub.training.checkpoint import (
 )
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, preprocessor_config, write_export
 from pix2pix_hub.training.loaders import TrainLoader, open_together, total_steps
-from pix2pix_hub.training.precision import set_cpu_threads
 from pix2pix_hub.training.report import MetricsLog, Reporter
 from pix2pix_hub.training.run_folder import (
     check_same_pairs,
@@ -43,7 +43,7 @@ from pix2pix_hub.training.run_folder import (
     stored_config,
     write_training_config,
 )
-from pix2pix_hub.training.setup import make_accelerator, make_learner, process_state
+from pix2pix_hub.training.setup import make_accelerator, make_learner
 from pix2pix_hub.training.signals import StopSignals
 from pix2pix_hub.training.validation import make_validation
 
