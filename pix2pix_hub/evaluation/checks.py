@@ -1,6 +1,6 @@
 """What a person would look for before believing a number: each a function with its formula and its threshold.
 
-`generated`, `target` and `training` are `Traces` of images in [0, 1]; image i of `generated` and `target` are one pair.
+`generated` and `target` are `Traces` of images in [0, 1]; image i of both belongs to pair i.
 Distances of images are root mean squares over their 32x32 thumbnails. Thresholds are ours, set where constructed bad
 generators fire and real images do not; a check that fires says where to look, not that a model is bad.
 """
@@ -44,19 +44,20 @@ class Check:
 
 
 def memorisation(
-    generated: Traces, target: Traces, training: Traces, own: Sequence[int | None] | None = None
+    generated: Traces, target: Traces, training: Tensor, own: Sequence[int | None] | None = None
 ) -> tuple[Check, Tensor]:
     """Do outputs repeat training targets? Distance of each to its nearest training target, beside that of real images.
 
     Args:
+        training: thumbnails of the training targets, (M, C, 32, 32).
         own: for each pair its row in `training`, where it is one of them: it is left out.
 
     Returns:
         The check, and for each output the row of the nearest training target.
     """
     masked = torch.tensor([-1 if row is None else row for row in own or [None] * len(target)])
-    ours, nearest = _nearest(generated, training, masked)
-    real, _ = _nearest(target, training, masked)
+    ours, nearest = _nearest(generated.thumbnails, training, masked)
+    real, _ = _nearest(target.thumbnails, training, masked)
     limit = NEAR * float(real.median())
     shares = [float((distances < limit).double().mean()) for distances in (ours, real)]
     duplicates = int((real < 1 / 255).sum())
@@ -84,7 +85,7 @@ def memorisation(
     )
 
 
-def _nearest(images: Traces, others: Traces, masked: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(images: Tensor, others: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
     """Distance to and row of the nearest of `others`, the row in `masked` left out."""
     distances = _distances(images, others)
     has_own = masked >= 0
@@ -92,9 +93,9 @@ def _nearest(images: Traces, others: Traces, masked: Tensor) -> tuple[Tensor, Te
     return distances.min(dim=1)
 
 
-def _distances(images: Traces, others: Traces) -> Tensor:
+def _distances(images: Tensor, others: Tensor) -> Tensor:
     """Root mean square differences of thumbnails, (N, M)."""
-    a, b = (traces.thumbnails.flatten(1) for traces in (images, others))
+    a, b = (thumbnails.flatten(1).double() for thumbnails in (images, others))
     exact = "donot_use_mm_for_euclid_dist"  # the faster way finds copies at a distance
     parts = [torch.cdist(rows, b, compute_mode=exact) for rows in a.split(_ROWS_AT_ONCE)]
     return torch.cat(parts) / math.sqrt(a.shape[1])
@@ -126,7 +127,7 @@ def source_use(generated: Traces, target: Traces, order: Tensor) -> Check:
 
 
 def _l1(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).abs().mean(dim=(1, 2, 3))
+    return (a - b).abs().double().mean(dim=(1, 2, 3))
 
 
 def collapse(generated: Traces, target: Traces) -> Check:
@@ -136,7 +137,7 @@ def collapse(generated: Traces, target: Traces) -> Check:
     """
     step = -(-len(generated) // _MOST_PAIRWISE)
     chosen = torch.arange(0, len(generated), step)
-    ours, real = (_spread(traces.rows(chosen)) for traces in (generated, target))
+    ours, real = (_spread(traces.thumbnails[chosen]) for traces in (generated, target))
     diversity, nearest = (a / b if b else 1.0 for a, b in zip(ours, real, strict=True))
     return Check(
         min(diversity, nearest) < LEAST_DIVERSITY,
@@ -147,7 +148,7 @@ def collapse(generated: Traces, target: Traces) -> Check:
     )
 
 
-def _spread(images: Traces) -> tuple[float, float]:
+def _spread(images: Tensor) -> tuple[float, float]:
     distances = _distances(images, images)
     count = len(distances)
     mean = float(distances.sum()) / (count * (count - 1))

@@ -22,13 +22,13 @@ _ROUNDING = 1 / (12 * 255**2)  # variance that 8 bits add: so much is in the spe
 
 @dataclass(frozen=True)
 class Traces:
-    """Of N images in [0, 1]. All float64 on the CPU, the first axis is the image."""
+    """Of N images in [0, 1]. On the CPU, the first axis is the image."""
 
-    thumbnails: Tensor  # (N, C, 32, 32), means over areas
-    means: Tensor  # (N, C)
-    gradients: Tensor  # (N,) mean absolute difference of neighbouring pixels, both directions
-    stride_power: Tensor  # (N, 2, 4) power along rows and along columns at each of the stride frequencies
-    nearby_power: Tensor  # (N, 2, 4, 4) power at the bins beside them
+    thumbnails: Tensor  # float32 (N, C, 32, 32), means over areas
+    means: Tensor  # float64 (N, C)
+    gradients: Tensor  # float64 (N,) mean absolute difference of neighbouring pixels, both directions
+    stride_power: Tensor  # float64 (N, 2, 4) power along rows and along columns at each of the stride frequencies
+    nearby_power: Tensor  # float64 (N, 2, 4, 4) power at the bins beside them
 
     def __len__(self) -> int:
         return len(self.means)
@@ -45,16 +45,21 @@ class Traces:
 
 def traces_of(images: Tensor) -> Traces:
     """(N, C, H, W) in [-1, 1], H and W from 32."""
-    unit = to_unit_range(images.detach().cpu().double())
-    down, across = (unit.diff(dim=axis).abs().mean(dim=(1, 2, 3)) for axis in (-2, -1))
+    unit = to_unit_range(images.detach().float().cpu())
+    down, across = (unit.diff(dim=axis).abs().double().mean(dim=(1, 2, 3)) for axis in (-2, -1))
     powers = [_stride_power(unit), _stride_power(unit.transpose(-1, -2))]
     return Traces(
-        F.adaptive_avg_pool2d(unit, THUMBNAIL),
-        unit.mean(dim=(-2, -1)),
+        thumbnails_of(images),
+        unit.double().mean(dim=(-2, -1)),
         (down + across) / 2,
         torch.stack([at for at, _ in powers], dim=1),
         torch.stack([nearby for _, nearby in powers], dim=1),
     )
+
+
+def thumbnails_of(images: Tensor) -> Tensor:
+    """(N, C, H, W) in [-1, 1] → float32 (N, C, 32, 32) in [0, 1], on the CPU."""
+    return F.adaptive_avg_pool2d(to_unit_range(images.detach().float().cpu()), THUMBNAIL)
 
 
 def _stride_power(unit: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,8 +67,8 @@ def _stride_power(unit: Tensor) -> tuple[Tensor, Tensor]:
     length = unit.shape[-1] // _COMMON_PERIOD * _COMMON_PERIOD
     window = torch.hann_window(length, dtype=unit.dtype)
     rows = unit[..., :length]
-    power = torch.fft.rfft((rows - rows.mean(dim=-1, keepdim=True)) * window).abs().square().mean(dim=(1, 2))
-    power = power + _ROUNDING * window.square().sum()
+    power = torch.fft.rfft((rows - rows.mean(dim=-1, keepdim=True)) * window).abs().square()
+    power = power.double().mean(dim=(1, 2)) + _ROUNDING * window.square().sum()
     bins = torch.tensor([round(f * length) for stride in STRIDE_FREQUENCIES.values() for f in stride])
     beside = bins[:, None] + torch.tensor(_NEIGHBOURS)
     beside = torch.minimum(beside, length - beside)  # above half a cycle a pixel the spectrum is mirrored
