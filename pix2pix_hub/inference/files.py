@@ -16,12 +16,12 @@ from PIL import Image
 from pix2pix_hub.data.encoding import Metadata, encode, read_metadata, suffix_for
 from pix2pix_hub.data.files import IMAGE_SUFFIXES
 from pix2pix_hub.data.pixels import Decoded, PixelArray, from_memory, read_image
+from pix2pix_hub.data.preprocessor import PICTURE_MODES
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
 from pix2pix_hub.images import PixelFormat, read_bytes
 from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
-from pix2pix_hub.inference.preprocessing import PICTURE_MODES
 
 WINDOW_FILES, WINDOW_PIXELS = 32, 2**25  # that are in memory together: what batches of one size are made from
 THREADS = 4  # that read and write

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pix2pix_hub.inference.dropout import Seed
 from pix2pix_hub.inference.inputs import Prepared
 from pix2pix_hub.inference.padding import Axis
 from pix2pix_hub.inference.pieces import Piece, spans
 from pix2pix_hub.inference.results import Canvas
 from pix2pix_hub.inference.splits import UNetSplit
 from pix2pix_hub.inference.streamed_norms import StreamedNorms
+from pix2pix_hub.models.dropout import Seed
 
 
 @dataclass(frozen=True, eq=False)

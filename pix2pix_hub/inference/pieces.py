@@ -27,6 +27,11 @@ class Piece:
     rows: Span
     columns: Span
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns that are looked at."""
+        return self.rows.window, self.columns.window
+
     def core_of(self, made: Tensor) -> Tensor:
         """Of a map `(…, h, w)` of the window, at any scale, the part that counts."""
         factor = (self.rows.window.stop - self.rows.window.start) // made.shape[-2]

@@ -15,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME
-from pix2pix_hub.inference.dropout import Seed, SeededDropout, content_seed, dropout_layers
 from pix2pix_hub.inference.inputs import AnyImage, Prepared, output_format, prepare
 from pix2pix_hub.inference.job import Job
 from pix2pix_hub.inference.padding import padded_axes, padded_axis
-from pix2pix_hub.inference.preprocessing import Preprocessor
 from pix2pix_hub.inference.results import Canvas, Kind, name_of
 from pix2pix_hub.inference.splits import split_for
 from pix2pix_hub.inference.tiling import TILE_SIZE, check_tile_size, translate_in_tiles
@@ -29,6 +28,7 @@ from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
+from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
 from pix2pix_hub.models.fetch import fetch_files
 
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
@@ -243,7 +243,7 @@ class Pix2PixPipeline:
             for batch in _batches(jobs, batch_size):
                 seeds = [job.seed for job in batch if job.seed is not None]
                 first = batch[0]
-                with SeededDropout(self.generator, seeds, first.size) if seeds else nullcontext() as dropout:
+                with SeededDropout(self.generator, seeds) if seeds else nullcontext() as dropout:
                     if first.network is None:
                         self._whole(batch)
                         step(len(batch))

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.inference.dropout import SeededDropout
 from pix2pix_hub.inference.job import Job
 from pix2pix_hub.inference.pieces import Piece, scaled
 from pix2pix_hub.inference.splits import UNetSplit
 from pix2pix_hub.inference.streamed_norms import StreamedNorms
+from pix2pix_hub.models.dropout import SeededDropout
 
 TILE_SIZE = 1024  # pixels
 LEAST_TILE = 64  # pixels
@@ -41,17 +41,19 @@ def translate_in_tiles(
         job: what is to be made.
         network: the generator in parts.
         to_device: brings source pixels `(1, C, h, w)` to where the network is.
-        dropout: active, told which piece the network is about to see.
+        dropout: active, told which window the network is about to see.
         step: called after each tile of each pass.
     """
     factor, pieces = network.factor, job.pieces(network)
+    if dropout is not None:
+        dropout.size = job.size
     inner = torch.empty(0)
 
     def source(piece: Piece) -> Tensor:
         if dropout is not None:
-            dropout.piece = piece
-        window = job.rows.index[piece.rows.window], job.columns.index[piece.columns.window]
-        return to_device(job.image.piece(*window)[None])
+            dropout.window = piece.window
+        rows, columns = piece.window
+        return to_device(job.image.piece(job.rows.index[rows], job.columns.index[columns])[None])
 
     def head(piece: Piece) -> None:
         nonlocal inner
@@ -70,6 +72,6 @@ def translate_in_tiles(
     with StreamedNorms(network.streamed_layers()) as norms:
         norms.sweep(pieces, head, step)
         if dropout is not None:
-            dropout.piece = None
+            dropout.window = None
         inner = network.body(inner)
         norms.sweep(pieces, tail, step)

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pix2pix_hub.inference.pieces import Piece, scaled
-
 Seed = tuple[int, ...]  # non-negative
 
 
@@ -29,12 +27,14 @@ class SeededDropout:
     the batch, nor on the device, nor on the pieces that an image is made in. All other layers stay in evaluation mode.
 
     Attributes:
-        piece: the part of the image that the network is about to see; None: the whole.
+        window: rows and columns of the image that the network is about to see; None: all.
+        size: height and width of the image, which windows need.
     """
 
-    def __init__(self, network: nn.Module, seeds: Sequence[Seed], size: tuple[int, int]) -> None:
-        self.layers, self.seeds, self.size = dropout_layers(network), seeds, size
-        self.piece: Piece | None = None
+    def __init__(self, network: nn.Module, seeds: Sequence[Seed]) -> None:
+        self.layers, self.seeds = dropout_layers(network), seeds
+        self.window: tuple[slice, slice] | None = None
+        self.size = (0, 0)
         self._kept: dict[tuple[int, Seed], Tensor] = {}
         self._hooks: list[RemovableHandle] = []
 
@@ -55,15 +55,17 @@ class SeededDropout:
         return output * kept.to(output.device) / (1.0 - layer.p)
 
     def _kept_part(self, number: int, probability: float, seed: Seed, shape: torch.Size) -> Tensor:
-        """Boolean `(C, h, w)`: what of the present piece is kept."""
-        if self.piece is None:
+        """Boolean `(C, h, w)`: what of the present window is kept."""
+        if self.window is None:
             return _kept((*seed, number), probability, shape)
-        rows, columns = self.piece.rows.window, self.piece.columns.window
+        rows, columns = self.window
         factor = (rows.stop - rows.start) // shape[1]
         whole = torch.Size((shape[0], self.size[0] // factor, self.size[1] // factor))
         if (number, seed) not in self._kept:
             self._kept[number, seed] = _kept((*seed, number), probability, whole)
-        return self._kept[number, seed][:, scaled(rows, factor), scaled(columns, factor)]
+        return self._kept[number, seed][
+            :, rows.start // factor : rows.stop // factor, columns.start // factor : columns.stop // factor
+        ]
 
 
 def _kept(seed: Seed, probability: float, shape: torch.Size) -> Tensor:
