@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from exports import RGB16, write_tiny_export
+from tiny_exports import RGB16, write_tiny_export
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from running_app import RunningApp
 
@@ -35,7 +35,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     from pix2pix_hub.ui import build_demo, launch_options
     from pix2pix_hub.ui.serve import get_ready
 
-    limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=100, max_models=2)
+    limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_models=2)
     store = ModelStore({"demo": SHIPPED, "sixteen": sixteen, "damaged": damaged}, limits)
     demo = build_demo(store=store, limits=limits)
     get_ready(store, limits)

@@ -52,7 +52,7 @@ def batch_tab(context: Context, tab: gr.Tab) -> Followers:
 
     @answering
     @on_gpu
-    def batch(paths: list[Path], model: str, progress: gr.Progress = gr.Progress()) -> list[Any]:
+    def batch_files(paths: list[Path], model: str, progress: gr.Progress = gr.Progress()) -> list[Any]:
         """Translate all files."""
 
         def report(done: int, total: int) -> None:
@@ -65,5 +65,5 @@ def batch_tab(context: Context, tab: gr.Tab) -> Followers:
         download = gr.DownloadButton(value=made.archive, interactive=made.archive is not None)
         return [made.pictures, download, [list(outcome) for outcome in made.outcomes]]
 
-    button.click(batch, [files, context.picker], [gallery, archive, said], api_visibility="private")
+    button.click(batch_files, [files, context.picker], [gallery, archive, said], api_visibility="private")
     return Followers([], lambda export: [])

@@ -56,7 +56,7 @@ def compare_tab(context: Context, tab: gr.Tab) -> Followers:
 
     @answering
     @on_gpu
-    def compare(source: Path | None, target: Path | None, model: str) -> list[Any]:
+    def compare_own(source: Path | None, target: Path | None, model: str) -> list[Any]:
         """Compare the person's own pair."""
         return answer(handlers.compare(source, target, model))
 
@@ -70,7 +70,7 @@ def compare_tab(context: Context, tab: gr.Tab) -> Followers:
     options: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
     tab.select(compare_first, [pictures[1], context.picker], outputs, **options)
     examples.select(compare_example, context.picker, outputs, trigger_mode="always_last", **options)
-    button.click(compare, [source, target, context.picker], outputs, **options)
+    button.click(compare_own, [source, target, context.picker], outputs, **options)
 
     def follow(export: Export) -> list[Any]:
         return [example_pictures(export), None, None, None, None, None, None, numbers_html({})]

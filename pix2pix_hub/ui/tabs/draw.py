@@ -37,7 +37,7 @@ def draw_tab(context: Context, tab: gr.Tab) -> Followers:
 
     @answering
     @on_gpu
-    def draw(drawing: Image.Image | None, model: str, request: gr.Request) -> Any:
+    def draw_board(drawing: Image.Image | None, model: str, request: gr.Request) -> Any:
         """Translate the drawing, unless a newer one has come before this is ready."""
         number = newest.number(request.session_hash)
         made = shown(handlers.draw(drawing, model))
@@ -49,7 +49,7 @@ def draw_tab(context: Context, tab: gr.Tab) -> Followers:
         return gr.HTML(setup=board_setup(handlers.store.export(model), chosen.index, publish=True))
 
     board.change(
-        draw,
+        draw_board,
         [board, context.picker],
         result,
         trigger_mode="always_last",

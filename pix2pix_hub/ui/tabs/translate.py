@@ -84,7 +84,7 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
 
     @answering
     @on_gpu
-    def translate(
+    def translate_picture(
         path: Path | None,
         model: str,
         number: int,
@@ -106,7 +106,7 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
 
     @answering
     @on_gpu
-    def translate_new(
+    def translate_new_picture(
         path: Path | None,
         model: str,
         number: int,
@@ -115,7 +115,7 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
         progress: gr.Progress = gr.Progress(),
     ) -> Any:
         """The same, where there is a picture."""
-        return gr.skip() if path is None else translate(path, model, number, chosen_seed, request, progress)
+        return gr.skip() if path is None else translate_picture(path, model, number, chosen_seed, request, progress)
 
     @answering
     def take_example(model: str, chosen: gr.SelectData) -> Any:
@@ -124,8 +124,8 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
 
     inputs, outputs = [picture, context.picker, variants, seed], [slider, gallery, download, note]
     options: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
-    button.click(translate, inputs, outputs, **options)
-    picture.change(translate_new, inputs, outputs, **options)
+    button.click(translate_picture, inputs, outputs, **options)
+    picture.change(translate_new_picture, inputs, outputs, **options)
     examples.select(take_example, context.picker, picture, api_visibility="private", show_progress="hidden")
 
     def follow(export: Export) -> list[Any]:
@@ -137,7 +137,7 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
             _first_note(export),
         ]
 
-    return Followers([examples, slider, gallery, download, note], follow, (translate_new, inputs, outputs))
+    return Followers([examples, slider, gallery, download, note], follow, (translate_new_picture, inputs, outputs))
 
 
 def _first_pair(export: Export | None) -> tuple[Any, Any] | None:
