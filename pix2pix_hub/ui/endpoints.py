@@ -21,23 +21,20 @@ def add_endpoints(handlers: Handlers) -> None:
 
     @answering
     @on_gpu
-    def translate(
-        image: Path, model: str | None = None, stochastic: bool = False, seed: int | None = None
-    ) -> tuple[str, int | None]:
+    def translate(image: Path, model: str | None = None, stochastic: bool = False, seed: int = 0) -> str:
         """Translate one picture of any size with a pix2pix model.
 
         Args:
             image: PNG, JPEG, WebP, BMP or TIFF of 8 or 16 bits.
             model: one of the models offered here; none: the first.
-            stochastic: leave dropout on, as the paper did, for another variant with each seed.
-            seed: of the variant, from 0; none draws one. Without `stochastic` it is not used.
+            stochastic: leave dropout on, as the paper did: each seed gives another variant, the same seed the same.
+            seed: of the variant, from 0. Without `stochastic` it changes nothing.
 
         Returns:
             The translation in the size and depth of the picture.
-            The seed of the variant; none without `stochastic`.
         """
         made = handlers.translate(image, model, stochastic=stochastic, seed=seed if stochastic else None)
-        return str(made.file), made.seed
+        return str(made.file)
 
     @answering
     @on_gpu
@@ -92,11 +89,11 @@ def add_endpoints(handlers: Handlers) -> None:
         model = gr.Textbox(label="model", value=None)
         image, second = PictureInput(label="image", format="png"), PictureInput(label="target", format="png")
         images = PictureFiles(label="images", file_count="multiple")
-        stochastic, seed = gr.Checkbox(label="stochastic"), gr.Number(label="seed", precision=0)
+        stochastic, seed = gr.Checkbox(label="stochastic"), gr.Number(value=0, label="seed", precision=0)
         result, overlay = gr.Image(label="translation", format="png"), gr.Image(label="realism", format="png")
         archive, details = gr.File(label="zip"), gr.JSON(label="details")
         declared: list[tuple[Callable[..., Any], Sequence[Any], Sequence[Any]]] = [
-            (translate, [image, model, stochastic, seed], [result, seed]),
+            (translate, [image, model, stochastic, seed], [result]),
             (draw, [image, model], [result]),
             (compare, [image, second, model], [result, overlay, details]),
             (batch, [images, model], [archive, details]),

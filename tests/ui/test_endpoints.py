@@ -75,8 +75,7 @@ def test_endpoints_are_four_typed_and_documented(client: Client, app: RunningApp
 def test_translate_keeps_any_size(client: Client, app: RunningApp, tmp_path: Path) -> None:
     for size in ((128, 128), (33, 70), (301, 123)):
         picture = random_picture(1, size)
-        result, seed = client.predict(handle_file(saved(picture, tmp_path / "a.png")), api_name="/translate")
-        assert seed is None
+        result = client.predict(handle_file(saved(picture, tmp_path / "a.png")), api_name="/translate")
         np.testing.assert_array_equal(opened(result), np.asarray(pipeline_answer(app, "demo", picture)))
 
 
@@ -85,12 +84,12 @@ def test_translate_keeps_sixteen_bits(client: Client, app: RunningApp, tmp_path:
     (tmp_path / "deep.png").write_bytes(encode(PixelArray(values, "rgb"), "deep.png", ".png"))
     wanted = pipeline_answer(app, "sixteen", values)
     assert wanted.dtype == np.uint16
-    result, _ = client.predict(handle_file(tmp_path / "deep.png"), "sixteen", api_name="/translate")
+    result = client.predict(handle_file(tmp_path / "deep.png"), "sixteen", api_name="/translate")
     made = read_image(Path(result), "result")
     assert isinstance(made, PixelArray)
     np.testing.assert_array_equal(made.values, wanted)
     tifffile.imwrite(tmp_path / "deep.tif", values, photometric="rgb")
-    result, _ = client.predict(handle_file(tmp_path / "deep.tif"), "sixteen", api_name="/translate")
+    result = client.predict(handle_file(tmp_path / "deep.tif"), "sixteen", api_name="/translate")
     np.testing.assert_array_equal(read_image(Path(result), "result").values, wanted)  # type: ignore[union-attr]
 
 
@@ -98,12 +97,11 @@ def test_variants_follow_from_the_seed(client: Client, tmp_path: Path) -> None:
     file = handle_file(saved(random_picture(2, (64, 64)), tmp_path / "a.png"))
     made = {}
     for seed in (3, 4, 3):
-        result, told = client.predict(file, "demo", True, seed, api_name="/translate")
-        assert told == seed
+        result = client.predict(file, "demo", True, seed, api_name="/translate")
         assert np.array_equal(made.setdefault(seed, opened(result)), opened(result))
     assert not np.array_equal(made[3], made[4])
-    _, drawn = client.predict(file, "demo", True, api_name="/translate")
-    assert 0 <= drawn < 2**31
+    plain = opened(client.predict(file, "demo", api_name="/translate"))
+    assert not any(np.array_equal(plain, each) for each in made.values())
 
 
 def test_draw_takes_any_size_and_only_the_classes_colours(client: Client, app: RunningApp, tmp_path: Path) -> None:
@@ -148,7 +146,7 @@ def test_plain_http(app: RunningApp, tmp_path: Path) -> None:
     picture = random_picture(5, (48, 48))
     with open(saved(picture, tmp_path / "a.png"), "rb") as file:
         path = httpx.post(f"{app.url}gradio_api/upload", files={"files": file}).json()[0]
-    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", False, None]}
+    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", False, 0]}
     event = httpx.post(f"{app.url}gradio_api/call/translate", json=message).json()["event_id"]
     answer = httpx.get(f"{app.url}gradio_api/call/translate/{event}", timeout=60).text
     assert answer.startswith("event: complete")
@@ -165,7 +163,9 @@ def test_mcp_tools(app: RunningApp) -> None:
     picture.save(buffer, format="PNG")
     data_url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-    async def ask() -> tuple[Any, Any, Any]:
+    async def progress(*_: Any) -> None: ...
+
+    async def ask() -> tuple[Any, ...]:
         async with (
             streamable_http_client(f"{app.url}gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as session,
@@ -173,15 +173,18 @@ def test_mcp_tools(app: RunningApp) -> None:
             await session.initialize()
             tools = {tool.name: tool for tool in (await session.list_tools()).tools}
             answer = await session.call_tool("translate", {"image": data_url})
-            return tools, answer, await session.call_tool("translate", {"image": data_url, "model": "nobody/knows"})
+            refused = await session.call_tool("translate", {"image": data_url, "model": "nobody/knows"})
+            pair = {"source": data_url, "target": data_url}
+            return tools, answer, refused, await session.call_tool("compare", pair, progress_callback=progress)
 
-    tools, answer, refused = asyncio.run(ask())
+    tools, answer, refused, compared = asyncio.run(ask())
     assert set(tools) == {"translate", "draw", "compare", "batch"}
     assert "dropout" in tools["translate"].inputSchema["properties"]["stochastic"]["description"]
-    assert not answer.isError, answer.content
     made = Image.open(io.BytesIO(base64.b64decode(answer.content[0].data)))
     np.testing.assert_array_equal(np.asarray(made), np.asarray(pipeline_answer(app, "demo", picture)))
     assert refused.isError and "is not offered here" in refused.content[0].text
+    assert [each.type for each in compared.content] == ["image", "text", "image", "text", "text"]
+    assert "psnr" in compared.content[-1].text
 
 
 # ------------------------------------------------------------------------------------------------------- many at once
@@ -196,7 +199,7 @@ def test_forty_clients_each_get_their_own_picture(app: RunningApp, tmp_path: Pat
 
     def ask(file: str) -> NDArray[np.uint8]:
         client = Client(app.url, verbose=False, httpx_kwargs={"timeout": 120})
-        return opened(client.predict(handle_file(file), api_name="/translate")[0])
+        return opened(client.predict(handle_file(file), api_name="/translate"))
 
     with ThreadPoolExecutor(40) as clients:
         answers = list(clients.map(ask, files))
@@ -208,7 +211,7 @@ def test_forty_clients_each_get_their_own_picture(app: RunningApp, tmp_path: Pat
 def test_a_full_queue_says_so(app: RunningApp, tmp_path: Path) -> None:
     with open(saved(random_picture(7, (32, 32)), tmp_path / "a.png"), "rb") as file:
         path = httpx.post(f"{app.url}gradio_api/upload", files={"files": file}).json()[0]
-    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", False, None]}
+    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", False, 0]}
     events, refused = [], None
     with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60) as http:
         with app.store.use("demo", Deadline(app.limits)):  # nobody else gets a turn
@@ -293,7 +296,7 @@ def test_no_file_of_this_machine_is_read(client: Client, app: RunningApp) -> Non
 
 def test_nothing_is_fetched_from_addresses(client: Client, app: RunningApp) -> None:
     address = f"{app.url}static/img/logo.svg"
-    message = {"data": [{"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}, None, False, None]}
+    message = {"data": [{"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}, None, False, 0]}
     event = httpx.post(f"{app.url}gradio_api/call/translate", json=message).json()["event_id"]
     answer = httpx.get(f"{app.url}gradio_api/call/translate/{event}", timeout=60).text
     assert "web address came in place of a picture" in answer
