@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pix2pix_hub.commands.data import data_build, data_inspect
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.push import push
+from pix2pix_hub.commands.space import space_push
 from pix2pix_hub.commands.translate import translate
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
@@ -202,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "translate": translate,
     "push": push,
+    "space push": space_push,
     "data inspect": data_inspect,
     "data build": data_build,
 }
