@@ -121,8 +121,8 @@ def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
             "      train on to twice the length",
             "  accelerate launch train_accelerate.py --dataset path/to/your/pairs --direction AtoB",
             "      train on your own pairs (a folder of side-by-side images)",
-            '  python -c "from pix2pix_hub import UNetGenerator; '
-            f"print(UNetGenerator.from_pretrained('{folder / 'model'}'))\"",
+            f'  python -c "from pix2pix_hub import {config.generator_class} as Generator; '
+            f"print(Generator.from_pretrained('{folder / 'model'}'))\"",
             "      load the generator in Python",
         ]
     )

@@ -19,7 +19,8 @@ from torch import nn
 
 from pix2pix_hub.files import write_folder_aside
 from pix2pix_hub.images import PixelFormat
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.auto import Generator
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 TRAINING_CONFIG_NAME = "training_config.json"
@@ -28,7 +29,7 @@ TRAINING_CONFIG_NAME = "training_config.json"
 def write_export(
     folder: Path,
     *,
-    generator: UNetGenerator,
+    generator: Generator,
     discriminator: PatchGANDiscriminator,
     preprocessor: dict[str, Any],
     training_config: Path,

@@ -26,7 +26,8 @@ from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.losses import Pix2PixLoss
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.auto import GENERATORS, Generator
 from pix2pix_hub.training.precision import resolve_mixed_precision
 from pix2pix_hub.training.stream_loader import StreamLoader, log_bad_pair, refuse_bad_pair
 
@@ -196,9 +197,9 @@ def _loader_options(accelerator: Accelerator, config: TrainingConfig) -> dict[st
 
 def make_networks(
     config: TrainingConfig, source_channels: int, target_channels: int
-) -> tuple[UNetGenerator, PatchGANDiscriminator]:
+) -> tuple[Generator, PatchGANDiscriminator]:
     """Both networks with their initial weights."""
-    generator = UNetGenerator(source_channels, target_channels, **config.generator_options())
+    generator = GENERATORS[config.generator_class](source_channels, target_channels, **config.generator_options())
     discriminator = PatchGANDiscriminator(source_channels + target_channels, **config.discriminator_options())
     return generator, discriminator
 

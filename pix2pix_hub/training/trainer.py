@@ -29,7 +29,7 @@ from pix2pix_hub.data.transforms import EpochSampler, PairTensors
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import save_grid
 from pix2pix_hub.metrics import HIGHER_IS_BETTER, ImageMetrics
-from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
@@ -205,11 +205,11 @@ class Pix2PixTrainer:
         }
 
     @property
-    def exported_generator(self) -> UNetGenerator:
+    def exported_generator(self) -> Generator:
         """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
         if self.average is None:
             return self.generator
-        assert isinstance(self.average.module, UNetGenerator)
+        assert isinstance(self.average.module, Generator)
         return self.average.module
 
     def describe(self) -> str:
