@@ -25,7 +25,7 @@ from PIL import Image
 
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.data.stream_source import open_stream
-from pix2pix_hub.training.setup import make_stream_loader
+from pix2pix_hub.training.loaders import make_stream_loader
 
 SHARDS, PAIRS_PER_SHARD, SIZE = 20, 1000, 64
 MARKS = (1_000, 5_000, 10_000, 15_000)  # pairs

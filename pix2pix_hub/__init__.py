@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pix2pix_hub.config import TrainingConfig as TrainingConfig
     from pix2pix_hub.config import preset_config as preset_config
+    from pix2pix_hub.inference.pipeline import Pix2PixPipeline as Pix2PixPipeline
     from pix2pix_hub.losses import GANLoss as GANLoss
     from pix2pix_hub.losses import L1Loss as L1Loss
     from pix2pix_hub.losses import L2Loss as L2Loss
@@ -30,6 +31,7 @@ _MODULE_OF = {
     "PatchGANDiscriminator": "models",
     "PerceptualLoss": "losses",
     "Pix2PixLoss": "losses",
+    "Pix2PixPipeline": "inference.pipeline",
     "Pix2PixTrainer": "training.trainer",
     "ResNetGenerator": "models",
     "TrainingConfig": "config",

@@ -1,4 +1,4 @@
-"""The training options: one frozen dataclass, its presets, and the checks that run before anything is downloaded.
+"""The training options: one frozen dataclass and its presets. `config_checks.py` has what their values must be.
 
 The command line (`train_accelerate.py --help`), `training_config.json` and the trainer all read this one class.
 Nothing heavy is imported here, so that `--help` answers at once.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pix2pix_hub.config_checks import check_options
 from pix2pix_hub.errors import UserError
 
 PresetName = Literal["demo", "default", "compact", "paper"]
@@ -179,20 +178,7 @@ class TrainingConfig:
     """Check everything, say what would be trained, write nothing."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_choices(self)
-        _check_ranges(self)
-        _check_generator(self)
-        height, width = self.image_height_width
-        self._check_size(height, width)
-        if self.decay_epochs is not None and self.decay_epochs > self.epochs:
-            raise UserError(
-                f"--decay-epochs {self.decay_epochs} is more than --epochs {self.epochs}, which counts all epochs: "
-                f"type --epochs {self.epochs + self.decay_epochs} for {self.epochs} constant and {self.decay_epochs} "
-                "falling ones."
-            )
-        if max(self.gan_weight, self.l1_weight, self.l2_weight, self.perceptual_weight) == 0:
-            raise UserError("all weights of the generator's losses are 0: give at least --l1-weight 100.")
+        check_options(self, PRESETS.get(self.preset, {}))
 
     @property
     def image_height_width(self) -> tuple[int, int]:
@@ -276,22 +262,6 @@ class TrainingConfig:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged or not of this version: {error!r}. Put it back as it was.") from error
 
-    def _check_size(self, height: int, width: int) -> None:
-        minimum = 32
-        if min(height, width) < minimum:
-            raise UserError(f"--image-size {self.image_size} is too small: each side needs at least {minimum} pixels.")
-        step = 2**self.generator_downs
-        if height % step or width % step:
-            below, above = (
-                "x".join(str(max(step, rounding(side / step) * step)) for side in (height, width))
-                for rounding in (math.floor, math.ceil)
-            )
-            raise UserError(
-                f"--image-size {self.image_size}: each side must be a multiple of {step}, since the generator halves "
-                f"it {self.generator_downs} times. Next sizes that work: {below} or {above} (height x width); or give "
-                "a smaller --num-downs."
-            )
-
 
 def parse_image_size(text: str) -> tuple[int, int]:
     """`"256"` or `"256x512"` (height x width) → (height, width).
@@ -344,104 +314,3 @@ def preset_config(name: str, **overrides: Any) -> TrainingConfig:
     if name not in PRESETS:
         raise UserError(f"--preset {name!r} is unknown: choose one of {', '.join(PRESETS)}.")
     return TrainingConfig(**{"preset": name, **PRESETS[name], **overrides})
-
-
-_UNET_ONLY = ["num_downs", "encoder_activation", "bottleneck", "encoder_bias"]
-_POSITIVE = [
-    "base_channels",
-    "discriminator_base_channels",
-    "num_downs",
-    "epochs",
-    "max_steps",
-    "batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "log_every",
-    "sample_count",
-    "max_train_pairs",
-    "max_validation_pairs",
-    "shuffle_buffer",
-]
-_NOT_NEGATIVE = [
-    "rotation_degrees",
-    "color_jitter",
-    "gan_weight",
-    "l1_weight",
-    "l2_weight",
-    "perceptual_weight",
-    "discriminator_weight",
-    "buffer_size",
-    "decay_epochs",
-    "max_grad_norm",
-    "seed",
-    "num_workers",
-    "cpu_threads",
-    "early_stopping_patience",
-]
-_BELOW_ONE = ["dropout", "beta1", "beta2", "ema_decay"]
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _check_types(config: TrainingConfig) -> None:
-    """Numbers are numbers and texts are texts, wherever they come from."""
-    for name, hint in typing.get_type_hints(TrainingConfig).items():
-        value = getattr(config, name)
-        choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if not any(_is_of(value, choice) for choice in choices):
-            raise UserError(f"{_flag(name)} is {value!r}, which is no {getattr(hint, '__name__', hint)}.")
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    if typing.get_origin(hint) is Literal:
-        return True  # looked at below
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, typing.get_origin(hint) or hint)
-
-
-def _check_choices(config: TrainingConfig) -> None:
-    """`Literal` fields hold one of their values (the command line checks this too; files and callers need not)."""
-    for name, hint in typing.get_type_hints(TrainingConfig).items():
-        if typing.get_origin(hint) is Literal and getattr(config, name) not in typing.get_args(hint):
-            choices = ", ".join(str(choice) for choice in typing.get_args(hint))
-            raise UserError(f"{_flag(name)} {getattr(config, name)!r} is unknown: choose one of {choices}.")
-
-
-def _check_generator(config: TrainingConfig) -> None:
-    """Options of the U-Net are not given for another generator (a preset's values are nobody's wish)."""
-    if config.generator == "unet":
-        return
-    for name in _UNET_ONLY:
-        preset_value = PRESETS[config.preset].get(name, TrainingConfig.__dataclass_fields__[name].default)
-        if getattr(config, name) != preset_value:
-            raise UserError(
-                f"{_flag(name)} {getattr(config, name)} is for --generator unet, and {config.generator} has no such "
-                "part: leave one of them out."
-            )
-
-
-def _check_ranges(config: TrainingConfig) -> None:
-    """Numbers lie where they make sense; None means "not given" and passes."""
-    rules = [
-        (_POSITIVE, lambda value: value > 0, "above 0"),
-        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
-        (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
-        (["flip_probability"], lambda value: 0 <= value <= 1, "between 0 and 1"),
-        (["jitter_scale"], lambda value: value >= 1, "1 or more (1: no jitter)"),
-        (["rotation_degrees"], lambda value: value <= 45, "at most 45 degrees"),
-        (["color_jitter"], lambda value: value <= 1, "at most 1"),
-        (["base_channels", "discriminator_base_channels"], lambda value: value <= 4096, "at most 4096"),
-        (["num_downs"], lambda value: value <= 12, "at most 12"),
-    ]
-    for names, holds, expected in rules:
-        for name in names:
-            value = getattr(config, name)
-            if value is not None and not (math.isfinite(value) and holds(value)):
-                raise UserError(f"{_flag(name)} {value} cannot work: it must be {expected}.")

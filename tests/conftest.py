@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
+
+# Test processes share the cores: more threads than that would spin each other down. Read by torch when it is imported.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +32,18 @@ def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets_cache"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub of this test's own, which this process uses with a write token (see hub_server.py).
+
+    Without a token: `monkeypatch.setenv("HF_TOKEN", "")`; another process: `env=hub.environment()`.
+    """
+    from huggingface_hub import close_session
+
+    with HubServer(tmp_path / "hf_home") as server:
+        server.use_in_process(monkeypatch)
+        yield server
+        close_session()
+    assert not server.unknown, f"routes the test Hub does not have: {server.unknown}"

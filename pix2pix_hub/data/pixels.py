@@ -88,11 +88,25 @@ def read_image(content: str | Path | bytes, name: str) -> Decoded:
             return _read_deep_png(data, name)
         if data.startswith(TIFF_MAGIC) and (array := read_bands(data, name)) is not None:
             return _as_stored_array(array, name)
-        image = decode_image(data, name)
-        return _upright(image) if image.mode in EIGHT_BIT_MODES else _as_stored_array(_deep_pixels(image), name)
+        return from_memory(decode_image(data, name), name)
     except UserError:
         raise
     except Exception as error:  # damaged files raise almost anything
+        raise UserError(f"{name} is damaged or truncated ({error}).") from error
+
+
+def from_memory(image: Image.Image | NDArray[Any], name: str) -> Decoded:
+    """An image that is open already, or an array `(H, W)` or `(H, W, C)` of any real numbers, as `read_image` gives it.
+
+    Raises:
+        UserError: another shape, numbers that are not read, or a file behind a lazy PIL image that is damaged.
+    """
+    if not isinstance(image, Image.Image):
+        return _as_stored_array(image, name)
+    try:
+        image.load()
+        return _upright(image) if image.mode in EIGHT_BIT_MODES else _as_stored_array(_deep_pixels(image), name)
+    except OSError as error:
         raise UserError(f"{name} is damaged or truncated ({error}).") from error
 
 

@@ -65,6 +65,13 @@ class Progress:
         count = self.epoch_sums.get("batches", 0.0)
         return {name: value / count for name, value in self.epoch_sums.items() if name != "batches"}
 
+    def end_epoch(self, metrics: dict[str, float]) -> None:
+        """Count an epoch that was trained and validated."""
+        self.epoch += 1
+        self.batch = 0
+        self.epoch_sums = {}
+        self.metrics = metrics
+
     def state_dict(self) -> dict[str, Any]:
         """All fields."""
         return dataclasses.asdict(self)

@@ -18,11 +18,10 @@ from typing import Any
 from torch import nn
 
 from pix2pix_hub.files import write_folder_aside
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator
 
-PREPROCESSOR_NAME = "preprocessor_config.json"
 TRAINING_CONFIG_NAME = "training_config.json"
 
 

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
+
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
@@ -35,6 +37,22 @@ CHANGEABLE = frozenset(
         "dry_run",
     ]
 )
+
+
+def find_together(config: TrainingConfig) -> Path:
+    """The folder of a run, new or to go on in, the same for every process of a launch; nothing is created.
+
+    Raises:
+        UserError: see `run_to_resume` and `new_run_folder`.
+    """
+    folder = run_to_resume(config.output_dir) if config.resume else new_run_folder(config)
+    return Path(broadcast_object_list([str(folder)])[0])  # a race between processes could number it differently
+
+
+def claim_together(config: TrainingConfig, folder: Path, is_main_process: bool) -> Path:
+    """`claim_run_folder` by the main process, which tells the others."""
+    claimed = [str(claim_run_folder(config, folder)) if is_main_process else ""]
+    return Path(broadcast_object_list(claimed)[0])
 
 
 def new_run_folder(config: TrainingConfig) -> Path:

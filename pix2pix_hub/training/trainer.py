@@ -11,24 +11,17 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import PartialState, skip_first_batches
 from accelerate.utils import broadcast_object_list, set_seed
-from torch import Tensor
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.examine import write_bad_pairs
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.stream_source import StreamedPairs
-from pix2pix_hub.data.transforms import EpochSampler, PairTensors
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import save_grid
-from pix2pix_hub.metrics import HIGHER_IS_BETTER, ImageMetrics
+from pix2pix_hub.metrics import HIGHER_IS_BETTER
 from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
@@ -38,37 +31,21 @@ from pix2pix_hub.training.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, parameter_count, preprocessor_config, write_export
-from pix2pix_hub.training.image_buffer import ImageBuffer
+from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, preprocessor_config, write_export
+from pix2pix_hub.training.loaders import TrainLoader, open_together, total_steps
 from pix2pix_hub.training.precision import set_cpu_threads
 from pix2pix_hub.training.report import MetricsLog, Reporter
 from pix2pix_hub.training.run_folder import (
     check_same_pairs,
     check_same_run,
-    claim_run_folder,
-    new_run_folder,
-    run_to_resume,
+    claim_together,
+    find_together,
     stored_config,
     write_training_config,
 )
-from pix2pix_hub.training.schedule import build_schedule
-from pix2pix_hub.training.setup import (
-    batches_per_epoch,
-    evaluation_transform,
-    load_config_stream,
-    load_pairs_together,
-    make_accelerator,
-    make_loss,
-    make_networks,
-    make_stream_loader,
-    make_train_loader,
-    make_validation_loader,
-    process_state,
-    train_transform,
-)
+from pix2pix_hub.training.setup import make_accelerator, make_learner, process_state
 from pix2pix_hub.training.signals import StopSignals
-from pix2pix_hub.training.step import GANStep, average_of
-from pix2pix_hub.training.stream_loader import StreamLoader
+from pix2pix_hub.training.validation import make_validation
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +80,11 @@ class Pix2PixTrainer:
         self, config: TrainingConfig, pairs: PairSplits | StreamedPairs | None = None, command: str | None = None
     ) -> None:
         state = process_state()
-        self.run_folder = self._find_run_folder(config, state)
+        self.run_folder = find_together(config)
         stored = stored_config(self.run_folder) if config.resume else None
         if stored is not None:
             check_same_run(stored, config)
-        load = load_config_stream if config.streaming else load_pairs_together
-        self.pairs: PairSplits | StreamedPairs = pairs if pairs is not None else load(config, state)
+        self.pairs = pairs if pairs is not None else open_together(config, state)
         if stored is not None:
             check_same_pairs(self.run_folder, self.pairs.fingerprint)
 
@@ -120,102 +96,38 @@ class Pix2PixTrainer:
         self.progress = Progress()
         self._learning_rate = config.learning_rate  # of the newest step
         self.reporter = Reporter(self.accelerator, self.run_folder, self.progress)
-        self._build_loaders()
-        self._build_networks()
+        self._build()
         set_seed(config.seed, device_specific=True)  # from here on dropout differs between processes
 
     # --- building ---
 
-    @staticmethod
-    def _find_run_folder(config: TrainingConfig, state: PartialState) -> Path:
-        find = run_to_resume(config.output_dir) if config.resume else new_run_folder(config)
-        return Path(broadcast_object_list([str(find)])[0])  # a race between processes could number it differently
-
-    def _build_loaders(self) -> None:
+    def _build(self) -> None:
+        """Loaders, networks and what validates them."""
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
-        formats = pairs.formats
-        self.validation_set = PairTensors(pairs.validation, evaluation_transform(config, formats))
-        self.validation_loader = make_validation_loader(accelerator, config, self.validation_set)
-        self.train_loader: Any
-        if isinstance(pairs, StreamedPairs):
-            self.train_loader = make_stream_loader(accelerator, config, pairs)
-        else:
-            self.sampler = EpochSampler(len(pairs.train), seed=config.seed)
-            training_set = PairTensors(pairs.train, train_transform(config, formats))
-            self.train_loader = make_train_loader(accelerator, config, training_set, self.sampler)
-        self.total_steps = self._count_steps(batches_per_epoch(self.train_loader, pairs))
-
-    def _count_steps(self, batches: int | None) -> int:
-        """Optimizer steps of the whole run."""
-        config = self.config
-        if batches is None:
-            if config.max_steps is None:
-                raise UserError(
-                    f"--streaming: how many pairs {config.dataset} has cannot be told without reading all of it. "
-                    "Say with --max-steps how long to train."
-                )
-            return config.max_steps
-        by_epochs = config.epochs * math.ceil(batches / config.gradient_accumulation_steps)
-        return by_epochs if config.max_steps is None else min(by_epochs, config.max_steps)
-
-    def _build_networks(self) -> None:
-        config, accelerator = self.config, self.accelerator
-        source, target = (self.pairs.formats[side].channels for side in ("source", "target"))
-        self.generator, self.discriminator = make_networks(config, source, target)
-        self.average = average_of(self.generator, config.ema_decay).to(accelerator.device) if config.ema_decay else None
-        optimizers = [
-            torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
-            for network in (self.generator, self.discriminator)
-        ]
-        decay_steps = round(self.total_steps * (1 - config.constant_fraction))
-        self.schedules = [build_schedule(optimizer, self.total_steps, decay_steps) for optimizer in optimizers]
-        self.loss = make_loss(config, target).to(accelerator.device)
-        self.buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
-        generator, discriminator, generator_optimizer, discriminator_optimizer = accelerator.prepare(
-            self.generator, self.discriminator, *optimizers
-        )
-        self.step = GANStep(
-            accelerator,
-            generator,
-            discriminator,
-            generator_optimizer,
-            discriminator_optimizer,
-            loss=self.loss,
-            buffer=self.buffer,
-            average=self.average,
-            max_grad_norm=config.max_grad_norm,
-        )
-        registered = [self.progress, *self.schedules, *([] if self.average is None else [self.average])]
-        accelerator.register_for_checkpointing(*registered)
+        self.train_loader = TrainLoader(accelerator, config, pairs)
+        self.total_steps = total_steps(config, self.train_loader.batches_per_epoch)
+        accelerator.register_for_checkpointing(self.progress)
+        source, target = (pairs.formats[side].channels for side in ("source", "target"))
+        self.learner = make_learner(accelerator, config, source, target, self.total_steps)
+        self.validation = make_validation(accelerator, config, pairs, self.learner)
 
     @property
     def _own(self) -> dict[str, Stateful]:
         """What a checkpoint holds of each process."""
-        own: dict[str, Stateful] = {"image_buffer": self.buffer}
-        if isinstance(self.train_loader, StreamLoader):
-            own["stream"] = self.train_loader
+        own: dict[str, Stateful] = {"image_buffer": self.learner.buffer}
+        if self.train_loader.stream is not None:
+            own["stream"] = self.train_loader.stream
         return own
-
-    @property
-    def parameter_counts(self) -> dict[str, int]:
-        """Trainable values of each network."""
-        return {
-            "generator": parameter_count(self.generator),
-            "discriminator": parameter_count(self.discriminator),
-        }
 
     @property
     def exported_generator(self) -> Generator:
         """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
-        if self.average is None:
-            return self.generator
-        assert isinstance(self.average.module, Generator)
-        return self.average.module
+        return self.learner.exported_generator
 
     def describe(self) -> str:
         """What is trained on what, with what: several lines for a person."""
         config, accelerator = self.config, self.accelerator
-        counts = ", ".join(f"{name} {count:,} parameters" for name, count in self.parameter_counts.items())
+        counts = ", ".join(f"{name} {count:,} parameters" for name, count in self.learner.parameter_counts.items())
         threads = f", {self.cpu_threads} threads" if accelerator.device.type == "cpu" else ""
         return "\n".join(
             [
@@ -253,21 +165,20 @@ class Pix2PixTrainer:
 
     def train_epoch(self) -> dict[str, float]:
         """Train to the end of the current epoch (of the steps, or to a stop signal); the mean of each loss."""
-        progress = self.progress
+        progress, learner = self.progress, self.learner
         if progress.step >= self.total_steps:  # resumed between the last step and its validation
             return progress.epoch_means()
-        self.generator.train()
-        self.discriminator.train()
+        learner.train_mode()
         self.reporter.start_clock()
-        for batch in self._rest_of_epoch():
-            losses = self.step(batch["source"], batch["target"])
+        for batch in self.train_loader.rest_of_epoch(progress.epoch, progress.batch):
+            losses = learner.step(batch["source"], batch["target"])
             progress.batch += 1
             self.reporter.add(progress.step + 1, losses)
             if not self.accelerator.sync_gradients:
                 continue
             progress.step += 1
-            self._learning_rate = float(self.schedules[0].get_last_lr()[0])
-            for schedule in self.schedules:
+            self._learning_rate = float(learner.schedules[0].get_last_lr()[0])
+            for schedule in learner.schedules:
                 schedule.step()
             self.reporter.advance()
             last = self.accelerator.gradient_state.end_of_dataloader or progress.step == self.total_steps
@@ -280,35 +191,9 @@ class Pix2PixTrainer:
                 break
         return progress.epoch_means()
 
-    def _rest_of_epoch(self) -> Iterable[dict[str, Tensor]]:
-        """The batches that the epoch under way still has."""
-        progress, loader = self.progress, self.train_loader
-        loader.set_epoch(progress.epoch)
-        if isinstance(loader, StreamLoader):
-            return loader  # which knows where it stands
-        self.sampler.set_epoch(progress.epoch)
-        return skip_first_batches(loader, progress.batch) if progress.batch else loader
-
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Both losses and the image metrics of the exported generator on the validation pairs, over all processes."""
-        generator = self.exported_generator.eval()
-        self.discriminator.eval()
-        metrics = ImageMetrics()
-        sums = torch.zeros(3, device=self.accelerator.device)  # d_loss, g_loss, batches
-        for batch in self.validation_loader:
-            source, target = batch["source"], batch["target"]
-            with self.accelerator.autocast():
-                generated = generator(source).float()
-                real_logits, fake_logits = (
-                    self.discriminator(torch.cat([source, image], dim=1)) for image in (target, generated)
-                )
-            d_loss = self.loss.discriminator_loss(real_logits, fake_logits)
-            g_loss = self.loss.generator_loss(fake_logits, generated, target)["total"]
-            sums += torch.stack([d_loss, g_loss, torch.ones_like(d_loss)])
-            metrics.update(*self.accelerator.gather_for_metrics((generated, target)))
-        d_sum, g_sum, batches = self.accelerator.reduce(sums).tolist()
-        return {"d_loss": d_sum / batches, "g_loss": g_sum / batches, **metrics.compute()}
+        return self.validation.measure()
 
     # --- phases of the loop ---
 
@@ -333,8 +218,7 @@ class Pix2PixTrainer:
 
     def _claim_folder(self) -> None:
         """Make the run folder; of two runs that start at once, each gets a number of its own."""
-        claimed = [str(claim_run_folder(self.config, self.run_folder)) if self.accelerator.is_main_process else ""]
-        self.run_folder = Path(broadcast_object_list(claimed)[0])
+        self.run_folder = claim_together(self.config, self.run_folder, self.accelerator.is_main_process)
         self.reporter.log = MetricsLog(self.run_folder)
         self.accelerator.project_configuration.set_directories(str(self.run_folder))
 
@@ -351,7 +235,7 @@ class Pix2PixTrainer:
             "mixed_precision": self.accelerator.mixed_precision,
             "processes": self.accelerator.num_processes,
             "device": self.accelerator.device.type,
-            "parameters": self.parameter_counts,
+            "parameters": self.learner.parameter_counts,
         }
         write_training_config(self.run_folder, self.config, facts)
         if pairs.findings.faults:
@@ -377,14 +261,11 @@ class Pix2PixTrainer:
     def _end_epoch(self, losses: dict[str, float], metrics: dict[str, float]) -> None:
         """Log, draw and export what the epoch brought; take a checkpoint when one is due."""
         progress = self.progress
-        progress.epoch += 1
-        progress.batch = 0
-        progress.epoch_sums = {}
-        progress.metrics = metrics
+        progress.end_epoch(metrics)
         entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
         self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
         if self.accelerator.is_main_process:
-            self._save_samples(self._samples_path())
+            self.validation.save_samples(self._samples_path())
             self.reporter.log.draw_curves()
         logger.info(
             "Epoch %d: L1 %.4f, PSNR %.2f dB, SSIM %.3f; D loss %.3f.",
@@ -418,23 +299,6 @@ class Pix2PixTrainer:
         save_checkpoint(self.accelerator, self.run_folder, self.progress.step, self._own, self.config.keep_checkpoints)
         self._checkpointed = time.monotonic()
 
-    @torch.no_grad()
-    def _sample_rows(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """(source, generated, target) of the first validation pairs."""
-        generator = self.exported_generator.eval()
-        rows = []
-        for index in range(min(self.config.sample_count, len(self.validation_set))):
-            pair = self.validation_set[index]
-            source, target = (pair[side].to(self.accelerator.device) for side in ("source", "target"))
-            with self.accelerator.autocast():
-                generated = generator(source[None])[0].float()
-            rows.append((source, generated, target))
-        return rows
-
-    def _save_samples(self, path: Path) -> None:
-        formats = self.pairs.formats
-        save_grid(self._sample_rows(), path, [formats["source"], formats["target"], formats["target"]])
-
     def _samples_path(self) -> Path:
         return self.run_folder / "samples" / f"epoch_{self.progress.epoch:04d}.png"
 
@@ -446,11 +310,11 @@ class Pix2PixTrainer:
         metrics = {key: {"value": value} for key, value in progress.metrics.items()}
         samples = self._samples_path()
         if not samples.exists():
-            self._save_samples(samples)
+            self.validation.save_samples(samples)
         write_export(
             self.run_folder / name,
             generator=self.exported_generator,
-            discriminator=self.discriminator,
+            discriminator=self.learner.discriminator,
             preprocessor=preprocessor_config(
                 self.config.image_height_width,
                 self.config.resize,
@@ -458,6 +322,6 @@ class Pix2PixTrainer:
                 self.pairs.formats,
             ),
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
-            metrics={"step": progress.step, "epoch": progress.epoch, "pairs": len(self.validation_set)} | metrics,
+            metrics={"step": progress.step, "epoch": progress.epoch, "pairs": len(self.validation.pairs)} | metrics,
             samples=samples,
         )

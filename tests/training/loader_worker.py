@@ -29,9 +29,8 @@ def main(folder: Path, options: list[str]) -> None:
     trainer = Pix2PixTrainer(config, pairs_of_unknown_number(config) if unknown else None)
     epochs = []
     for epoch in range(2):
-        trainer.progress.epoch = epoch
-        epochs.append([batch["index"].tolist() for batch in trainer._rest_of_epoch()])
-        assert unknown or len(epochs[-1]) == len(trainer.train_loader)
+        epochs.append([batch["index"].tolist() for batch in trainer.train_loader.rest_of_epoch(epoch, taken=0)])
+        assert unknown or len(epochs[-1]) == trainer.train_loader.batches_per_epoch
     accelerator = trainer.accelerator
     path = folder / f"{accelerator.num_processes}_{accelerator.process_index}.json"
     path.write_text(json.dumps(epochs))

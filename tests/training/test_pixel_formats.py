@@ -93,7 +93,7 @@ def test_labels_become_channels_and_colours(tiny: Tiny, tmp_path: Path) -> None:
     trainer = Pix2PixTrainer(
         tiny(dataset=str(tmp_path / "pairs"), source_mode="labels", target_mode="labels", rotation_degrees=5.0)
     )
-    batch = next(iter(trainer.train_loader))
+    batch = next(iter(trainer.train_loader.rest_of_epoch(0, taken=0)))
     for side in ("source", "target"):  # turned, cropped and resized, but never mixed
         assert batch[side].shape == (2, 4, 32, 32) and set(batch[side].unique().tolist()) == {-1, 1}
         assert (batch[side].sum(1) == -2).all()

@@ -333,6 +333,6 @@ def test_eight_facades_are_learnt_by_heart(real_data: Path, tiny: Tiny) -> None:
     options = dict(
         dataset=str(real_data / "facades"), direction="BtoA", image_size="128", base_channels=32, num_downs=6,
         max_train_pairs=8, max_validation_pairs=8, validation_split="train", batch_size=1, epochs=40, dropout=0.0,
-        flip_probability=0.0, jitter_scale=1.0, upsampling="transposed", cpu_threads=0, log_every=20,
+        flip_probability=0.0, jitter_scale=1.0, upsampling="transposed", log_every=20,
     )  # fmt: skip
     assert run(tiny(**options)).metrics["l1"] < 0.06

@@ -1,0 +1,305 @@
+"""One line to translate an image: `Pix2PixPipeline.from_pretrained("user/pix2pix-maps")(image)`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import PREPROCESSOR_NAME
+from pix2pix_hub.inference.dropout import Seed, content_seed, dropout_layers, seeded_dropout
+from pix2pix_hub.inference.inputs import AnyImage, Prepared, output_format, prepare
+from pix2pix_hub.inference.padding import Axis, padded_axes, padded_axis
+from pix2pix_hub.inference.preprocessing import Preprocessor
+from pix2pix_hub.inference.results import Canvas, Kind, name_of
+from pix2pix_hub.inference.tiling import (
+    TILE_OVERLAP,
+    TILE_SIZE,
+    TileGrid,
+    check_tile_options,
+    make_grid,
+    translate_tiles,
+)
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.auto import Generator, load_generator
+from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
+from pix2pix_hub.models.discriminator import MINIMUM_SIZE
+from pix2pix_hub.models.fetch import fetch_files
+
+DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
+FILES = (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    PREPROCESSOR_NAME,
+    f"{DISCRIMINATOR}/{CONFIG_NAME}",
+    f"{DISCRIMINATOR}/{WEIGHTS_NAME}",
+)
+DTYPES = {
+    None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
+    "fp16": torch.float16, "float16": torch.float16,
+}  # fmt: skip
+ACCELERATOR_BATCH = 8  # images a batch where there is an accelerator
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One image to be made: one sample of one source."""
+
+    image: Prepared
+    rows: Axis
+    columns: Axis
+    grid: TileGrid
+    canvas: Canvas
+    seed: Seed | None  # of its dropout
+
+
+class Pix2PixPipeline:
+    """A trained model, from any image to the image it makes of it.
+
+    Every image is translated at its own size: reflected at its borders up to the next size that the generator takes,
+    and cropped back. Build one with `from_pretrained`.
+
+    Attributes:
+        generator: the network, in evaluation mode, on `device` and in `dtype`.
+        preprocessor: how images are read and stored: `source` and `target` (`PixelFormat`), `image_size`, …
+        folder: where the export's files lie.
+    """
+
+    def __init__(
+        self, generator: Generator, preprocessor: Preprocessor, folder: Path, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.generator = generator.to(device, dtype).eval()
+        self.preprocessor, self.folder, self.device, self.dtype = preprocessor, folder, device, dtype
+        for side, wanted in (("source", generator.in_channels), ("target", generator.out_channels)):
+            described = getattr(preprocessor, side)
+            if described.channels != wanted:
+                raise UserError(
+                    f"{folder / PREPROCESSOR_NAME} says {described.describe()} for the {side}, but the generator of "
+                    f"{CONFIG_NAME} has {wanted} channels there: the files belong to different models."
+                )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_folder_or_run: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> Pix2PixPipeline:
+        """Load a model.
+
+        Args:
+            repo_or_folder_or_run: an export, a run's folder (its `model/` is taken), or a Hub id (`user/name`).
+            revision, token, cache_dir, local_files_only: as in `huggingface_hub`.
+            device: "auto" (the accelerator where there is one, else the CPU), or a torch device.
+            dtype: "float32" (also None), "bf16", "fp16" or a torch dtype; images go in and come out as ever.
+
+        Raises:
+            UserError: nothing there, or no export; a device or dtype that is none.
+        """
+        place, number_type = _device(device), _dtype(dtype)
+        folder = Path(repo_or_folder_or_run)
+        if (folder / "model" / CONFIG_NAME).is_file() and not (folder / CONFIG_NAME).is_file():
+            folder = folder / "model"
+        folder = fetch_files(
+            folder if folder.is_dir() else str(repo_or_folder_or_run),
+            FILES,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        preprocessor = Preprocessor.from_folder(folder)
+        return cls(load_generator(folder), preprocessor, folder, place, number_type)
+
+    @cached_property
+    def discriminator(self) -> PatchGANDiscriminator | None:
+        """The network that judges pairs, loaded when it is first asked for; None where the export has none."""
+        if not (self.folder / DISCRIMINATOR / CONFIG_NAME).is_file():
+            return None
+        network = PatchGANDiscriminator.from_pretrained(self.folder, subfolder=DISCRIMINATOR)
+        return network.to(self.device).eval()
+
+    def __call__(
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        *,
+        output_type: str | None = None,
+        stochastic: bool = False,
+        seed: int | None = None,
+        num_samples: int = 1,
+        batch_size: int | None = None,
+        tile_size: int = TILE_SIZE,
+        tile_overlap: int | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Translate one image, a list of them, or a batch.
+
+        The same input gives bitwise the same output at every call with the same options on one machine, and with other
+        batch sizes the same within 1e-5 of the range [-1, 1] (in float32; kernels sum in another order).
+
+        Args:
+            images: PIL image (EXIF orientation is applied), path, array `(H, W)` or `(H, W, C)` of uint8, uint16 or
+                floats in [0, 1], tensor `(C, H, W)` or `(N, C, H, W)` of floats in [-1, 1] or of stored values; or a
+                list of those. Of a model trained on floats, arrays hold values as stored.
+            output_type: "pil", "numpy" or "torch"; None: the kind that came. A path gives a PIL image, and where
+                Pillow has no mode (16-bit colours, many channels) an array.
+            stochastic: leave dropout on, as the paper did; all else stays in evaluation mode.
+            seed: of the dropout, a non-negative integer; None draws one. What a seed gives depends on the image and
+                the sample's number, not on what else is translated with it.
+            num_samples: variants of each image, with `stochastic`.
+            batch_size: images of one size (or tiles) a forward; None: 1 on a CPU, else 8.
+            tile_size: height and width in pixels beyond which an image is cut into tiles.
+            tile_overlap: pixels that neighbouring tiles have in common, at least; None: 256, or half a tile where
+                that is less.
+            progress: called with (done, total) after each batch; the unit is images and tiles.
+
+        Returns:
+            An image of the size (upright) and kind of the one that came; a list for a list; a batch `(N, C, H, W)` for
+            a batch. With `num_samples` > 1 a list of variants in place of each image. Pixels are stored as the target
+            images of training were; but where the input has another depth than the source images had, in the
+            input's depth.
+
+        Raises:
+            UserError: an image that does not fit the model, options that do not go together.
+        """
+        tile_overlap = min(TILE_OVERLAP, tile_size // 2) if tile_overlap is None else tile_overlap
+        check_tile_options(tile_size, tile_overlap)
+        self._check_sampling(stochastic, seed, num_samples, batch_size)
+        several = isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
+        given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
+        if stochastic and seed is None:
+            seed = int(torch.randint(2**62, ()))
+        jobs: list[_Job] = []
+        for number, image in enumerate(given, 1):
+            kind = Kind.of(image).overridden(output_type)
+            prepared = prepare(image, self.preprocessor.source, name_of(image, number, len(given)))
+            seeds: list[Seed | None] = [None]
+            if seed is not None:
+                seeds = [(seed, content_seed(prepared.stored), sample) for sample in range(num_samples)]
+            jobs += self._jobs(prepared, kind, seeds, tile_size, tile_overlap)
+        self._run(jobs, batch_size or (1 if self.device.type == "cpu" else ACCELERATOR_BATCH), progress)
+        made = [job.canvas.finish() for job in jobs]
+        if num_samples > 1:
+            made = [made[at : at + num_samples] for at in range(0, len(made), num_samples)]
+        if isinstance(images, Tensor) and several and num_samples == 1 and output_type in (None, "torch"):
+            return torch.stack(made) if made else images
+        return made if several else made[0]
+
+    def realism(self, source: AnyImage, image: AnyImage) -> NDArray[np.float32]:
+        """How real each patch of `image` looks as the translation of `source`: float32 `(h, w)` in [0, 1].
+
+        Both are images of one size and any kind, as in a call; `image` is the generated or a true one.
+
+        Raises:
+            UserError: the export has no discriminator; two sizes; an image that does not fit.
+        """
+        if self.discriminator is None:
+            raise UserError(
+                f"{self.folder} holds no {DISCRIMINATOR}/, which realism needs: export it with the generator."
+            )
+        pair = [
+            prepare(source, self.preprocessor.source, "source"),
+            prepare(image, self.preprocessor.target, "image"),
+        ]
+        if pair[0].size != pair[1].size:
+            sizes = " and ".join("{}x{}".format(*side.size) for side in pair)
+            raise UserError(f"source and image are {sizes} (height x width); expected one size.")
+        rows, columns = (padded_axis(size, 1, MINIMUM_SIZE) for size in pair[0].size)
+        batch = torch.cat([side.piece(rows.index, columns.index) for side in pair])[None]
+        with torch.inference_mode():
+            return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
+
+    def _check_sampling(self, stochastic: bool, seed: int | None, num_samples: int, batch_size: int | None) -> None:
+        if not stochastic and (seed is not None or num_samples != 1):
+            raise UserError("seed and num_samples are for stochastic=True: without dropout every sample is the same.")
+        if stochastic and not dropout_layers(self.generator):
+            raise UserError("stochastic=True needs a generator with dropout; this one has none. Leave it out.")
+        if num_samples < 1 or (seed is not None and seed < 0) or (batch_size is not None and batch_size < 1):
+            raise UserError(
+                f"num_samples {num_samples}, seed {seed}, batch_size {batch_size}: expected 1 or more samples and "
+                "images a batch, and a seed from 0."
+            )
+
+    def _jobs(
+        self, image: Prepared, kind: Kind, seeds: Sequence[Seed | None], tile_size: int, tile_overlap: int
+    ) -> Iterator[_Job]:
+        """What is to be made of one image: one job for each sample."""
+        rows, columns = padded_axes(image.size, self.preprocessor)
+        grid = make_grid(rows, columns, tile_size, tile_overlap, self.preprocessor.size_multiple)
+        stored = output_format(image, self.preprocessor.target)
+        for seed in seeds:
+            yield _Job(image, rows, columns, grid, Canvas(image.size, self.generator.out_channels, stored, kind), seed)
+
+    def _run(self, jobs: Sequence[_Job], batch_size: int, progress: Progress | None) -> None:
+        """Fill all canvases: images of one size in batches, large ones tile by tile."""
+        total, done = sum(len(job.grid) for job in jobs), 0
+        for batch in _batches(jobs, batch_size):
+            steps = self._tiles(batch[0], batch_size) if len(batch[0].grid) > 1 else self._whole(batch)
+            for count in steps:
+                done += count
+                if progress is not None:
+                    progress(done, total)
+
+    def _whole(self, jobs: Sequence[_Job]) -> Iterator[int]:
+        pieces = [job.image.piece(job.rows.index, job.columns.index) for job in jobs]
+        made = self._forward(torch.stack(pieces), [job.seed for job in jobs])
+        for job, image in zip(jobs, made, strict=True):
+            job.canvas.write(0, image[:, job.rows.inside, job.columns.inside])
+        yield len(jobs)
+
+    def _tiles(self, job: _Job, batch_size: int) -> Iterator[int]:
+        def forward(tiles: Tensor, numbers: Sequence[int]) -> Tensor:
+            return self._forward(tiles, [None if job.seed is None else (*job.seed, number) for number in numbers])
+
+        return translate_tiles(job.image, job.rows, job.columns, job.grid, job.canvas, forward, batch_size)
+
+    def _forward(self, batch: Tensor, seeds: Sequence[Seed | None]) -> Tensor:
+        """`(N, C, H, W)` in [-1, 1] → the same, float32 on the CPU."""
+        known = [seed for seed in seeds if seed is not None]
+        dropout = seeded_dropout(self.generator, known) if known else nullcontext()
+        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        with torch.inference_mode(), dropout, kernels:
+            return self.generator(batch.to(self.device, self.dtype)).float().cpu()
+
+
+def _batches(jobs: Sequence[_Job], batch_size: int) -> Iterator[list[_Job]]:
+    """Jobs of one padded size, up to so many; large ones by themselves."""
+    groups: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
+    for number, job in enumerate(jobs):
+        groups[(job.rows.padded, job.columns.padded, *((number,) if len(job.grid) > 1 else ()))].append(job)
+    for group in groups.values():
+        for at in range(0, len(group), batch_size):
+            yield group[at : at + batch_size]
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch raises the latter where it was built without CUDA
+        raise UserError(f"device {str(device)!r} cannot be used ({str(error).splitlines()[0]}); try 'auto'.") from error
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    found = DTYPES.get(dtype) if isinstance(dtype, str | None) else dtype
+    if found is None or found not in DTYPES.values():
+        raise UserError(f"dtype is {dtype!r}; expected float32, bf16 or fp16.")
+    return found

@@ -1,0 +1,186 @@
+"""From the options to batches: pairs opened by all processes of a launch, and the loaders they come out of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState, skip_first_batches
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.data.pairs import PairSplits, load_pairs
+from pix2pix_hub.data.sampling import ProcessBatches
+from pix2pix_hub.data.shards import StreamPlan
+from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
+from pix2pix_hub.data.streaming import PairStream
+from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.training.stream_loader import StreamLoader, log_bad_pair, refuse_bad_pair
+
+
+class TrainLoader:
+    """This process's training batches, map-style or streamed, epoch by epoch.
+
+    Raises:
+        UserError: fewer pairs, or fewer shards of unknown length, than processes.
+    """
+
+    def __init__(self, accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits | StreamedPairs) -> None:
+        self.stream: StreamLoader | None = None  # has a position to be kept in checkpoints
+        self.batches_per_epoch: int | None  # None: nobody knows
+        if isinstance(pairs, StreamedPairs):
+            self.stream = self.loader = make_stream_loader(accelerator, config, pairs)
+            self.batches_per_epoch = _batches_of_stream(self.stream, pairs)
+        else:
+            self._sampler = EpochSampler(len(pairs.train), seed=config.seed)
+            self.loader = make_map_loader(accelerator, config, pairs, self._sampler)
+            self.batches_per_epoch = len(self.loader)
+
+    def rest_of_epoch(self, epoch: int, taken: int) -> Iterable[dict[str, Tensor]]:
+        """The batches that `epoch` still has after so many; a stream knows where it stands by itself."""
+        self.loader.set_epoch(epoch)
+        if self.stream is not None:
+            return self.stream
+        self._sampler.set_epoch(epoch)
+        return skip_first_batches(self.loader, taken) if taken else self.loader
+
+
+def _batches_of_stream(loader: StreamLoader, pairs: StreamedPairs) -> int | None:
+    """A guess from the set's own metadata, or None, where shards have not been counted."""
+    plan = loader.dataset.plan
+    if plan.deal is not None:
+        return len(loader)
+    return pairs.expected_pairs and math.ceil(pairs.expected_pairs / (plan.batch_size * plan.processes))
+
+
+def open_together(config: TrainingConfig, state: PartialState) -> PairSplits | StreamedPairs:
+    """The pairs that `config` names, on every process of a launch: the first looks at them and tells the others.
+
+    Raises:
+        UserError: see `pix2pix_hub.data.pairs.load_pairs` and `pix2pix_hub.data.stream_source.open_stream`.
+    """
+    return _open_stream(config, state) if config.streaming else _load_pairs(config, state)
+
+
+def _load_pairs(config: TrainingConfig, state: PartialState) -> PairSplits:
+    options = _pair_options(config)
+    pairs = load_pairs(config.dataset, **options) if state.is_main_process else None
+    findings = broadcast_object_list([pairs and pairs.findings])[0]
+    return pairs or load_pairs(config.dataset, **options, findings=findings)
+
+
+def _open_stream(config: TrainingConfig, state: PartialState) -> StreamedPairs:
+    options = _pair_options(config)
+    pairs = open_stream(config.dataset, **options) if state.is_main_process else None
+    lengths, findings = broadcast_object_list([pairs and pairs.lengths, pairs and pairs.findings])
+    return pairs or open_stream(config.dataset, **options, lengths=lengths, findings=findings)
+
+
+def _pair_options(config: TrainingConfig) -> dict[str, Any]:
+    return dict(
+        direction=config.direction,
+        image_size=config.image_height_width,
+        source_column=config.source_column,
+        target_column=config.target_column,
+        source_mode=config.source_mode,
+        target_mode=config.target_mode,
+        on_bad_pair=config.on_bad_pair,
+        revision=config.dataset_revision,
+        train_split=config.train_split,
+        validation_split=config.validation_split,
+        max_train_pairs=config.max_train_pairs,
+        max_validation_pairs=config.max_validation_pairs,
+    )
+
+
+def evaluation_transform(config: TrainingConfig, formats: Mapping[str, PixelFormat]) -> PairTransform:
+    """What validation pairs go through, and with them whatever the model will be used on."""
+    return PairTransform(config.image_height_width, augment=False, resize=config.resize, formats=formats)
+
+
+def train_transform(config: TrainingConfig, formats: Mapping[str, PixelFormat]) -> PairTransform:
+    """The augmentation that `config` describes.
+
+    Raises:
+        UserError: colour jitter on pixels that have no colour.
+    """
+    return PairTransform(
+        config.image_height_width,
+        augment=True,
+        resize=config.resize,
+        formats=formats,
+        flip_probability=config.flip_probability,
+        rotation_degrees=config.rotation_degrees,
+        jitter_scale=config.jitter_scale,
+        color_jitter=config.color_jitter,
+        color_jitter_side=config.color_jitter_side,
+        seed=config.seed,
+    )
+
+
+def make_map_loader(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits, sampler: EpochSampler) -> Any:
+    """This process's share of each epoch, on its device: over all processes every pair once.
+
+    Raises:
+        UserError: fewer pairs than processes.
+    """
+    dataset = PairTensors(pairs.train, train_transform(config, pairs.formats))
+    batches = ProcessBatches(sampler, config.batch_size, accelerator.num_processes, accelerator.process_index)
+    loader = DataLoader(dataset, batch_sampler=batches, **_loader_options(accelerator, config))
+    # Accelerate's loader around one that yields this process's share already
+    return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False)
+
+
+def make_stream_loader(accelerator: Accelerator, config: TrainingConfig, pairs: StreamedPairs) -> StreamLoader:
+    """This process's share of each epoch of a streamed set.
+
+    Raises:
+        UserError: fewer pairs, or fewer shards of unknown length, than processes.
+    """
+    places = (accelerator.num_processes, accelerator.process_index)
+    plan = StreamPlan(pairs.spans, config.seed, config.batch_size, *places)
+    transform = train_transform(config, pairs.formats)
+    stream = PairStream(pairs.shards, plan, pairs.decoder.decode, transform, config.shuffle_buffer)
+    on_bad_pair = log_bad_pair if config.on_bad_pair == "skip" else refuse_bad_pair
+    return StreamLoader(accelerator, stream, config.num_workers, on_bad_pair)
+
+
+def make_validation_loader(accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors) -> Any:
+    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch."""
+    in_order = EpochSampler(len(dataset), shuffle=False)
+    options = _loader_options(accelerator, config)
+    return accelerator.prepare_data_loader(
+        DataLoader(dataset, batch_size=config.batch_size, sampler=in_order, **options)
+    )
+
+
+def _loader_options(accelerator: Accelerator, config: TrainingConfig) -> dict[str, Any]:
+    return dict(
+        num_workers=config.num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),  # its own: starting workers must not advance the one that dropout uses
+    )
+
+
+def total_steps(config: TrainingConfig, batches: int | None) -> int:
+    """Optimizer steps of a whole run with so many batches an epoch (see `TrainLoader.batches_per_epoch`).
+
+    Raises:
+        UserError: how long to train cannot be told.
+    """
+    if batches is None:
+        if config.max_steps is None:
+            raise UserError(
+                f"--streaming: how many pairs {config.dataset} has cannot be told without reading all of it. "
+                "Say with --max-steps how long to train."
+            )
+        return config.max_steps
+    by_epochs = config.epochs * math.ceil(batches / config.gradient_accumulation_steps)
+    return by_epochs if config.max_steps is None else min(by_epochs, config.max_steps)

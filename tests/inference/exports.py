@@ -1,0 +1,43 @@
+"""Exports of tiny, untrained networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.training.export import preprocessor_config
+
+GRAY = PixelFormat("gray", 1)
+GRAY16 = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
+RGB16 = PixelFormat("rgb", 3, "uint16", 0.0, 65535.0)
+LABELS = PixelFormat("labels", 3, classes=(0, 7, 200), colors=((9, 8, 7), (255, 0, 0), (0, 0, 255)))
+
+
+def write_tiny_export(
+    folder: Path,
+    source: PixelFormat = RGB,
+    target: PixelFormat = RGB,
+    *,
+    size: int = 32,
+    discriminator: bool = True,
+    seed: int = 0,
+    **options: Any,
+) -> Path:
+    """An export whose generator is `UNetGenerator(base_channels=2, num_downs=3, **options)`."""
+    torch.manual_seed(seed)
+    options = {"base_channels": 2, "num_downs": 3} | options
+    generator = UNetGenerator(source.channels, target.channels, **options)
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.5)  # far from gray, so that differences show
+    generator.save_files(folder)
+    config = preprocessor_config((size, size), "exact", generator.size_multiple, {"source": source, "target": target})
+    (folder / PREPROCESSOR_NAME).write_text(json.dumps(config))
+    if discriminator:
+        judge = PatchGANDiscriminator(source.channels + target.channels, base_channels=2)
+        judge.save_files(folder / judge.hub_subfolder)
+    return folder
