@@ -66,6 +66,14 @@ class TrainingConfig:
     shuffle_buffer: int = 1000
     """Consecutive pairs of a shard that are put in random order, held by each worker (pairs); --streaming only."""
 
+    # --- where to start ---
+
+    init_from: str | None = None
+    """Fine-tune: begin with both networks of a published model, user/name[@revision], or of an export or run here."""
+    resume_from_hub: str | None = None
+    """Continue a published run, user/name[@revision]: its options, weights (the moving average), epoch and learning
+    rate; both optimizers begin afresh, since they are not published."""
+
     # --- augmentation, drawn once per pair ---
 
     flip_probability: float = 0.5
@@ -176,6 +184,17 @@ class TrainingConfig:
     """Experiment trackers to log to, besides metrics.jsonl."""
     dry_run: bool = False
     """Check everything, say what would be trained, write nothing."""
+
+    # --- publishing ---
+
+    push_to_hub: str | None = None
+    """Model repository on the Hub, user/name, to publish model/ in; made where it is new. Needs `hf auth login`."""
+    hub_private: bool = False
+    """Make that repository private."""
+    hub_revision: str | None = None
+    """Branch of that repository to push to; None: the main one."""
+    push_every: int | None = None
+    """Epochs between pushes, in the background (epochs); None: only at the end."""
 
     def __post_init__(self) -> None:
         check_options(self, PRESETS.get(self.preset, {}))

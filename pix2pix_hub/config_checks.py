@@ -26,6 +26,7 @@ _POSITIVE = [
     "gradient_accumulation_steps",
     "learning_rate",
     "checkpoint_every",
+    "push_every",
     "keep_checkpoints",
     "log_every",
     "sample_count",
@@ -70,6 +71,12 @@ def check_options(config: TrainingConfig, preset: Mapping[str, Any]) -> None:
             f"type --epochs {config.epochs + config.decay_epochs} for {config.epochs} constant and "
             f"{config.decay_epochs} falling ones."
         )
+    if config.init_from is not None and config.resume_from_hub is not None:
+        raise UserError("--init-from begins a new run and --resume-from-hub continues one: give one of them.")
+    publishing = {"--hub-private": config.hub_private, "--hub-revision": config.hub_revision}
+    alone = [flag for flag, value in (publishing | {"--push-every": config.push_every}).items() if value]
+    if alone and config.push_to_hub is None:
+        raise UserError(f"{', '.join(alone)} says how to publish: add --push-to-hub user/name, or leave it out.")
     if max(config.gan_weight, config.l1_weight, config.l2_weight, config.perceptual_weight) == 0:
         raise UserError("all weights of the generator's losses are 0: give at least --l1-weight 100.")
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from pix2pix_hub.data.pixels import Decoded, PixelArray, from_memory, read_image, to_tensor
+from pix2pix_hub.data.preprocessor import FULL_SCALE, PICTURE_MODES
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, to_model_range, to_unit_range
-from pix2pix_hub.inference.preprocessing import FULL_SCALE, PICTURE_MODES
 
 AnyImage = Image.Image | str | Path | NDArray | Tensor
 TOLERANCE = 1e-3  # how far floats may leave their range: rounding of whatever made them

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pix2pix_hub.inference.preprocessing import Preprocessor
+from pix2pix_hub.data.preprocessor import Preprocessor
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME
-from pix2pix_hub.inference.dropout import Seed, content_seed, dropout_layers, seeded_dropout
 from pix2pix_hub.inference.inputs import AnyImage, Prepared, output_format, prepare
 from pix2pix_hub.inference.padding import Axis, padded_axes, padded_axis
-from pix2pix_hub.inference.preprocessing import Preprocessor
 from pix2pix_hub.inference.results import Canvas, Kind, name_of
 from pix2pix_hub.inference.tiling import (
     TILE_OVERLAP,
@@ -34,6 +33,7 @@ from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
+from pix2pix_hub.models.dropout import Seed, content_seed, dropout_layers, seeded_dropout
 from pix2pix_hub.models.fetch import fetch_files
 
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder

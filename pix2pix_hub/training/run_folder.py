@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+import pix2pix_hub
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
 
 RUNS = Path("runs")
-RECORDED_PACKAGES = ("pix2pix_hub", "torch", "torchvision", "accelerate", "datasets", "huggingface_hub", "safetensors")
+RECORDED_PACKAGES = ("torch", "torchvision", "accelerate", "datasets", "huggingface_hub", "safetensors")
 # What may differ between a run and its continuation: everything else would make it another run.
 CHANGEABLE = frozenset(
     [
@@ -35,6 +36,10 @@ CHANGEABLE = frozenset(
         "early_stopping_patience",
         "report_to",
         "dry_run",
+        "push_to_hub",
+        "hub_private",
+        "hub_revision",
+        "push_every",
     ]
 )
 
@@ -122,19 +127,21 @@ def stored_config(folder: Path) -> TrainingConfig | None:
     return TrainingConfig.from_json(path) if path.exists() else None
 
 
-def check_same_run(stored: TrainingConfig, asked: TrainingConfig) -> None:
-    """Options that would make it another run must not differ.
+def check_same_run(
+    stored: TrainingConfig, asked: TrainingConfig, flag: str = "--resume", changeable: frozenset[str] = CHANGEABLE
+) -> None:
+    """Options that would make it another run must not differ; `flag` is what asks for its continuation.
 
     Raises:
         UserError: naming each that does, with both values.
     """
     old, new = stored.to_dict(), asked.to_dict()
-    changed = [name for name in old if old[name] != new[name] and name not in CHANGEABLE]
+    changed = [name for name in old if old[name] != new[name] and name not in changeable]
     if changed:
         differences = ", ".join(f"--{name.replace('_', '-')} {new[name]} (the run has {old[name]})" for name in changed)
         raise UserError(
-            f"--resume cannot change {differences}: leave it out to go on with the run as it was started, or start a "
-            "new one without --resume."
+            f"{flag} cannot change {differences}: leave it out to go on with the run as it was started, or start a "
+            f"new one without {flag}."
         )
 
 
@@ -167,13 +174,8 @@ def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str,
 
 def library_versions() -> dict[str, str]:
     """Versions of Python and of what training depends on."""
-    versions = {"python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue  # the package itself need not be installed to run from a checkout
-    return versions
+    versions = {"python": platform.python_version(), "pix2pix_hub": pix2pix_hub.__version__}
+    return versions | {package: version(package) for package in RECORDED_PACKAGES}
 
 
 def _next_numbered(prefix: str) -> Path:

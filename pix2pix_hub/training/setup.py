@@ -8,19 +8,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import GENERATORS, Generator
 from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.image_buffer import ImageBuffer
-from pix2pix_hub.training.precision import resolve_mixed_precision
+from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.step import GANStep, average_of
 
@@ -59,19 +60,6 @@ class Learner:
         self.discriminator.train()
 
 
-def process_state() -> PartialState:
-    """This process's place among those launched together.
-
-    Accelerate joins CPU processes only where it is told that they use the CPU; left alone, two started by torchrun on a
-    machine without GPU would each train a model of their own.
-    """
-    return PartialState(cpu=_use_cpu())
-
-
-def _use_cpu() -> bool:
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-
-
 def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     """Accelerate, as the launcher's environment and `config` say.
 
@@ -84,8 +72,8 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     # torch 2.15 renames the option below; accelerate 1.15 knows the old name only, which works until torch drops it
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     return Accelerator(
-        cpu=_use_cpu(),
-        mixed_precision=resolve_mixed_precision(config.mixed_precision, _use_cpu()),
+        cpu=use_cpu(),
+        mixed_precision=resolve_mixed_precision(config.mixed_precision, use_cpu()),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=list(config.report_to) or None,
         project_dir=run_folder,
@@ -126,21 +114,35 @@ def make_loss(config: TrainingConfig, target_channels: int = 3) -> Pix2PixLoss:
 
 
 def make_learner(
-    accelerator: Accelerator, config: TrainingConfig, source_channels: int, target_channels: int, total_steps: int
+    accelerator: Accelerator,
+    config: TrainingConfig,
+    source_channels: int,
+    target_channels: int,
+    total_steps: int,
+    published: Published | None = None,
+    taken_steps: int = 0,
 ) -> Learner:
     """Networks with their initial weights, prepared by `accelerator`; schedules and average are registered with it.
 
+    Args:
+        published: where those weights come from; None: drawn at random.
+        taken_steps: how many of `total_steps` the published weights have behind them.
+
     Raises:
-        UserError: see `make_loss`.
+        UserError: see `make_loss`; the published networks are of another kind.
     """
     generator, discriminator = make_networks(config, source_channels, target_channels)
+    if published is not None:
+        published.give_weights(generator, discriminator)
     average = average_of(generator, config.ema_decay).to(accelerator.device) if config.ema_decay else None
     optimizers = [
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)
     ]
+    if average is not None:
+        average.n_averaged.fill_(taken_steps)  # by which the warm-up of its decay goes
     decay_steps = round(total_steps * (1 - config.constant_fraction))
-    schedules = [build_schedule(optimizer, total_steps, decay_steps) for optimizer in optimizers]
+    schedules = [build_schedule(optimizer, total_steps, decay_steps, taken_steps) for optimizer in optimizers]
     loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)

@@ -1,6 +1,5 @@
 """`data build`: what comes out of the data set is what went into it, pixel by pixel."""
 
-import io
 import json
 from pathlib import Path
 
@@ -113,11 +112,3 @@ def test_pushing_without_a_token_says_how_to_get_one(tmp_path: Path, monkeypatch
     built = build_pairs(PairRequest(str(side_by_side(tmp_path / "pairs"))), "someone/streets")
     with pytest.raises(UserError, match="hf auth login"):
         build.push_dataset(built, "someone/streets")
-
-
-def test_pictures_are_kept_in_their_mode() -> None:
-    for mode in ("L", "RGB", "RGBA", "P", "1"):
-        image = Image.fromarray(noise(1, 8, 8, 3)).convert(mode)
-        with Image.open(io.BytesIO(build.encode(image, "x"))) as again:
-            assert again.mode == mode
-            assert np.array_equal(np.asarray(again.convert("RGBA")), np.asarray(image.convert("RGBA")))

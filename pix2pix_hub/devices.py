@@ -1,12 +1,32 @@
-"""What arithmetic a device really accelerates, and how many CPU threads a process should take."""
+"""Devices and processes: who takes part in a launch, what arithmetic is really accelerated, how many CPU threads to
+take."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
+from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from pix2pix_hub.errors import UserError
+
+
+def process_state() -> PartialState:
+    """This process's place among those launched together.
+
+    Accelerate joins CPU processes only where it is told that they use the CPU; left alone, two started by torchrun on a
+    machine without GPU would each work by themselves.
+    """
+    return PartialState(cpu=use_cpu())
+
+
+def use_cpu() -> bool:
+    """Whether Accelerate's launcher asked for the CPU, or there is nothing else."""
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def cpu_has_bf16_units() -> bool:
@@ -54,3 +74,14 @@ def set_cpu_threads(requested: int, local_processes: int) -> int:
     threads = requested or (given if given > 1 else max(1, cores // local_processes))
     torch.set_num_threads(threads)
     return threads
+
+
+def device_name(device: torch.device) -> str:
+    """What the hardware calls itself: "NVIDIA H100 80GB HBM3", "AMD EPYC 7B13"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the kind of machine at least
+    named = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return named[1] if named else platform.processor() or platform.machine()
