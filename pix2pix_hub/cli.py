@@ -18,6 +18,7 @@ from pix2pix_hub.commands.convert import convert
 from pix2pix_hub.commands.data import data_build, data_inspect
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.push import push
+from pix2pix_hub.commands.translate import translate
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
 
@@ -200,6 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
+    "translate": translate,
     "push": push,
     "convert": convert,
     "data inspect": data_inspect,

@@ -23,11 +23,6 @@ class Axis:
         """Its length."""
         return len(self.index)
 
-    @property
-    def inside(self) -> slice:
-        """Where in it the image lies."""
-        return slice(self.before, self.before + self.size)
-
 
 def padded_axis(size: int, multiple: int, least: int) -> Axis:
     """From `size` to the next multiple, at least `least`: reflected as far as there are pixels, the border repeated
