@@ -129,7 +129,8 @@ def save_result(picture: Picture, folder: Path, stem: str) -> Path:
     decoded = from_memory(picture, "the result")
     if isinstance(decoded, PixelArray):
         kind = {1: "gray", 3: "rgb", 4: "rgba"}.get(decoded.values.shape[2], "channels")
-        decoded = PixelArray(decoded.values, kind)
+        eight_bits = decoded.values.dtype == np.uint8 and kind != "channels"
+        decoded = Image.fromarray(decoded.values.squeeze()) if eight_bits else PixelArray(decoded.values, kind)
     path = folder / f"{stem}{suffix_for(decoded)}"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode(decoded, path.name, path.suffix))
