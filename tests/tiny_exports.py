@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
-from pix2pix_hub.training.export import preprocessor_config
 
 GRAY = PixelFormat("gray", 1)
 GRAY16 = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)

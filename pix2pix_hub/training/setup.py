@@ -17,7 +17,8 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.auto import GENERATORS, Generator
 from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
@@ -29,7 +30,7 @@ from pix2pix_hub.training.step import GANStep, average_of
 class Learner:
     """Both networks and all that trains them."""
 
-    generator: UNetGenerator
+    generator: Generator
     discriminator: PatchGANDiscriminator
     average: AveragedModel | None  # moving average of the generator; None with `--ema-decay 0`
     loss: Pix2PixLoss
@@ -38,11 +39,11 @@ class Learner:
     step: GANStep
 
     @property
-    def exported_generator(self) -> UNetGenerator:
+    def exported_generator(self) -> Generator:
         """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
         if self.average is None:
             return self.generator
-        assert isinstance(self.average.module, UNetGenerator)
+        assert isinstance(self.average.module, Generator)
         return self.average.module
 
     @property
@@ -84,9 +85,9 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
 
 def make_networks(
     config: TrainingConfig, source_channels: int, target_channels: int
-) -> tuple[UNetGenerator, PatchGANDiscriminator]:
+) -> tuple[Generator, PatchGANDiscriminator]:
     """Both networks with their initial weights."""
-    generator = UNetGenerator(source_channels, target_channels, **config.generator_options())
+    generator = GENERATORS[config.generator_class](source_channels, target_channels, **config.generator_options())
     discriminator = PatchGANDiscriminator(source_channels + target_channels, **config.discriminator_options())
     return generator, discriminator
 

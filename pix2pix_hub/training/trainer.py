@@ -21,11 +21,12 @@ from accelerate.utils import broadcast_object_list, set_seed
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.examine import write_bad_pairs
 from pix2pix_hub.data.pairs import PairSplits
+from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.devices import process_state, set_cpu_threads
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.metrics import METRICS
-from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
@@ -34,7 +35,7 @@ from pix2pix_hub.training.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, preprocessor_config, write_export
+from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, write_export
 from pix2pix_hub.training.loaders import TrainLoader, open_together, total_steps
 from pix2pix_hub.training.published import find_start
 from pix2pix_hub.training.report import MetricsLog, Reporter
@@ -146,7 +147,7 @@ class Pix2PixTrainer:
         return own
 
     @property
-    def exported_generator(self) -> UNetGenerator:
+    def exported_generator(self) -> Generator:
         """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
         return self.learner.exported_generator
 
