@@ -5,9 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train_accelerate.py"
 TINY = (
     "--image-size 32 --base-channels 4 --num-downs 3 --max-train-pairs 10 --max-validation-pairs 3 --batch-size 2 "
@@ -23,8 +24,13 @@ def environment() -> dict[str, str]:
 
 def start(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """`python train_accelerate.py OPTIONS` in folder `cwd`."""
+    return start_command([*launcher, str(SCRIPT), *options], cwd=cwd)
+
+
+def start_command(words: Sequence[str], *, cwd: Path) -> subprocess.Popen[str]:
+    """`python WORDS` in folder `cwd`."""
     return subprocess.Popen(
-        [sys.executable, *launcher, str(SCRIPT), *options],
+        [sys.executable, *words],
         cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,
