@@ -14,9 +14,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pix2pix_hub.commands.convert import convert
 from pix2pix_hub.commands.data import data_build, data_inspect
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.push import push
+from pix2pix_hub.commands.translate import translate
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
 
@@ -167,8 +169,8 @@ def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
             "      train on to twice the length",
             "  accelerate launch train_accelerate.py --dataset path/to/your/pairs --direction AtoB",
             "      train on your own pairs (a folder of side-by-side images)",
-            '  python -c "from pix2pix_hub import UNetGenerator; '
-            f"print(UNetGenerator.from_pretrained('{folder / 'model'}'))\"",
+            f'  python -c "from pix2pix_hub import {config.generator_class} as Generator; '
+            f"print(Generator.from_pretrained('{folder / 'model'}'))\"",
             "      load the generator in Python",
         ]
     )
@@ -200,7 +202,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
+    "translate": translate,
     "push": push,
+    "convert": convert,
     "data inspect": data_inspect,
     "data build": data_build,
 }

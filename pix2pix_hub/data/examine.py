@@ -58,12 +58,20 @@ class Facts:
     target: Stored
 
 
-def examine(parts: Sequence[PairDataset], request: PairRequest, *, everything: bool, skip: bool) -> Findings:
+def examine(
+    parts: Sequence[PairDataset],
+    request: PairRequest,
+    *,
+    everything: bool,
+    skip: bool,
+    formats: tuple[PixelFormat, PixelFormat] | None = None,
+) -> Findings:
     """Decode every pair once, in threads (Pillow decodes outside the interpreter's lock).
 
     Args:
         everything: False looks at the first few pairs only, and passes over bad ones.
         skip: leave bad pairs out instead of stopping.
+        formats: of source and target, where a model says what they must be; None: what most pairs have.
 
     Raises:
         UserError: names up to `LISTED_FAULTS` bad pairs and counts them all.
@@ -77,7 +85,7 @@ def examine(parts: Sequence[PairDataset], request: PairRequest, *, everything: b
     faults = [fault for fault in seen if isinstance(fault, Fault)]
     if not sound:
         raise UserError(_fault_text(faults, len(keys), request.dataset))
-    source, target = settle_formats(sound, request)
+    source, target = formats or settle_formats(sound, request)
     for (pairs, index), facts in zip(keys, seen, strict=True):
         if isinstance(facts, Facts) and (reason := _misfit(facts, source, target)) is not None:
             faults.append(Fault(pairs.split, pairs.indices[index], f"{pairs.name(index)}{reason}"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pix2pix_hub.inference.preprocessing import Preprocessor
+from pix2pix_hub.data.preprocessor import Preprocessor
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +22,6 @@ class Axis:
     def padded(self) -> int:
         """Its length."""
         return len(self.index)
-
-    @property
-    def inside(self) -> slice:
-        """Where in it the image lies."""
-        return slice(self.before, self.before + self.size)
 
 
 def padded_axis(size: int, multiple: int, least: int) -> Axis:

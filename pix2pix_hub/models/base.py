@@ -103,6 +103,29 @@ class HubModel(
         return network
 
 
+class Generator(HubModel):
+    """Source image → generated image of the same size. What every generator tells about itself."""
+
+    in_channels: int
+    out_channels: int
+    size_multiple: int
+    """Height and width of a source must be multiples of this many pixels."""
+    minimum_size: int
+    """Height and width of a source, at least (pixels); a multiple of `size_multiple`."""
+
+    def check_source(self, source: Tensor) -> None:
+        """Raise `ValueError` unless `source` is a float batch (N, in_channels, H, W) of a size that works."""
+        check_image_batch(source, self.in_channels, "source")
+        height, width = source.shape[-2:]
+        step, least = self.size_multiple, self.minimum_size
+        if height % step or width % step or min(height, width) < least:
+            fitting = "x".join(str(max(least, -(-side // step) * step)) for side in (height, width))
+            raise ValueError(
+                f"source is {height}x{width}: height and width must be multiples of {step}, from {least}; the next "
+                f"size that works is {fitting}."
+            )
+
+
 def load_network(
     repo_or_folder: str | Path,
     classes: Sequence[type[HubModel]],

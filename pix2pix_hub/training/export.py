@@ -12,15 +12,16 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pix2pix_hub.files import write_folder_aside
-from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.images import PREPROCESSOR_NAME
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.auto import Generator
 
 TRAINING_CONFIG_NAME = "training_config.json"
 
@@ -28,7 +29,7 @@ TRAINING_CONFIG_NAME = "training_config.json"
 def write_export(
     folder: Path,
     *,
-    generator: UNetGenerator,
+    generator: Generator,
     discriminator: PatchGANDiscriminator,
     preprocessor: dict[str, Any],
     training_config: Path,
@@ -56,20 +57,6 @@ def write_export(
         shutil.copyfile(samples, partial / "samples.png")
         if complete is not None:
             complete(partial, folder)
-
-
-def preprocessor_config(
-    image_size: tuple[int, int], resize: str, size_multiple: int, formats: Mapping[str, PixelFormat]
-) -> dict[str, Any]:
-    """How a stored image becomes the generator's input, and its output an image again."""
-    return {
-        "image_size": list(image_size),  # height, width it was trained at
-        "resize": resize,
-        "size_multiple": size_multiple,
-        "resample": "bilinear, antialiased; labels nearest",
-        "model_range": [-1.0, 1.0],
-        **{side: formats[side].to_dict() for side in ("source", "target")},
-    }
 
 
 def parameter_count(network: nn.Module) -> int:

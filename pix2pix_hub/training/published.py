@@ -32,7 +32,12 @@ METRICS_NAME = "metrics.json"
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
 FACTS = (CONFIG_NAME, f"{DISCRIMINATOR}/{CONFIG_NAME}", PREPROCESSOR_NAME, TRAINING_CONFIG_NAME, METRICS_NAME)
 WEIGHTS = (WEIGHTS_NAME, f"{DISCRIMINATOR}/{WEIGHTS_NAME}")
-NOT_IN_WEIGHTS = {"dropout"}  # may differ from the published network's
+NOT_IN_WEIGHTS = {
+    "dropout",
+    "dropout_stages",
+    "first_dropout_stage",
+    "norm_statistics",
+}  # may differ from the published network's
 # What a published run does not say about the machine it is continued on: its folder of pairs had another path there.
 CHANGEABLE_FROM_HUB = CHANGEABLE | {"dataset", "init_from", "resume_from_hub"}
 

@@ -8,18 +8,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.auto import GENERATORS, Generator
 from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.image_buffer import ImageBuffer
-from pix2pix_hub.training.precision import resolve_mixed_precision
 from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.step import GANStep, average_of
@@ -29,7 +30,7 @@ from pix2pix_hub.training.step import GANStep, average_of
 class Learner:
     """Both networks and all that trains them."""
 
-    generator: UNetGenerator
+    generator: Generator
     discriminator: PatchGANDiscriminator
     average: AveragedModel | None  # moving average of the generator; None with `--ema-decay 0`
     loss: Pix2PixLoss
@@ -38,11 +39,11 @@ class Learner:
     step: GANStep
 
     @property
-    def exported_generator(self) -> UNetGenerator:
+    def exported_generator(self) -> Generator:
         """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
         if self.average is None:
             return self.generator
-        assert isinstance(self.average.module, UNetGenerator)
+        assert isinstance(self.average.module, Generator)
         return self.average.module
 
     @property
@@ -59,19 +60,6 @@ class Learner:
         self.discriminator.train()
 
 
-def process_state() -> PartialState:
-    """This process's place among those launched together.
-
-    Accelerate joins CPU processes only where it is told that they use the CPU; left alone, two started by torchrun on a
-    machine without GPU would each train a model of their own.
-    """
-    return PartialState(cpu=_use_cpu())
-
-
-def _use_cpu() -> bool:
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-
-
 def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     """Accelerate, as the launcher's environment and `config` say.
 
@@ -84,8 +72,8 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     # torch 2.15 renames the option below; accelerate 1.15 knows the old name only, which works until torch drops it
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     return Accelerator(
-        cpu=_use_cpu(),
-        mixed_precision=resolve_mixed_precision(config.mixed_precision, _use_cpu()),
+        cpu=use_cpu(),
+        mixed_precision=resolve_mixed_precision(config.mixed_precision, use_cpu()),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=list(config.report_to) or None,
         project_dir=run_folder,
@@ -97,9 +85,9 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
 
 def make_networks(
     config: TrainingConfig, source_channels: int, target_channels: int
-) -> tuple[UNetGenerator, PatchGANDiscriminator]:
+) -> tuple[Generator, PatchGANDiscriminator]:
     """Both networks with their initial weights."""
-    generator = UNetGenerator(source_channels, target_channels, **config.generator_options())
+    generator = GENERATORS[config.generator_class](source_channels, target_channels, **config.generator_options())
     discriminator = PatchGANDiscriminator(source_channels + target_channels, **config.discriminator_options())
     return generator, discriminator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pix2pix_hub.training.precision import device_name
+from pix2pix_hub.devices import device_name
 
 if TYPE_CHECKING:
     from pix2pix_hub.training.trainer import Pix2PixTrainer

@@ -21,10 +21,12 @@ from accelerate.utils import broadcast_object_list, set_seed
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.examine import write_bad_pairs
 from pix2pix_hub.data.pairs import PairSplits
+from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.data.stream_source import StreamedPairs
+from pix2pix_hub.devices import process_state, set_cpu_threads
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.metrics import HIGHER_IS_BETTER
-from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.metrics import METRICS
+from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
@@ -33,9 +35,8 @@ from pix2pix_hub.training.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, preprocessor_config, write_export
+from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, write_export
 from pix2pix_hub.training.loaders import TrainLoader, open_together, total_steps
-from pix2pix_hub.training.precision import set_cpu_threads
 from pix2pix_hub.training.published import find_start
 from pix2pix_hub.training.report import MetricsLog, Reporter
 from pix2pix_hub.training.run_folder import (
@@ -46,7 +47,7 @@ from pix2pix_hub.training.run_folder import (
     stored_config,
     write_training_config,
 )
-from pix2pix_hub.training.setup import make_accelerator, make_learner, process_state
+from pix2pix_hub.training.setup import make_accelerator, make_learner
 from pix2pix_hub.training.signals import StopSignals
 from pix2pix_hub.training.summary import describe_run, run_facts
 from pix2pix_hub.training.validation import make_validation
@@ -146,7 +147,7 @@ class Pix2PixTrainer:
         return own
 
     @property
-    def exported_generator(self) -> UNetGenerator:
+    def exported_generator(self) -> Generator:
         """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
         return self.learner.exported_generator
 
@@ -272,7 +273,7 @@ class Pix2PixTrainer:
             *(progress.epoch, metrics["l1"], metrics["psnr"], metrics["ssim"], losses.get("d_loss", math.nan)),
         )
         value, best = metrics[self.config.best_metric], progress.best_value
-        if best is None or (value > best if HIGHER_IS_BETTER[self.config.best_metric] else value < best):
+        if best is None or (value > best if METRICS[self.config.best_metric].higher_is_better else value < best):
             progress.best_value, progress.best_epoch = value, progress.epoch
             self._export("model_best")
         if self.config.push_every and progress.epoch % self.config.push_every == 0:

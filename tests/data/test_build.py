@@ -1,6 +1,5 @@
 """`data build`: what comes out of the data set is what went into it, pixel by pixel."""
 
-import io
 import json
 from pathlib import Path
 
@@ -151,11 +150,3 @@ def test_a_push_that_fails_says_so(
     assert main(["data", "build", str(side_by_side(tmp_path / "pairs")), "--push", "tester/streets"]) == 2
     assert "413" in capsys.readouterr().err
     assert hub.repo("tester/streets", kind="datasets").files() == {".gitattributes"}
-
-
-def test_pictures_are_kept_in_their_mode() -> None:
-    for mode in ("L", "RGB", "RGBA", "P", "1"):
-        image = Image.fromarray(noise(1, 8, 8, 3)).convert(mode)
-        with Image.open(io.BytesIO(build.encode(image, "x"))) as again:
-            assert again.mode == mode
-            assert np.array_equal(np.asarray(again.convert("RGBA")), np.asarray(image.convert("RGBA")))

@@ -10,9 +10,10 @@ import torch
 from torchvision.utils import save_image
 
 from pix2pix_hub.config import preset_config
+from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
-from pix2pix_hub.training.export import preprocessor_config, write_export
+from pix2pix_hub.training.export import write_export
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {

@@ -1,4 +1,5 @@
-"""What arithmetic a device really accelerates, and how many CPU threads a process should take."""
+"""Devices and processes: who takes part in a launch, what arithmetic is really accelerated, how many CPU threads to
+take."""
 
 from __future__ import annotations
 
@@ -8,8 +9,24 @@ import re
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from pix2pix_hub.errors import UserError
+
+
+def process_state() -> PartialState:
+    """This process's place among those launched together.
+
+    Accelerate joins CPU processes only where it is told that they use the CPU; left alone, two started by torchrun on a
+    machine without GPU would each work by themselves.
+    """
+    return PartialState(cpu=use_cpu())
+
+
+def use_cpu() -> bool:
+    """Whether Accelerate's launcher asked for the CPU, or there is nothing else."""
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def cpu_has_bf16_units() -> bool:

@@ -1,0 +1,229 @@
+"""What a person would look for before believing a number: each a function with its formula and its threshold.
+
+`generated` and `target` are `Traces` of images in [0, 1]; image i of both belongs to pair i.
+Distances of images are root mean squares over their 32x32 thumbnails. Thresholds are ours, set where constructed bad
+generators fire and real images do not; a check that fires says where to look, not that a model is bad.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pix2pix_hub.evaluation.bootstrap import confidence_interval, mean_of, ratio_of
+from pix2pix_hub.evaluation.traces import STRIDE_FREQUENCIES, Traces
+
+NEAR = 0.5  # of the median distance of real images to the nearest training target
+NEAR_SHARE = 0.1  # so many more outputs than real images may be that near
+LEAST_GAIN = 0.02
+LEAST_DIVERSITY = 0.25
+SHARPNESS = (0.5, 1.6)
+MOST_STRIDE_ENERGY = 2.0
+MOST_COLOR_BIAS = 0.05
+_PARTNERS = 4  # other sources that each target is compared with
+_MOST_PAIRWISE = 2000  # images compared with each other
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found."""
+
+    fired: bool
+    measures: dict[str, float | list[float]]
+    rule: str  # when it fires
+    words: str  # what it found, for a person
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        return {"fired": self.fired, **self.measures, "rule": self.rule, "words": self.words}
+
+
+def memorisation(
+    generated: Traces, target: Traces, training: Tensor, own: Sequence[int | None] | None = None
+) -> tuple[Check, Tensor]:
+    """Do outputs repeat training targets? Distance of each to its nearest training target, beside that of real images.
+
+    Args:
+        training: thumbnails of the training targets, (M, C, 32, 32).
+        own: for each pair its row in `training`, where it is one of them: it is left out.
+
+    Returns:
+        The check, and for each output the row of the nearest training target.
+    """
+    masked = torch.tensor([-1 if row is None else row for row in own or [None] * len(target)])
+    ours, nearest = _nearest(generated.thumbnails, training, masked)
+    real, _ = _nearest(target.thumbnails, training, masked)
+    limit = NEAR * float(real.median())
+    shares = [float((distances < limit).double().mean()) for distances in (ours, real)]
+    duplicates = int((real < 1 / 255).sum())
+    words = (
+        f"{shares[0]:.0%} of the outputs are nearer to a training target than half the usual distance of a real image "
+        f"({shares[1]:.0%} of the real ones are)"
+    )
+    if duplicates:
+        words += f"; {duplicates} of the {len(real)} real targets are among the training targets themselves"
+    levels = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    return (
+        Check(
+            shares[0] > shares[1] + NEAR_SHARE,
+            {
+                "near_share": shares[0],
+                "near_share_of_real": shares[1],
+                "distance_quartiles": ours.quantile(levels).tolist(),
+                "distance_quartiles_of_real": real.quantile(levels).tolist(),
+                "real_targets_in_training": float(duplicates),
+            },
+            f"near_share above near_share_of_real + {NEAR_SHARE}; near: below {NEAR} times the median of real images",
+            words,
+        ),
+        nearest,
+    )
+
+
+def _nearest(images: Tensor, others: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to and row of the nearest of `others`, the row in `masked` left out."""
+    distances = _distances(images, others)
+    has_own = masked >= 0
+    distances[has_own.nonzero().flatten(), masked[has_own]] = math.inf
+    return distances.min(dim=1)
+
+
+def _distances(images: Tensor, others: Tensor) -> Tensor:
+    """Root mean square differences of thumbnails, (N, M)."""
+    a, b = (thumbnails.flatten(1).double() for thumbnails in (images, others))
+    exact = "donot_use_mm_for_euclid_dist"  # the faster way finds copies at a distance
+    parts = [torch.cdist(rows, b, compute_mode=exact) for rows in a.split(_ROWS_AT_ONCE)]
+    return torch.cat(parts) / math.sqrt(a.shape[1])
+
+
+def source_use(generated: Traces, target: Traces, order: Tensor) -> Check:
+    """Does the output follow its source? L1 to its own target, beside L1 to targets of other sources.
+
+    gain = 1 - mean L1(G(x_i), y_i) / mean L1(G(x_j), y_i), j ≠ i, on thumbnails.
+
+    Args:
+        order: a permutation of the pairs; each target is compared with the outputs of the next few in it.
+    """
+    own = _l1(generated.thumbnails, target.thumbnails)
+    partners = [order.roll(-shift)[order.argsort()] for shift in range(1, min(_PARTNERS, len(order) - 1) + 1)]
+    shuffled = torch.stack([_l1(generated.thumbnails[other], target.thumbnails) for other in partners]).mean(0)
+    if not float(shuffled.sum()):  # one image is right for all
+        gain, low, high = 0.0, 0.0, 0.0
+    else:
+        gain = 1 - float(own.sum() / shuffled.sum())
+        upper, lower = confidence_interval(ratio_of(own.numpy(), shuffled.numpy()), len(own))
+        low, high = 1 - lower, 1 - upper
+    return Check(
+        low < LEAST_GAIN,
+        {"gain": gain, "gain_ci95": [low, high], "own_l1": float(own.mean()), "shuffled_l1": float(shuffled.mean())},
+        f"the lower end of gain_ci95 is below {LEAST_GAIN}",
+        f"an output is {gain:.0%} nearer to its own target than outputs of other sources are",
+    )
+
+
+def _l1(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().double().mean(dim=(1, 2, 3))
+
+
+def collapse(generated: Traces, target: Traces) -> Check:
+    """Do different sources give different images? Distances among outputs, beside those among real targets.
+
+    diversity: mean distance of two images; nearest: median distance to the nearest other one; both generated ÷ real.
+    """
+    step = -(-len(generated) // _MOST_PAIRWISE)
+    chosen = torch.arange(0, len(generated), step)
+    ours, real = (_spread(traces.thumbnails[chosen]) for traces in (generated, target))
+    diversity, nearest = (a / b if b else 1.0 for a, b in zip(ours, real, strict=True))
+    return Check(
+        min(diversity, nearest) < LEAST_DIVERSITY,
+        {"diversity": diversity, "nearest": nearest},
+        f"diversity or nearest below {LEAST_DIVERSITY}",
+        f"outputs of different sources differ {diversity:.0%} as much as real images do, each from the one most like "
+        f"it {nearest:.0%} as much",
+    )
+
+
+def _spread(images: Tensor) -> tuple[float, float]:
+    distances = _distances(images, images)
+    count = len(distances)
+    mean = float(distances.sum()) / (count * (count - 1))
+    return mean, float(distances.fill_diagonal_(math.inf).min(dim=1).values.median())
+
+
+def sharpness(generated: Traces, target: Traces) -> Check:
+    """Gradient energy: mean absolute difference of neighbouring pixels, generated ÷ real."""
+    ours, real = generated.gradients, target.gradients
+    ratio, interval = 1.0, [1.0, 1.0]
+    if float(real.sum()):
+        ratio = float(ours.sum() / real.sum())
+        interval = list(confidence_interval(ratio_of(ours.numpy(), real.numpy()), len(real)))
+    blurred, rough = ratio < SHARPNESS[0], ratio > SHARPNESS[1]
+    verdict = "blurred" if blurred else "rough or noisy" if rough else "about as sharp"
+    return Check(
+        blurred or rough,
+        {"ratio": ratio, "ratio_ci95": interval},
+        f"ratio below {SHARPNESS[0]} or above {SHARPNESS[1]}",
+        f"the outputs have {ratio:.0%} of the gradients of real images: {verdict}",
+    )
+
+
+def checkerboard(generated: Traces, target: Traces) -> Check:
+    """Do the decoder's strides show (Odena et al. 2016)? Power at their frequencies, against the bins beside them.
+
+    excess = power at 1/2, 1/4, 1/8, 3/8 cycles a pixel ÷ geometric mean of the bins 2 and 3 away; Hann windows, over
+    all rows or all columns of all images. ratio = excess of generated ÷ excess of real images; the largest counts.
+    """
+    ratios = _excess(generated) / _excess(target)  # (2, 4): direction, frequency
+    worst = float(ratios.max())
+    periods = [stride for stride, frequencies in STRIDE_FREQUENCIES.items() for _ in frequencies]
+    by_period: dict[str, float | list[float]] = {
+        f"period_{stride}": float(ratios[:, [place for place, period in enumerate(periods) if period == stride]].max())
+        for stride in STRIDE_FREQUENCIES
+    }
+    period = periods[int(ratios.max(dim=0).values.argmax())]
+    return Check(
+        worst > MOST_STRIDE_ENERGY,
+        {"ratio": worst, **by_period},
+        f"ratio above {MOST_STRIDE_ENERGY}",
+        f"a pattern that repeats every {period} pixels has {worst:.1f} times the energy it has in real images",
+    )
+
+
+def _excess(images: Traces) -> Tensor:
+    return images.stride_power.mean(0) / images.nearby_power.mean(0).log().mean(-1).exp()
+
+
+def color_bias(generated: Traces, target: Traces) -> Check:
+    """Mean of each channel over all images, generated - real, in [0, 1]."""
+    differences = generated.means - target.means
+    bias = differences.mean(0)
+    intervals = [confidence_interval(mean_of(channel.numpy()), len(channel)) for channel in differences.T]
+    sure = torch.tensor([low > 0 or high < 0 for low, high in intervals])
+    drifted = sure & (bias.abs() > MOST_COLOR_BIAS)
+    largest = float(bias[bias.abs().argmax()])
+    return Check(
+        bool(drifted.any()),
+        {
+            "bias": bias.tolist(),
+            "bias_low": [low for low, _ in intervals],
+            "bias_high": [high for _, high in intervals],
+        },
+        f"a channel's bias beyond ±{MOST_COLOR_BIAS} whose 95 % interval excludes 0",
+        f"channels are off by up to {largest:+.3f} of the whole range on average",
+    )
+
+
+def verdict(checks: dict[str, Check]) -> str:
+    """All checks in words, those that fired first."""
+    fired = [name for name, check in checks.items() if check.fired]
+    heading = f"{len(fired)} of {len(checks)} checks fired: {', '.join(fired)}." if fired else "No check fired."
+    order = sorted(checks, key=lambda name: not checks[name].fired)
+    lines = [
+        f"  {'!' if checks[name].fired else ' '} {name.replace('_', ' ')}: {checks[name].words}." for name in order
+    ]
+    return "\n".join([heading, *lines])
