@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -48,12 +49,12 @@ class HubModel(
         return {key: value for key, value in self._hub_mixin_config.items() if key != "architecture"}
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        # Aside: a network loaded from this very file reads its weights from it.
-        with write_aside(save_directory / WEIGHTS_NAME) as partial:
-            save_model(self, str(partial))
         config = {"architecture": type(self).__name__, **self.config}
         with write_aside(save_directory / CONFIG_NAME) as partial:
             partial.write_text(json.dumps(config, indent=2) + "\n")
+        with write_aside(save_directory / WEIGHTS_NAME) as partial:
+            save_model(self, str(partial))
+            shutil.copymode(save_directory / CONFIG_NAME, partial)  # safetensors' files are for their owner alone
 
     def save_files(self, directory: str | Path) -> None:
         """Write `config.json` and `model.safetensors` and nothing else (`save_pretrained` adds a model card)."""
