@@ -21,6 +21,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.repocard import metadata_load
+from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from pix2pix_hub.hub.account import check_account
 from pix2pix_hub.hub.failures import PushError, as_push_error
@@ -32,7 +33,17 @@ PACKAGE = Path(__file__).parents[1]
 ENTRY = "pix2pix_hub.ui.serve"
 DATA_SUFFIXES = (".css", ".html", ".js")
 # what those modules import, pinned to the versions installed here
-DEPENDENCIES = ("gradio[mcp]", "torch", "torchmetrics", "safetensors", "huggingface_hub", "numpy", "pillow", "tifffile", "tyro")
+DEPENDENCIES = (
+    "gradio[mcp]",
+    "torch",
+    "torchmetrics",
+    "safetensors",
+    "huggingface_hub",
+    "numpy",
+    "pillow",
+    "tifffile",
+    "tyro",
+)
 PERSONAL = ("title", "emoji", "colorFrom", "colorTo", "pinned", "short_description")  # of the README, kept at updates
 APP = '''"""Shows {models}. Made by `pix2pix-hub space push`; a variable PIX2PIX_MODEL in the settings shows others."""
 
@@ -75,7 +86,7 @@ def space_files(models: Sequence[str], *, title: str, kept: dict[str, Any] | Non
 
 
 def app_sources() -> list[Path]:
-    """The files of this package that the app imports, wherever in its modules, and those that lie beside them for it."""
+    """The files of this package that the app imports, wherever in its modules, with its styles and scripts."""
     found: set[Path] = set()
     waiting = [ENTRY]
     while waiting:
@@ -138,7 +149,9 @@ def _open_space(repo_id: str, models: Sequence[str], *, private: bool, token: st
         raise as_push_error(error, repo_id) from error
     present = {file.rfilename for file in info.siblings or []}
     if private and not info.private:
-        raise PushError(f"the Space {repo_id} is public, and pushing does not change that: do so in its settings first.")
+        raise PushError(
+            f"the Space {repo_id} is public, and pushing does not change that: do so in its settings first."
+        )
     if "app.py" in present and not any(name.startswith("pix2pix_hub/") for name in present):
         raise PushError(f"the Space {repo_id} holds another app, which would be overwritten: push to another name.")
     return repo_id
@@ -186,8 +199,6 @@ def _request_hardware(repo_id: str, hardware: str, *, token: str | None) -> str:
 
 
 def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
-    import yaml
-
     front = {
         "title": title,
         "emoji": "🖼️",
@@ -204,9 +215,7 @@ def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
         **chosen,
     }
     links = ", ".join(f"[{model}](https://huggingface.co/{model})" for model in models)
-    return README.format(
-        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True), title=front["title"], links=links
-    )
+    return README.format(front=yaml_dump(front, sort_keys=False), title=front["title"], links=links)
 
 
 def _files_of(module: str) -> set[Path]:

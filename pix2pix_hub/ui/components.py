@@ -1,7 +1,7 @@
-"""Gradio's components, where this page needs more of them: pictures checked before they are opened, and a drawing board.
+"""Gradio's components as this page uses them: pictures checked before they are opened, and a drawing board.
 
-Why not `gr.ImageEditor` (of Gradio 6.31): it says nothing of the first stroke, smooths strokes into colours that no
-class has, cannot fill, sends three pictures a stroke, and takes seconds a stroke where there is no GPU.
+Components are altered one by one, not by classes of our own: for each of those Gradio would write a stub file beside
+this one, wherever it is installed.
 """
 
 from __future__ import annotations
@@ -10,85 +10,78 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.components.file import ListFiles
-from gradio.data_classes import FileData, ImageData
-from PIL import Image
+from gradio.data_classes import FileData, GradioRootModel, ImageData
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.events import told
 from pix2pix_hub.ui.exports import Export, hex_color
-from pix2pix_hub.ui.pictures import decode_drawing, encode_drawing, shown
+from pix2pix_hub.ui.pictures import encode_drawing, shown
 
 CANVAS = Path(__file__).parent / "canvas"
 NO_ADDRESSES = "a web address came in place of a picture; send the picture itself (gradio_client: handle_file)."
 READ_SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
 
 
-def _uploaded(path: str | None, url: str | None) -> Path:
+def picture_input(**options: Any) -> gr.Image:
+    """An image that reaches its event as the path of the file that was uploaded, unopened; or as None.
+
+    Gradio itself would decode it first, at any size. Events may give it a new value, not other options.
+    """
+    image = gr.Image(format="png", **options)
+    image.preprocess = _uploaded_path  # type: ignore[method-assign, assignment]
+    _take_uploads_only(image)
+    return image
+
+
+def picture_files(**options: Any) -> gr.File:
+    """Files that reach their event as the paths of what was uploaded, unopened."""
+    files = gr.File(file_count="multiple", **options)
+    files.preprocess = _uploaded_paths  # type: ignore[method-assign, assignment]
+    _take_uploads_only(files)
+    return files
+
+
+def _uploaded_path(payload: ImageData | None) -> Path | None:
     """The file that Gradio has stored, and has checked to be an upload."""
-    if path is None or (url or "").startswith("data:"):
-        raise UserError("no file came with the picture; upload one.")
-    return Path(path)
+    if payload is None:
+        return None
+    if payload.path is None or (payload.url or "").startswith("data:"):
+        raise told(UserError("no file came with the picture; upload one."))
+    return Path(payload.path)
 
 
-class _Uploads:
-    """Only uploads are taken: nothing is fetched from addresses that come in a request."""
+def _uploaded_paths(payload: GradioRootModel | FileData | None) -> list[Path]:
+    files = payload.root if isinstance(payload, GradioRootModel) else [payload] if payload else []
+    return [Path(file.path) for file in files]
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Gradio's, which would download whatever a client names, however long it is."""
+
+def _take_uploads_only(component: gr.Image | gr.File) -> None:
+    """Gradio would download whatever address comes in a picture's place, however much there is."""
+    move = component.async_move_resource_to_block_cache
+
+    async def move_upload(url_or_file_path: str | Path | None) -> str | None:
         if str(url_or_file_path).lower().startswith(("http:", "https:")):
             raise told(UserError(NO_ADDRESSES))
-        return await super().async_move_resource_to_block_cache(url_or_file_path)  # type: ignore[misc]
+        return await move(url_or_file_path)
+
+    component.async_move_resource_to_block_cache = move_upload  # type: ignore[method-assign]
 
 
-class PictureInput(_Uploads, gr.Image):
-    """An image that reaches its handler as the path of the file that was uploaded, unopened."""
+def drawing_board(export: Export | None, **options: Any) -> gr.HTML:
+    """A canvas with the model's own colours, which draws exactly those. Its value is the drawing, a PNG data URL.
 
-    def get_block_name(self) -> str:
-        """In the browser it is an image."""
-        return "image"
-
-    def preprocess(self, payload: ImageData | None) -> Path | None:  # type: ignore[override]
-        """The file's path."""
-        try:
-            return None if payload is None else _uploaded(payload.path, payload.url)
-        except UserError as error:
-            raise told(error) from error
-
-
-class PictureFiles(_Uploads, gr.File):
-    """Files that reach their handler as the paths of what was uploaded, unopened."""
-
-    def get_block_name(self) -> str:
-        """In the browser it is a file."""
-        return "file"
-
-    def preprocess(self, payload: ListFiles | FileData | None) -> list[Path]:  # type: ignore[override]
-        """The files' paths."""
-        files = payload.root if isinstance(payload, ListFiles) else [payload] if payload else []
-        return [Path(file.path) for file in files]
-
-
-class DrawingBoard(gr.HTML):
-    """A canvas with the model's own colours, which draws exactly those. Its value is the drawing.
+    Why not `gr.ImageEditor` (of Gradio 6.31): it says nothing of the first stroke, smooths strokes into colours that
+    no class has, cannot fill, sends three pictures a stroke, and takes seconds a stroke where there is no GPU.
 
     Args:
         export: the model to draw for; None: nothing yet.
         **options: of `gr.HTML`.
     """
-
-    def __init__(self, export: Export | None = None, **options: Any) -> None:
-        files = {suffix: (CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js")}
-        options.setdefault("setup", board_setup(export, 0) if export else EMPTY_BOARD)
-        templates = {"html_template": files["html"], "css_template": files["css"], "js_on_load": files["js"]}
-        super().__init__(**templates, apply_default_css=False, **options)
-
-    def preprocess(self, payload: str | None) -> Image.Image | None:  # type: ignore[override]
-        """The drawing, RGB."""
-        try:
-            return decode_drawing(payload) if payload else None
-        except UserError as error:
-            raise told(error) from error
+    html, css, script = ((CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js"))
+    setup = board_setup(export, 0) if export else EMPTY_BOARD
+    return gr.HTML(
+        html_template=html, css_template=css, js_on_load=script, apply_default_css=False, setup=setup, **options
+    )
 
 
 EMPTY_BOARD = {

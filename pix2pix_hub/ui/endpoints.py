@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PictureFiles, PictureInput
+from pix2pix_hub.ui.components import picture_files, picture_input
 from pix2pix_hub.ui.events import answering, on_gpu
 from pix2pix_hub.ui.handlers import Handlers
 
@@ -87,8 +87,8 @@ def add_endpoints(handlers: Handlers) -> None:
 
     with gr.Group(visible=False):
         model = gr.Textbox(label="model", value=None)
-        image, second = PictureInput(label="image", format="png"), PictureInput(label="target", format="png")
-        images = PictureFiles(label="images", file_count="multiple")
+        image, second = picture_input(label="image"), picture_input(label="target")
+        images = picture_files(label="images")
         stochastic, seed = gr.Checkbox(label="stochastic"), gr.Number(value=0, label="seed", precision=0)
         result, overlay = gr.Image(label="translation", format="png"), gr.Image(label="realism", format="png")
         archive, details = gr.File(label="zip"), gr.JSON(label="details")

@@ -47,7 +47,7 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
 def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
     """Ask for a GPU while the function runs, on Spaces that lend one (where the package `spaces` is)."""
     try:
-        import spaces
+        import spaces  # type: ignore[import-not-found]
     except ImportError:
         return function
     return spaces.GPU(function)

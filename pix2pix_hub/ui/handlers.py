@@ -150,9 +150,9 @@ class Handlers:
             if pipeline.discriminator is not None:
                 realism = [pipeline.realism(source, side) for side in (generated, true)]
                 metrics |= {"realism": float(realism[0].mean()), "realism_target": float(realism[1].mean())}
-            pictures = [_displayed(side, pipeline) for side in (generated, true)]
-        heat = heat_map(pictures[0], realism[0]) if realism else None
-        return Comparison(_shown_source(source), *pictures, heat, metrics)
+            made, wanted = (_displayed(side, pipeline) for side in (generated, true))
+        heat = heat_map(made, realism[0]) if realism else None
+        return Comparison(_shown_source(source), made, wanted, heat, metrics)
 
     def batch(self, pictures: Sequence[Path], model: str | None, report: Report | None = None) -> Batch:
         """Many files: those that cannot be translated are listed, the others are not held up by them."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -35,19 +36,22 @@ class Limits:
         Raises:
             UserError: a variable that holds no positive number.
         """
-        given = {field.name: os.environ.get(f"PIX2PIX_{field.name.upper()}") for field in fields(cls)}
-        chosen = {name: _positive(name, text) for name, text in given.items() if text is not None}
-        whole = {field.name for field in fields(cls) if field.type == "int"}
-        return replace(cls(), **{name: int(value) if name in whole else value for name, value in chosen.items()})
+        chosen: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"PIX2PIX_{field.name.upper()}"
+            if text := os.environ.get(variable):
+                value = _positive(variable, text)
+                chosen[field.name] = int(value) if isinstance(field.default, int) else value
+        return cls(**chosen)
 
 
-def _positive(name: str, text: str) -> float:
+def _positive(variable: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 1 <= value < 1e9:
-        raise UserError(f"PIX2PIX_{name.upper()}={text!r}: expected a number from 1.")
+        raise UserError(f"{variable}={text!r}: expected a number from 1.")
     return value
 
 

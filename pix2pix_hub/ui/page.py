@@ -64,7 +64,7 @@ def build_demo(
         store = ModelStore(chosen, limits, allow_any=allow_any_model)
     with gr.Blocks(title="pix2pix", analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as demo:
         handlers = Handlers(store, limits, functools.partial(_result_folder, demo))
-        _lay_out(store, handlers)
+        _lay_out(demo, store, handlers)
     demo.queue(max_size=limits.max_queue, default_concurrency_limit=2)
     return demo
 
@@ -74,7 +74,7 @@ def _result_folder(demo: gr.Blocks) -> Path:
     return Path(demo.GRADIO_CACHE) / secrets.token_hex(16)
 
 
-def _lay_out(store: ModelStore, handlers: Handlers) -> None:
+def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
     export, problem = _first_export(store)
     with gr.Row(elem_id="header"):
         with gr.Column(scale=3, min_width=280):
@@ -88,7 +88,7 @@ def _lay_out(store: ModelStore, handlers: Handlers) -> None:
         for label, lay_out in TABS.items():
             with gr.Tab(label) as tab:
                 followers.append(lay_out(context, tab))
-    _follow_picker(picker, status, store, followers, at_once=export is None)
+    _follow_picker(demo, picker, status, store, followers, at_once=export is None)
     add_endpoints(handlers)
 
 
@@ -116,7 +116,13 @@ def _first_export(store: ModelStore) -> tuple[Export | None, str]:
 
 
 def _follow_picker(
-    picker: gr.Dropdown, status: gr.Markdown, store: ModelStore, followers: Sequence[Followers], *, at_once: bool
+    demo: gr.Blocks,
+    picker: gr.Dropdown,
+    status: gr.Markdown,
+    store: ModelStore,
+    followers: Sequence[Followers],
+    *,
+    at_once: bool,
 ) -> None:
     """All tabs show the model that is picked; `at_once`: also the first, when the page is opened."""
     components = [component for each in followers for component in each.components]
@@ -131,8 +137,7 @@ def _follow_picker(
         return [export.summary(), *(value for each in followers for value in each.values(export))]
 
     options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    triggers = [picker.change, *([gr.context.Context.root_block.load] if at_once else [])]
-    done = gr.on(triggers, follow, picker, [status, *components], **options)
+    done = gr.on([picker.change, *([demo.load] if at_once else [])], follow, picker, [status, *components], **options)
     for each in followers:
         if each.then is not None:
             function, inputs, outputs = each.then

@@ -56,7 +56,7 @@ def encode_drawing(picture: Image.Image) -> str:
 
 
 def as_stored(picture: Image.Image, side: Side, size: tuple[int, int]) -> Picture:
-    """An RGB picture of one side → as its images are stored: only their colours; where they are classes, `(H, W)` values.
+    """An RGB picture → as a side's images are stored: in their colours only; where they are classes, `(H, W)` values.
 
     Args:
         picture: a drawing, or one of `samples.png`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ def serve(arguments: list[str] | None = None) -> int:
     except UserError as error:
         logger.error("error: %s", error)
         return USAGE_ERROR
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: the files are deleted
     with _own_files():
         from pix2pix_hub.ui.page import build_demo, launch_options
 
@@ -62,7 +64,7 @@ def serve(arguments: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _own_files() -> Iterator[None]:
-    """Uploads and results go to a folder of this process, which goes with it. To be entered before Gradio is imported."""
+    """Uploads and results go to a folder that goes with this process. To be entered before Gradio is imported."""
     assert "gradio" not in sys.modules, "Gradio reads the environment when it is imported"
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     with tempfile.TemporaryDirectory(prefix="pix2pix_", ignore_cleanup_errors=True) as folder:

@@ -8,10 +8,12 @@ import gradio as gr
 from gradio.themes import Base, Color
 
 TEAL = Color(
-    "#eef7f6", "#d6ebe9", "#aed7d3", "#7fbdb8", "#4a9f99", "#267f7a", "#17655f", "#14524d", "#12423f", "#0f3432", "#071e1d"
+    "#eef7f6", "#d6ebe9", "#aed7d3", "#7fbdb8", "#4a9f99", "#267f7a",
+    "#17655f", "#14524d", "#12423f", "#0f3432", "#071e1d",
 )  # fmt: skip
 STONE = Color(
-    "#fafaf8", "#f3f3f0", "#e6e6e1", "#d3d3cc", "#a2a39b", "#6f716a", "#52544e", "#3c3e39", "#282a27", "#1b1d1b", "#121412"
+    "#fafaf8", "#f3f3f0", "#e6e6e1", "#d3d3cc", "#a2a39b", "#6f716a",
+    "#52544e", "#3c3e39", "#282a27", "#1b1d1b", "#121412",
 )  # fmt: skip
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

@@ -54,7 +54,12 @@ def test_push_is_one_commit_and_an_update_deletes_what_is_no_longer_needed(hub: 
     assert space.private and space.settings["sdk"] == "gradio" and len(space.commits) == 2
     assert space.files() - {".gitattributes"} == set(space_files(["tester/maps"], title="demo"))
 
-    readme = space.read("README.md").decode().replace("title: demo", "title: My maps").replace("sdk_version: ", "sdk_version: 0")
+    readme = (
+        space.read("README.md")
+        .decode()
+        .replace("title: demo", "title: My maps")
+        .replace("sdk_version: ", "sdk_version: 0")
+    )
     hub.add_commit(space, {"README.md": readme, "pix2pix_hub/old.py": "gone", "LICENSE": "mine"})
     push_space("demo", ["tester/maps"], hardware="t4-small")
     assert len(space.commits) == 4 and "pix2pix_hub/old.py" not in space.files() and "LICENSE" in space.files()

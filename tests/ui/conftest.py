@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tiny_exports import RGB16, write_tiny_export
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from running_app import RunningApp
+from tiny_exports import RGB16, write_tiny_export
 
 from pix2pix_hub.ui.limits import Limits
 from pix2pix_hub.ui.models import SHIPPED, ModelStore

@@ -14,16 +14,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+from running_app import RunningApp
 
 from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.ui.limits import Deadline
 from pix2pix_hub.ui.pictures import shown
-from running_app import RunningApp
 
 PATIENCE = 60_000  # milliseconds: the machine may be busy
 IMAGE_AS_BYTES = """async (image) => {
   await image.decode();
-  const canvas = Object.assign(document.createElement("canvas"), { width: image.naturalWidth, height: image.naturalHeight });
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: image.naturalWidth, height: image.naturalHeight });
   canvas.getContext("2d").drawImage(image, 0, 0);
   return canvas.toDataURL("image/png").split(",")[1];
 }"""
@@ -150,7 +151,10 @@ def test_a_stroke_changes_the_picture_where_it_was_drawn(page: Page, app: Runnin
     wait_for_another(result, before_source)
     wanted = Image.fromarray(expected(app, Image.fromarray(after)).astype(np.uint8)).resize((512, 512), Image.BICUBIC)
     np.testing.assert_array_equal(pixels(result), np.asarray(wanted))
-    far, near = (np.abs(pixels(result) - np.asarray(_shown_example(app)))[rows].mean() for rows in (slice(0, 250), slice(400, 512)))
+    far, near = (
+        np.abs(pixels(result) - np.asarray(_shown_example(app)))[rows].mean()
+        for rows in (slice(0, 250), slice(400, 512))
+    )
     assert near > 10 and near > 5 * far
 
 
@@ -246,7 +250,9 @@ def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path
     expect(page.locator("#status")).to_contain_text("16-bit RGB → 16-bit RGB")
     wait_for_another(result, with_demo)  # the same picture, translated by the other model
     choose_model(page, "damaged")
-    expect(page.get_by_test_id("toast-text").first).to_contain_text("the model damaged cannot be used", ignore_case=True)
+    expect(page.get_by_test_id("toast-text").first).to_contain_text(
+        "the model damaged cannot be used", ignore_case=True
+    )
     choose_model(page, "demo")
     expect(page.locator("#status")).to_contain_text("8-bit RGB")
     expect(result).to_have_attribute("src", with_demo)
@@ -279,7 +285,8 @@ def test_every_control_has_a_name_and_tab_reaches_it(page: Page) -> None:
             """() => [...document.querySelectorAll("button, input, canvas[tabindex], [role=slider]")]
               .filter((each) => each.offsetParent && !["file", "hidden"].includes(each.type))
               .filter((each) => !(each.getAttribute("aria-label") || each.innerText?.trim() || each.labels?.length
-                                  || each.title || each.getAttribute("aria-labelledby") || each.querySelector("img[alt]:not([alt=''])")))
+                                  || each.title || each.getAttribute("aria-labelledby")
+                                  || each.querySelector("img[alt]:not([alt=''])")))
               .map((each) => each.outerHTML.slice(0, 200))"""
         )
         assert nameless == [], name
@@ -288,7 +295,9 @@ def test_every_control_has_a_name_and_tab_reaches_it(page: Page) -> None:
     reached = set()
     for _ in range(30):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText"))
+        reached.add(
+            page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText")
+        )
     assert {"Pen", "Fill", "Eraser", "Clear", "Pen size in pixels"} <= reached
     assert any(name and name.startswith("Drawing.") for name in reached), reached
 

@@ -65,7 +65,9 @@ def opened(path: str) -> NDArray[np.uint8]:
 def test_endpoints_are_four_typed_and_documented(client: Client, app: RunningApp) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {"/translate", "/draw", "/compare", "/batch"}
-    parameters = {name: {each["parameter_name"]: each for each in entry["parameters"]} for name, entry in endpoints.items()}
+    parameters = {
+        name: {each["parameter_name"]: each for each in entry["parameters"]} for name, entry in endpoints.items()
+    }
     assert set(parameters["/translate"]) == {"image", "model", "stochastic", "seed"}
     assert parameters["/translate"]["stochastic"]["python_type"]["type"] == "bool"
     openapi = httpx.get(f"{app.url}gradio_api/openapi.json").json()
@@ -111,7 +113,9 @@ def test_draw_takes_any_size_and_only_the_classes_colours(client: Client, app: R
     np.testing.assert_array_equal(opened(result), wanted)
     large = source.resize((512, 512), Image.Resampling.NEAREST)
     noisy = np.clip(np.asarray(large).astype(int) + np.random.default_rng(0).integers(-9, 10, (512, 512, 3)), 0, 255)
-    result = client.predict(handle_file(saved(Image.fromarray(noisy.astype(np.uint8)), tmp_path / "b.png")), api_name="/draw")
+    result = client.predict(
+        handle_file(saved(Image.fromarray(noisy.astype(np.uint8)), tmp_path / "b.png")), api_name="/draw"
+    )
     np.testing.assert_array_equal(opened(result), wanted)
 
 
@@ -272,7 +276,12 @@ def test_pictures_that_are_none(client: Client, tmp_path: Path) -> None:
 def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, tmp_path: Path) -> None:
     with open(saved(random_picture(1, (32, 32)), tmp_path / "a.png"), "rb") as file:
         data = file.read()
-    for name in ("../../../../tmp/escaped.png", "..\\..\\x.png", "<img src=x onerror=alert(1)>.png", "a" * 300 + ".png"):
+    for name in (
+        "../../../../tmp/escaped.png",
+        "..\\..\\x.png",
+        "<img src=x onerror=alert(1)>.png",
+        "a" * 300 + ".png",
+    ):
         path = httpx.post(f"{app.url}gradio_api/upload", files={"files": (name, data)}).json()[0]
         assert Path(path).resolve().is_relative_to(app.files.resolve())
         archive, outcomes = client.predict([{"path": path, "meta": {"_type": "gradio.FileData"}}], api_name="/batch")

@@ -75,7 +75,11 @@ def test_bodies_end_at_their_limit_announced_or_not() -> None:
 def test_nobody_browses_the_web_through_the_server() -> None:
     client = guarded()
     assert client.get("/file=/tmp/x.png").status_code == 200
-    for path in ("/file=http://example.com/a.png", "/file=HTTPS://example.com/", "/gradio_api/proxy=https://x.hf.space/"):
+    for path in (
+        "/file=http://example.com/a.png",
+        "/file=HTTPS://example.com/",
+        "/gradio_api/proxy=https://x.hf.space/",
+    ):
         assert client.get(path).status_code == 403
 
 
@@ -124,7 +128,9 @@ def test_a_gpu_is_asked_for_where_spaces_lend_one(monkeypatch: pytest.MonkeyPatc
     assert on_gpu(work) is work and asked == [work]
 
 
-def test_a_request_that_takes_too_long_is_stopped_between_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_takes_too_long_is_stopped_between_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = Limits(max_seconds=1000)
     handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), limits, lambda: tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")

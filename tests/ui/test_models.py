@@ -104,7 +104,10 @@ def test_a_model_that_cannot_be_loaded_says_why_without_its_place_and_leaves_the
     (bad / "model.safetensors").write_bytes(b"no weights")
     store = ModelStore({"good": good, "bad": bad}, LIMITS)
     for _ in range(2):
-        with pytest.raises(UserError, match="the model bad cannot be used: ") as caught, store.use("bad", Deadline(LIMITS)):
+        with (
+            pytest.raises(UserError, match="the model bad cannot be used: ") as caught,
+            store.use("bad", Deadline(LIMITS)),
+        ):
             pass
         assert "secret place" not in str(caught.value)
     with store.use("good", Deadline(LIMITS)) as pipeline:

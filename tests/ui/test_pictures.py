@@ -146,7 +146,9 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
             export(**changes)
     (tmp_path / "samples.png").write_bytes(b"no picture")
     (tmp_path / "metrics.json").write_text("[1, 2")
-    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n![x](samples.png) <img src='http://x/y.png'> text")
+    (tmp_path / "README.md").write_text(
+        "---\nlicense: mit\n---\n# Mine\n![x](samples.png) <img src='http://x/y.png'> text"
+    )
     card = export()
     assert card.examples == [] and card.metrics == {} and card.card == "# Mine\n  text"
     shutil.copyfile(SHIPPED / "samples.png", tmp_path / "samples.png")

@@ -18,7 +18,9 @@ def about_tab(context: Context, tab: gr.Tab) -> Followers:
     export = context.export
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=300):
-            card = gr.Markdown(_text(export) if export else "", elem_id="about-card", sanitize_html=True, min_height=200)
+            card = gr.Markdown(
+                _text(export) if export else "", elem_id="about-card", sanitize_html=True, min_height=200
+            )
         with gr.Column(scale=5, min_width=300):
             metrics = gr.Dataframe(
                 value=_rows(export) if export else None,
@@ -29,7 +31,9 @@ def about_tab(context: Context, tab: gr.Tab) -> Followers:
                 buttons=[],
                 elem_id="about-metrics",
             )
-            samples = _picture(export and export.samples, "Validation pairs: source | generated | target", "about-samples")
+            samples = _picture(
+                export and export.samples, "Validation pairs: source | generated | target", "about-samples"
+            )
     curves = _picture(export and export.curves, "Training curves", "about-curves")
     return Followers([card, metrics, samples, curves], _values)
 
@@ -58,7 +62,9 @@ def _text(export: Export) -> str:
 
 
 def _rows(export: Export) -> list[list[str]] | None:
-    rows = [[METRICS[name][0] if name in METRICS else name, _written(name, value)] for name, value in export.metrics.items()]
+    rows = [
+        [METRICS[name][0] if name in METRICS else name, _written(name, value)] for name, value in export.metrics.items()
+    ]
     return rows or None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import READ_SUFFIXES, PictureFiles
+from pix2pix_hub.ui.components import READ_SUFFIXES, picture_files
 from pix2pix_hub.ui.events import answering, on_gpu
 from pix2pix_hub.ui.handlers import TRANSLATED
 from pix2pix_hub.ui.tabs.context import PANE, Context, Followers
@@ -18,9 +18,8 @@ def batch_tab(context: Context, tab: gr.Tab) -> Followers:
     handlers = context.handlers
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=280):
-            files = PictureFiles(
+            files = picture_files(
                 label=f"Pictures, up to {handlers.limits.max_files}",
-                file_count="multiple",
                 file_types=READ_SUFFIXES,
                 height=220,
                 elem_id="batch-files",

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PictureInput, example_pictures, example_strip
+from pix2pix_hub.ui.components import example_pictures, example_strip, picture_input
 from pix2pix_hub.ui.events import answering, on_gpu
 from pix2pix_hub.ui.exports import Export, hex_color
 from pix2pix_hub.ui.handlers import Comparison
@@ -35,15 +35,19 @@ def compare_tab(context: Context, tab: gr.Tab) -> Followers:
     gr.Markdown("Pick a validation pair of the model, or bring a pair of your own.", elem_classes="hint")
     examples = example_strip(context.export, "compare-examples")
     with gr.Accordion("A pair of your own", open=False), gr.Row():
-        source = PictureInput(label="Source", sources=["upload", "clipboard"], height=200, elem_id="compare-own-source")
-        target = PictureInput(label="True target", sources=["upload", "clipboard"], height=200, elem_id="compare-own-target")
+        source = picture_input(
+            label="Source", sources=["upload", "clipboard"], height=200, elem_id="compare-own-source"
+        )
+        target = picture_input(
+            label="True target", sources=["upload", "clipboard"], height=200, elem_id="compare-own-target"
+        )
         button = gr.Button("Compare", variant="primary", min_width=120, elem_id="compare-button")
     with gr.Row():
         pictures = [_picture(label) for label in ("Source", "Generated", "Target")]
         heat = _picture("Realism of the generated")
     gr.HTML(LEGEND, elem_id="compare-legend")
     numbers = gr.HTML(numbers_html({}), elem_id="compare-numbers")
-    outputs = [*pictures, heat, numbers]
+    outputs, compared = [*pictures, heat, numbers], gr.State("")  # the model whose pair is shown
 
     def answer(made: Comparison) -> list[Any]:
         return [made.source, made.generated, made.target, made.heat, numbers_html(made.metrics)]
@@ -62,13 +66,14 @@ def compare_tab(context: Context, tab: gr.Tab) -> Followers:
 
     @answering
     @on_gpu
-    def compare_first(shown: Any, model: str) -> Any:
-        """Compare the first pair when the tab is opened, unless another was compared before."""
-        has_one = shown is None and handlers.store.export(model).examples
-        return answer(handlers.compare_example(0, model)) if has_one else gr.skip()
+    def compare_first(compared: str, model: str) -> Any:
+        """Compare the first pair of a model when the tab is first opened with it."""
+        if compared == model or not handlers.store.export(model).examples:
+            return gr.skip()
+        return [*answer(handlers.compare_example(0, model)), model]
 
     options: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-    tab.select(compare_first, [pictures[1], context.picker], outputs, **options)
+    tab.select(compare_first, [compared, context.picker], [*outputs, compared], **options)
     examples.select(compare_example, context.picker, outputs, trigger_mode="always_last", **options)
     button.click(compare_own, [source, target, context.picker], outputs, **options)
 

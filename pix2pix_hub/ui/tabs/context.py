@@ -29,7 +29,9 @@ class Followers:
 
     components: list[Any]
     values: Callable[[Export], list[Any]]  # of the components, in their order
-    then: tuple[Callable[..., Any], list[Any], list[Any]] | None = None  # an event after that: function, inputs, outputs
+    then: tuple[Callable[..., Any], list[Any], list[Any]] | None = (
+        None  # an event after that: function, inputs, outputs
+    )
 
 
 def first_example(export: Export | None) -> Example | None:

@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from pix2pix_hub.ui.components import DrawingBoard, board_setup, example_pictures, example_strip
+from pix2pix_hub.ui.components import board_setup, drawing_board, example_pictures, example_strip
 from pix2pix_hub.ui.events import Newest, answering, on_gpu
 from pix2pix_hub.ui.exports import Export
-from pix2pix_hub.ui.pictures import shown
+from pix2pix_hub.ui.pictures import decode_drawing, shown
 from pix2pix_hub.ui.tabs.context import Context, Followers, first_example
 
 
@@ -19,7 +19,7 @@ def draw_tab(context: Context, tab: gr.Tab) -> Followers:
     handlers, newest = context.handlers, Newest()
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            board = DrawingBoard(context.export, label="Your drawing", elem_id="board")
+            board = drawing_board(context.export, label="Your drawing", elem_id="board")
         with gr.Column(scale=1, min_width=300):
             result = gr.Image(
                 value=_first_result(context.export),
@@ -37,10 +37,10 @@ def draw_tab(context: Context, tab: gr.Tab) -> Followers:
 
     @answering
     @on_gpu
-    def draw_board(drawing: Image.Image | None, model: str, request: gr.Request) -> Any:
+    def draw_board(drawing: str | None, model: str, request: gr.Request) -> Any:
         """Translate the drawing, unless a newer one has come before this is ready."""
         number = newest.number(request.session_hash)
-        made = shown(handlers.draw(drawing, model))
+        made = shown(handlers.draw(decode_drawing(drawing) if drawing else None, model))
         return made if newest.is_newest(request.session_hash, number) else gr.skip()
 
     @answering

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PictureInput, example_pictures, example_strip
+from pix2pix_hub.ui.components import example_pictures, example_strip, picture_input
 from pix2pix_hub.ui.events import Newest, answering, on_gpu
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.handlers import MAX_SEED, Translation
@@ -20,10 +20,9 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
     handlers, limits, newest = context.handlers, context.handlers.limits, Newest()
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
-            picture = PictureInput(
+            picture = picture_input(
                 label="Your picture",
                 sources=["upload", "clipboard", "webcam"],
-                format="png",
                 height=PANE,
                 buttons=[],
                 elem_id="translate-input",
