@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pix2pix_hub.commands.convert import convert
 from pix2pix_hub.commands.data import data_build, data_inspect
+from pix2pix_hub.commands.export import export
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.push import push
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
@@ -202,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "push": push,
     "convert": convert,
+    "export": export,
     "data inspect": data_inspect,
     "data build": data_build,
 }
