@@ -19,6 +19,8 @@ from pix2pix_hub.commands.data import data_build, data_inspect
 from pix2pix_hub.commands.export import export
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.push import push
+from pix2pix_hub.commands.translate import translate
+from pix2pix_hub.commands.translate_dataset import translate_dataset
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
 
@@ -41,11 +43,12 @@ def train(arguments: list[str]) -> int:
 
         follow_launcher()
         from pix2pix_hub.commands.publishing import Publisher
+
+        publisher = Publisher(config, pushes=os.environ.get("RANK", "0") == "0")
         from pix2pix_hub.training.trainer import Pix2PixTrainer
 
         launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
         command = shlex.join([*launcher, "train_accelerate.py", *arguments])
-        publisher = Publisher(config, pushes=os.environ.get("RANK", "0") == "0")
         trainer = Pix2PixTrainer(
             config, command=command, complete_export=publisher.complete_export, on_export=publisher.on_export
         )
@@ -201,6 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
+    "translate": translate,
+    "translate-dataset": translate_dataset,
     "push": push,
     "convert": convert,
     "export": export,

@@ -11,18 +11,12 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
+from tiny_exports import noise
 
 from pix2pix_hub.data.encoding import encode, read_metadata, suffix_for
 from pix2pix_hub.data.pixels import PixelArray, read_image
 
 KINDS = {"gray": (1, 2), "rgb": (3,), "rgba": (4,), "channels": (2, 4, 5, 13)}
-
-
-def noise(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    if dtype == "float32":
-        return random.normal(size=shape).astype(np.float32)
-    return random.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
 @settings(max_examples=60, deadline=None)
