@@ -20,7 +20,7 @@ from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
-from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME, HubModel
 from pix2pix_hub.models.fetch import commit_of, fetch_files
@@ -259,7 +259,10 @@ def architecture_options(published: Published) -> dict[str, Any]:
         UserError: damaged files.
     """
     known = {field.name for field in fields(TrainingConfig)}
-    options = {name: value for name, value in published.read(CONFIG_NAME).items() if name in known}
+    network = published.read(CONFIG_NAME)
+    options = {name: value for name, value in network.items() if name in known}
+    if network.get("architecture") == ResNetGenerator.__name__:
+        options["generator"] = f"resnet_{network.get('num_blocks')}"
     judge = published.read(f"{DISCRIMINATOR}/{CONFIG_NAME}")
     if judge:
         options["discriminator_base_channels"] = judge.get("base_channels")
