@@ -42,11 +42,12 @@ def train(arguments: list[str]) -> int:
 
         follow_launcher()
         from pix2pix_hub.commands.publishing import Publisher
+
+        publisher = Publisher(config, pushes=os.environ.get("RANK", "0") == "0")
         from pix2pix_hub.training.trainer import Pix2PixTrainer
 
         launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
         command = shlex.join([*launcher, "train_accelerate.py", *arguments])
-        publisher = Publisher(config, pushes=os.environ.get("RANK", "0") == "0")
         trainer = Pix2PixTrainer(
             config, command=command, complete_export=publisher.complete_export, on_export=publisher.on_export
         )

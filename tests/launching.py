@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train_accelerate.py"
@@ -22,26 +23,28 @@ def environment() -> dict[str, str]:
     return os.environ | quiet
 
 
-def start(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(*options: str, cwd: Path, launcher: tuple[str, ...] = (), **how: Any) -> subprocess.Popen[str]:
     """`python train_accelerate.py OPTIONS` in folder `cwd`."""
-    return start_command([*launcher, str(SCRIPT), *options], cwd=cwd)
+    return start_command([*launcher, str(SCRIPT), *options], cwd=cwd, **how)
 
 
-def start_command(words: Sequence[str], *, cwd: Path) -> subprocess.Popen[str]:
-    """`python WORDS` in folder `cwd`."""
+def start_command(
+    words: Sequence[str], *, cwd: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """`python WORDS` in folder `cwd`, with more environment variables."""
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=cwd,
-        env=environment(),
+        env=environment() | dict(variables or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def finish(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> tuple[int, str]:
-    """Run to the end; (exit status, everything it said)."""
-    process = start(*options, cwd=cwd, launcher=launcher)
+def finish(*options: str, cwd: Path, **how: Any) -> tuple[int, str]:
+    """Run to the end, started as by `start`; (exit status, everything it said)."""
+    process = start(*options, cwd=cwd, **how)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 

@@ -80,18 +80,29 @@ class Published:
             raise UserError(f"{self.flag} {self.name}: {path} must hold a JSON object.")
         return content
 
+    def load(self) -> tuple[Generator, PatchGANDiscriminator | None]:
+        """Both networks, on the CPU.
+
+        Raises:
+            UserError: weights missing, damaged or of another architecture.
+        """
+        try:
+            generator = load_generator(self.folder)
+            judge = PatchGANDiscriminator.from_pretrained(self.folder) if self.has_discriminator else None
+        except UserError as error:
+            raise UserError(f"{self.flag} {self.name}: {error}") from error
+        return generator, judge
+
     def give_weights(self, generator: Generator, discriminator: PatchGANDiscriminator) -> None:
         """Put the published weights into both networks (a discriminator that there is none of stays as it is).
 
         Raises:
-            UserError: the networks are not the published ones' kind.
+            UserError: as `load`; the networks are not the published ones' kind.
         """
-        published: list[tuple[HubModel, HubModel]] = [(load_generator(self.folder), generator)]
-        if self.has_discriminator:
-            published.append((PatchGANDiscriminator.from_pretrained(self.folder), discriminator))
-        for theirs, ours in published:
-            self._check_same_network(theirs, ours)
-            ours.load_state_dict(theirs.state_dict())
+        for theirs, ours in zip(self.load(), (generator, discriminator), strict=True):
+            if theirs is not None:
+                self._check_same_network(theirs, ours)
+                ours.load_state_dict(theirs.state_dict())
 
     def _check_same_network(self, theirs: HubModel, ours: HubModel) -> None:
         kinds = {"architecture": (type(theirs).__name__, type(ours).__name__)}
@@ -217,7 +228,9 @@ def find_start(config: TrainingConfig, run_folder: Path, state: PartialState) ->
     if name is None:
         return None
     with state.local_main_process_first():
-        return fetch_published(flag, name)
+        published = fetch_published(flag, name)
+    published.load()  # what is wrong with it is said before any pair is read
+    return published
 
 
 def fetch_published(flag: str, name: str, weights: bool = True) -> Published:
