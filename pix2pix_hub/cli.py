@@ -19,6 +19,7 @@ from pix2pix_hub.commands.data import data_build, data_inspect
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.push import push
 from pix2pix_hub.commands.translate import translate
+from pix2pix_hub.commands.translate_dataset import translate_dataset
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
 
@@ -203,6 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "translate": translate,
+    "translate-dataset": translate_dataset,
     "push": push,
     "convert": convert,
     "data inspect": data_inspect,

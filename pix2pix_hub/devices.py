@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -15,13 +16,13 @@ from accelerate.utils import parse_flag_from_env
 from pix2pix_hub.errors import UserError
 
 
-def process_state() -> PartialState:
-    """This process's place among those launched together.
+def process_state(timeout: timedelta | None = None) -> PartialState:
+    """This process's place among those launched together; `timeout`: how long one waits for the others.
 
     Accelerate joins CPU processes only where it is told that they use the CPU; left alone, two started by torchrun on a
     machine without GPU would each work by themselves.
     """
-    return PartialState(cpu=use_cpu())
+    return PartialState(cpu=use_cpu(), **({} if timeout is None else {"timeout": timeout}))
 
 
 def use_cpu() -> bool:

@@ -8,7 +8,7 @@ from pix2pix_hub.inference.inputs import Prepared
 from pix2pix_hub.inference.padding import Axis
 from pix2pix_hub.inference.pieces import Piece, spans
 from pix2pix_hub.inference.results import Canvas
-from pix2pix_hub.inference.splits import UNetSplit
+from pix2pix_hub.inference.splits import Split
 from pix2pix_hub.inference.streamed_norms import StreamedNorms
 from pix2pix_hub.models.dropout import Seed
 
@@ -22,7 +22,7 @@ class Job:
     columns: Axis
     canvas: Canvas  # where it is to be put
     seed: Seed | None  # of its dropout
-    network: UNetSplit | None  # the generator in parts, where the image is to be cut into tiles
+    network: Split | None  # the generator in parts, where the image is to be cut into tiles
     tile_size: int
 
     @property
@@ -30,7 +30,7 @@ class Job:
         """Height and width of the padded image."""
         return self.rows.padded, self.columns.padded
 
-    def pieces(self, network: UNetSplit) -> list[Piece]:
+    def pieces(self, network: Split) -> list[Piece]:
         """The tiles, from the upper left."""
         rows, columns = (spans(length, self.tile_size, network.factor, network.margin) for length in self.size)
         return [Piece(row, column) for row in rows for column in columns]
@@ -40,4 +40,5 @@ class Job:
         """Units of progress: 1, or passes over tiles: one for each norm layer, one for the inner map and the result."""
         if self.network is None:
             return 1
-        return len(self.pieces(self.network)) * (len(StreamedNorms(self.network.streamed_layers()).layers) + 2)
+        passes = len(StreamedNorms(self.network.layers()).layers) + (2 if self.network.has_body else 1)
+        return passes * len(self.pieces(self.network))

@@ -221,7 +221,7 @@ class Pix2PixPipeline:
 
     def _jobs(self, image: Prepared, kind: Kind, seeds: Sequence[Seed | None], tile_size: int) -> Iterator[Job]:
         """What is to be made of one image: one job for each sample."""
-        rows, columns = padded_axes(image.size, self.preprocessor)
+        rows, columns = padded_axes(image.size, self.generator)
         network = split_for(self.generator, rows.padded, columns.padded) if max(image.size) > tile_size else None
         stored = output_format(image, self.preprocessor.target)
         for seed in seeds:

@@ -102,5 +102,5 @@ class _Moments:
 def _per_image(layer: nn.Module) -> bool:
     """Whether it takes statistics from the image, not from training."""
     if isinstance(layer, BatchNorm2d):
-        return getattr(layer, "statistics", "image") == "image"
+        return layer.statistics == "image"
     return isinstance(layer, nn.InstanceNorm2d)

@@ -14,7 +14,7 @@ from torch import Tensor
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.inference.job import Job
 from pix2pix_hub.inference.pieces import Piece, scaled
-from pix2pix_hub.inference.splits import UNetSplit
+from pix2pix_hub.inference.splits import Split
 from pix2pix_hub.inference.streamed_norms import StreamedNorms
 from pix2pix_hub.models.dropout import SeededDropout
 
@@ -30,7 +30,7 @@ def check_tile_size(tile_size: int) -> None:
 
 def translate_in_tiles(
     job: Job,
-    network: UNetSplit,
+    network: Split,
     to_device: Callable[[Tensor], Tensor],
     dropout: SeededDropout | None,
     step: Callable[[], object],
@@ -63,15 +63,15 @@ def translate_in_tiles(
         inner[..., scaled(piece.rows.core, factor), scaled(piece.columns.core, factor)] = piece.core_of(made)
 
     def tail(piece: Piece) -> None:
-        window = inner[..., scaled(piece.rows.window, factor), scaled(piece.columns.window, factor)]
-        made = piece.core_of(network.tail(window, source(piece)))[0].float().cpu()
-        rows, columns = piece.rows.core, piece.columns.core
-        top, left = rows.start - job.rows.before, columns.start - job.columns.before
-        job.canvas.place(top, left, made)
+        rows, columns = (scaled(window, factor) for window in piece.window)
+        made = network.tail(inner[..., rows, columns] if network.has_body else None, source(piece))
+        top, left = piece.rows.core.start - job.rows.before, piece.columns.core.start - job.columns.before
+        job.canvas.place(top, left, piece.core_of(made)[0].float().cpu())
 
-    with StreamedNorms(network.streamed_layers()) as norms:
-        norms.sweep(pieces, head, step)
-        if dropout is not None:
-            dropout.window = None
-        inner = network.body(inner)
+    with StreamedNorms(network.layers()) as norms:
+        if network.has_body:
+            norms.sweep(pieces, head, step)
+            if dropout is not None:
+                dropout.window = None
+            inner = network.body(inner)
         norms.sweep(pieces, tail, step)
