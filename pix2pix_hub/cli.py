@@ -58,6 +58,7 @@ def train(arguments: list[str]) -> int:
             logger.info("Dry run: everything checked, nothing trained or written.")
             return 0
         publisher.open()
+        trainer.accelerator.wait_for_everyone()  # where it fails, the others have not begun either
         result = _train_and_publish(trainer, publisher)
     except UserError as error:
         logger.error("error: %s", error)
