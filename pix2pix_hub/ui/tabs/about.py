@@ -10,6 +10,7 @@ from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.tabs.compare import METRICS
 from pix2pix_hub.ui.tabs.context import Context, Followers
 
+COUNTERS = ("step", "epoch", "pairs")
 NO_CARD = "The export of this model has no card."
 
 
@@ -24,7 +25,7 @@ def about_tab(context: Context, tab: gr.Tab) -> Followers:
         with gr.Column(scale=5, min_width=300):
             metrics = gr.Dataframe(
                 value=_rows(export) if export else None,
-                headers=["metric", "on the validation pairs"],
+                headers=["on the validation pairs", "value"],
                 datatype=["str", "str"],
                 interactive=False,
                 label="Metrics",
@@ -62,9 +63,9 @@ def _text(export: Export) -> str:
 
 
 def _rows(export: Export) -> list[list[str]] | None:
-    rows = [
-        [METRICS[name][0] if name in METRICS else name, _written(name, value)] for name, value in export.metrics.items()
-    ]
+    """What is measured of pictures; not where the run stood, nor its losses."""
+    names = [name for name in export.metrics if name not in COUNTERS and not name.endswith("_loss")]
+    rows = [[METRICS[name][0] if name in METRICS else name, _written(name, export.metrics[name])] for name in names]
     return rows or None
 
 

@@ -62,7 +62,8 @@ def batch_tab(context: Context, tab: gr.Tab) -> Followers:
         if failed:
             gr.Warning(f"{failed} of {len(made.outcomes)} files could not be translated; the list says why.")
         download = gr.DownloadButton(value=made.archive, interactive=made.archive is not None)
-        return [made.pictures, download, [list(outcome) for outcome in made.outcomes]]
+        rows = sorted(made.outcomes, key=lambda outcome: outcome[1] == TRANSLATED)  # what failed is seen first
+        return [made.pictures, download, [list(row) for row in rows]]
 
     button.click(batch_files, [files, context.picker], [gallery, archive, said], api_visibility="private")
     return Followers([], lambda export: [])

@@ -91,7 +91,7 @@ def _picture(label: str) -> gr.Image:
         interactive=False,
         alt_text=label,
         height=SIDE,
-        min_width=220,
+        min_width=150,
         buttons=["fullscreen"],
         elem_id=f"compare-{label.split()[0].lower()}",
     )
