@@ -69,7 +69,7 @@ def open_repo(repo_id: str, *, private: bool = False, revision: str | None = Non
         try:
             info = api.model_info(repo_id)
         except RepositoryNotFoundError:
-            api.create_repo(repo_id, private=private, exist_ok=True)
+            api.create_repo(repo_id, private=private or None, exist_ok=True)  # None: as an organisation has it
         else:
             _check_existing(api, info, private)
         if revision is not None and not revision.startswith("refs/"):

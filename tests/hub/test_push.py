@@ -124,7 +124,7 @@ def test_a_commit_of_somebody_else_meanwhile_is_kept(
 
 def test_it_gives_up_in_the_end_and_nothing_is_there(hub: HubServer, export: Path) -> None:
     hub.fail("POST .*/commit/", status=503, times=99)
-    with pytest.raises(PushError, match="answered 503") as raised:
+    with pytest.raises(PushError, match=r"failed 4 times, at last because the Hub answered 503 .*later") as raised:
         push_export(export, REPO)
     assert raised.value.temporary
     assert hub.repo(REPO).files() == {".gitattributes"}

@@ -85,6 +85,26 @@ def test_the_command_line_takes_the_architecture_from_the_published_model(publis
     assert parse_training_config(["--init_from", str(published), "--image-size", "64"]).image_size == "64"
 
 
+def test_a_residual_generator_is_recognised_and_fine_tuned(tiny: Tiny, tmp_path: Path) -> None:
+    ResNetGenerator(base_channels=4, num_blocks=6, dropout=0.5).save_files(tmp_path / "bare")
+    config = parse_training_config(["--init-from", str(tmp_path / "bare")])
+    assert (config.generator, config.base_channels) == ("resnet_6", 4)
+    options = tiny(init_from=str(tmp_path / "bare"), generator="resnet_6", num_downs=5, upsampling="transposed")
+    trainer = Pix2PixTrainer(options)
+    assert_holds(trainer.learner.generator, tmp_path / "bare")
+    ResNetGenerator(base_channels=4, num_blocks=2).save_files(tmp_path / "short")
+    with pytest.raises(UserError, match="--generator 'resnet_2' is unknown"):
+        parse_training_config(["--init-from", str(tmp_path / "short")])
+
+
+def test_a_network_that_training_has_no_option_for_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    UNetGenerator(base_channels=4, num_downs=3, upsampling="resize", output_layer="resize_4x4").save_files(
+        tmp_path / "a"
+    )
+    with pytest.raises(UserError, match=r"has output_layer resize_4x4 .*can be used, but not trained on here"):
+        Pix2PixTrainer(tiny(init_from=str(tmp_path / "a")))
+
+
 @pytest.mark.parametrize(
     ("network", "chosen"),
     [
