@@ -18,6 +18,7 @@ from pix2pix_hub.cli import parse_training_config
 from pix2pix_hub.config import TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
+from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.training.schedule import linear_decay_factor
 from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
 
@@ -102,6 +103,22 @@ def test_a_network_that_training_has_no_option_for_is_refused(tiny: Tiny, tmp_pa
     )
     with pytest.raises(UserError, match=r"has output_layer resize_4x4 .*can be used, but not trained on here"):
         Pix2PixTrainer(tiny(init_from=str(tmp_path / "a")))
+
+
+@pytest.mark.parametrize(
+    ("network", "chosen"),
+    [
+        (ResNetGenerator(base_channels=4, num_blocks=6, norm="batch", norm_statistics="running"), "resnet_6"),
+        (UNetGenerator(base_channels=4, num_downs=3, dropout_stages=2, first_dropout_stage=1, dropout=0.5), "unet"),
+    ],
+)
+def test_a_converted_model_is_fine_tuned(network: Generator, chosen: str, tmp_path: Path) -> None:
+    network.save_files(tmp_path / "converted")
+    arguments = ["--init-from", str(tmp_path / "converted"), "--image-size", "32", "--max-train-pairs", "4"]
+    config = parse_training_config([*arguments, "--max-validation-pairs", "2", "--output-dir", str(tmp_path / "run")])
+    assert config.generator == chosen
+    trainer = Pix2PixTrainer(config)
+    assert_holds(trainer.learner.generator, tmp_path / "converted")
 
 
 @pytest.mark.parametrize(
