@@ -181,7 +181,8 @@ def test_mcp_tools(app: RunningApp) -> None:
             pair = {"source": data_url, "target": data_url}
             return tools, answer, refused, await session.call_tool("compare", pair, progress_callback=progress)
 
-    tools, answer, refused, compared = asyncio.run(ask())
+    with ThreadPoolExecutor(1) as thread:  # the browser's tests may have an event loop in this one
+        tools, answer, refused, compared = thread.submit(asyncio.run, ask()).result()
     assert set(tools) == {"translate", "draw", "compare", "batch"}
     assert "dropout" in tools["translate"].inputSchema["properties"]["stochastic"]["description"]
     made = Image.open(io.BytesIO(base64.b64decode(answer.content[0].data)))
