@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pix2pix_hub.commands.data import data_build, data_inspect
+from pix2pix_hub.commands.evaluate import evaluate_model
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
@@ -153,7 +154,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if asked_for_help else USAGE_ERROR
 
 
-COMMANDS: dict[str, Callable[..., int | None]] = {"data inspect": data_inspect, "data build": data_build}
+COMMANDS: dict[str, Callable[..., int | None]] = {
+    "evaluate": evaluate_model,
+    "data inspect": data_inspect,
+    "data build": data_build,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -65,7 +65,9 @@ def make_request(
         given, inherited: by the names of `INHERITED`; None: not given.
         options: further fields of `PairRequest`.
     """
-    chosen: dict[str, Any] = {name: given.get(name) or inherited[name] for name in INHERITED if given.get(name) or name in inherited}
+    chosen: dict[str, Any] = {
+        name: given.get(name) or inherited[name] for name in INHERITED if given.get(name) or name in inherited
+    }
     modes: dict[str, Any] = {
         f"{side}_mode": "labels" if getattr(preprocessor, side).mode == "labels" else "auto"
         for side in ("source", "target")
