@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.config import parse_image_size
+from pix2pix_hub.errors import UserError
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -33,6 +34,7 @@ def evaluate_model(
     precision: Literal["no", "bf16", "fp16"] = "no",
     batch_size: int | None = None,
     num_workers: int = 0,
+    cpu_threads: int = 0,
     segmenter_steps: int = 1500,
     on_bad_pair: Literal["stop", "skip"] = "stop",
     direction: Literal["AtoB", "BtoA"] | None = None,
@@ -64,6 +66,7 @@ def evaluate_model(
         precision: Arithmetic of the generator; no: float32.
         batch_size: Pairs a process translates at once; None: as many as training did.
         num_workers: Processes that read pairs, per process; 0: none.
+        cpu_threads: Threads of a process on a CPU; 0: the cores shared out over the processes.
         segmenter_steps: Length of the segmentation network's training (steps).
         on_bad_pair: What to do about pairs that cannot be used.
         direction: Which side is the source; None: as trained.
@@ -73,6 +76,8 @@ def evaluate_model(
         revision: Branch, tag or commit of a model on the Hub.
         dataset_revision: Branch, tag or commit of a data set on the Hub.
     """
+    if cpu_threads < 0:
+        raise UserError(f"--cpu-threads {cpu_threads} cannot work: it must be 0 or more.")
     from pix2pix_hub.launcher import follow_launcher
 
     follow_launcher()
@@ -101,7 +106,7 @@ def evaluate_model(
         segmenter=SegmenterOptions(steps=segmenter_steps),
     )
     check_output(output)
-    set_cpu_threads(0, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    set_cpu_threads(cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     torch.backends.cudnn.deterministic = True
     state = process_state()
     given = dict(direction=direction, source_column=source_column, target_column=target_column, train_split=train_split)

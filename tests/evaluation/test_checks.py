@@ -119,7 +119,9 @@ def test_distances_are_those_of_scipy() -> None:
     apart = cdist(flat, flat) / flat.shape[1] ** 0.5
     real = traces_of(TARGETS).thumbnails.flatten(1).double()
     apart_real = cdist(real, real) / flat.shape[1] ** 0.5
-    assert collapse(generated, traces_of(TARGETS)).measures["diversity"] == pytest.approx(apart.sum() / apart_real.sum())
+    assert collapse(generated, traces_of(TARGETS)).measures["diversity"] == pytest.approx(
+        apart.sum() / apart_real.sum()
+    )
 
 
 def test_training_images_among_the_evaluated_ones_are_told() -> None:
