@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState
+from known_generators import PAIRS, SIZE
 from PIL import Image
 
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.training.trainer import Pix2PixTrainer
-
-PAIRS = 7
-SIZE = 64
 
 
 @pytest.fixture(autouse=True)

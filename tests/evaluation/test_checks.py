@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from known_generators import EVALUATED, OTHERS, SIZE, TRAINING, batch, constant, grid, memorising
 from scipy.spatial.distance import cdist
-from synthetic import EVALUATED, OTHERS, SIZE, TRAINING, batch, constant, grid, memorising
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 

@@ -13,7 +13,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from conftest import PAIRS, SIZE
+from known_generators import PAIRS, SIZE
 from PIL import Image
 
 from pix2pix_hub.cli import main

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SIZE
+from known_generators import SIZE, batch, rendered
 from PIL import Image
-from synthetic import batch, rendered
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.data.pairs import load_pairs

@@ -13,6 +13,7 @@ from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.images import to_model_range
 
 SIZE = 64
+PAIRS = 7  # to validate on, in the folder of the fixture `pairs`
 EVALUATED, TRAINING, OTHERS = range(10_000, 10_030), range(60), range(20_000, 20_030)
 
 
