@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pix2pix_hub.losses import PerceptualLoss as PerceptualLoss
     from pix2pix_hub.losses import Pix2PixLoss as Pix2PixLoss
     from pix2pix_hub.models import PatchGANDiscriminator as PatchGANDiscriminator
+    from pix2pix_hub.models import ResNetGenerator as ResNetGenerator
     from pix2pix_hub.models import UNetGenerator as UNetGenerator
     from pix2pix_hub.training.image_buffer import ImageBuffer as ImageBuffer
     from pix2pix_hub.training.trainer import Pix2PixTrainer as Pix2PixTrainer
@@ -32,6 +33,7 @@ _MODULE_OF = {
     "Pix2PixLoss": "losses",
     "Pix2PixPipeline": "inference.pipeline",
     "Pix2PixTrainer": "training.trainer",
+    "ResNetGenerator": "models",
     "TrainingConfig": "config",
     "UNetGenerator": "models",
     "preset_config": "config",

@@ -14,14 +14,19 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pix2pix_hub.commands.convert import convert
 from pix2pix_hub.commands.data import data_build, data_inspect
 from pix2pix_hub.commands.evaluate import evaluate_model
 from pix2pix_hub.commands.output import say
+from pix2pix_hub.commands.push import push
+from pix2pix_hub.commands.translate import translate
+from pix2pix_hub.commands.translate_dataset import translate_dataset
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
 
 if TYPE_CHECKING:
-    from pix2pix_hub.training.trainer import TrainingResult
+    from pix2pix_hub.commands.publishing import Publisher
+    from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
 
 logger = logging.getLogger("pix2pix_hub.cli")  # also where this module runs as __main__
 
@@ -37,23 +42,42 @@ def train(arguments: list[str]) -> int:
         from pix2pix_hub.launcher import follow_launcher
 
         follow_launcher()
+        from pix2pix_hub.commands.publishing import Publisher
+
+        publisher = Publisher(config, pushes=os.environ.get("RANK", "0") == "0")
         from pix2pix_hub.training.trainer import Pix2PixTrainer
 
         launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
         command = shlex.join([*launcher, "train_accelerate.py", *arguments])
-        trainer = Pix2PixTrainer(config, command=command)
+        trainer = Pix2PixTrainer(
+            config, command=command, complete_export=publisher.complete_export, on_export=publisher.on_export
+        )
         if trainer.accelerator.is_main_process:
             logger.info("%s", trainer.describe())
         if config.dry_run:
             logger.info("Dry run: everything checked, nothing trained or written.")
             return 0
-        result = trainer.train()
+        publisher.open()
+        result = _train_and_publish(trainer, publisher)
     except UserError as error:
         logger.error("error: %s", error)
         return USAGE_ERROR
     if trainer.accelerator.is_main_process:
         logger.info("%s", _closing_words(result, config))
     return SIGNAL_EXIT + result.stop_signal if result.stop_signal else 0
+
+
+def _train_and_publish(trainer: Pix2PixTrainer, publisher: Publisher) -> TrainingResult:
+    """Train; wait for the last push, but not where training ended early."""
+    try:
+        result = trainer.train()
+    except BaseException:
+        publisher.abandon(trainer.run_folder)
+        raise
+    if result.stop_signal:
+        publisher.abandon(result.run_folder)
+        return result
+    return dataclasses.replace(result, stop_signal=publisher.finish(result.run_folder))
 
 
 def parse_training_config(arguments: list[str]) -> TrainingConfig:
@@ -82,6 +106,8 @@ def _choose_base(arguments: list[str]) -> TrainingConfig:
     first_look.add_argument("--dataset")
     first_look.add_argument("--output-dir", "--output_dir")
     first_look.add_argument("--resume", action="store_true")
+    first_look.add_argument("--init-from", "--init_from")
+    first_look.add_argument("--resume-from-hub", "--resume_from_hub")
     seen, others = first_look.parse_known_args(arguments)
     if seen.resume:
         from pix2pix_hub.training.run_folder import run_to_resume, stored_config
@@ -93,7 +119,30 @@ def _choose_base(arguments: list[str]) -> TrainingConfig:
         if stored is not None:
             return dataclasses.replace(stored, resume=True, output_dir=str(folder))
     preset = seen.preset or ("default" if seen.dataset else "demo")
-    return preset_config(preset if preset in PRESETS else "default")  # tyro reports an unknown one
+    base = preset_config(preset if preset in PRESETS else "default")  # tyro reports an unknown one
+    return _with_published_options(base, seen.init_from, seen.resume_from_hub)
+
+
+def _with_published_options(base: TrainingConfig, init_from: str | None, resume_from_hub: str | None) -> TrainingConfig:
+    """The options of a published run, or `base` with what builds the networks of a published model."""
+    if init_from is None and resume_from_hub is None:
+        return base
+    from pix2pix_hub.training.published import architecture_options, fetch_published, published_config
+
+    if init_from is not None:
+        published = fetch_published("--init-from", init_from, weights=False)
+        return dataclasses.replace(base, **architecture_options(published), init_from=init_from)
+    assert resume_from_hub is not None
+    published = fetch_published("--resume-from-hub", resume_from_hub, weights=False)
+    return dataclasses.replace(
+        published_config(published),
+        resume_from_hub=resume_from_hub,
+        init_from=None,
+        push_to_hub=None,  # whether, and where to, is for this run to say
+        hub_private=False,
+        hub_revision=None,
+        push_every=None,
+    )
 
 
 def _set_up_logging() -> None:
@@ -122,8 +171,8 @@ def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
             "      train on to twice the length",
             "  accelerate launch train_accelerate.py --dataset path/to/your/pairs --direction AtoB",
             "      train on your own pairs (a folder of side-by-side images)",
-            '  python -c "from pix2pix_hub import UNetGenerator; '
-            f"print(UNetGenerator.from_pretrained('{folder / 'model'}'))\"",
+            f'  python -c "from pix2pix_hub import {config.generator_class} as Generator; '
+            f"print(Generator.from_pretrained('{folder / 'model'}'))\"",
             "      load the generator in Python",
         ]
     )
@@ -155,7 +204,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
+    "translate": translate,
+    "translate-dataset": translate_dataset,
     "evaluate": evaluate_model,
+    "push": push,
+    "convert": convert,
     "data inspect": data_inspect,
     "data build": data_build,
 }

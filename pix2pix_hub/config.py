@@ -66,6 +66,14 @@ class TrainingConfig:
     shuffle_buffer: int = 1000
     """Consecutive pairs of a shard that are put in random order, held by each worker (pairs); --streaming only."""
 
+    # --- where to start ---
+
+    init_from: str | None = None
+    """Fine-tune: begin with both networks of a published model, user/name[@revision], or of an export or run here."""
+    resume_from_hub: str | None = None
+    """Continue a published run, user/name[@revision]: its options, weights (the moving average), epoch and learning
+    rate; both optimizers begin afresh, since they are not published."""
+
     # --- augmentation, drawn once per pair ---
 
     flip_probability: float = 0.5
@@ -81,24 +89,26 @@ class TrainingConfig:
 
     # --- networks ---
 
+    generator: Literal["unet", "resnet_6", "resnet_9"] = "unet"
+    """Generator: a U-Net, or residual blocks at a quarter of the size (for pairs not aligned to the pixel)."""
     base_channels: int = 64
     """Width: channels of the first stage of either network."""
     discriminator_base_channels: int | None = None
     """Width of the discriminator where it differs; None: as --base-channels."""
     num_downs: int = 7
-    """Halvings in the generator, at most; fewer where the image is small."""
+    """Halvings in the U-Net, at most; fewer where the image is small."""
     norm: Literal["instance", "batch", "none"] = "instance"
     """Normalisation in both networks."""
     encoder_activation: Literal["relu", "leaky_relu"] = "relu"
-    """Activation of the generator's encoder (leaky_relu: slope 0.2)."""
+    """Activation of the U-Net's encoder (leaky_relu: slope 0.2)."""
     bottleneck: Literal["conv", "none"] = "conv"
-    """conv: a stride-1 3x3 convolution between encoder and decoder; none: down to 1x1, as in the paper."""
+    """conv: a stride-1 3x3 convolution between the U-Net's halves; none: down to 1x1, as in the paper."""
     encoder_bias: bool = True
-    """Bias on the encoder convolutions that no norm follows (the published network has none)."""
+    """Bias on the U-Net's encoder convolutions that no norm follows (the published network has none)."""
     upsampling: Literal["transposed", "resize"] = "transposed"
     """How the decoder enlarges; resize leaves no dot grid and takes about a third longer."""
     dropout: float = 0.5
-    """Dropout of the three deepest decoder stages while training (probability)."""
+    """Dropout of the three deepest decoder stages (of every block, in a resnet) while training (probability)."""
     spectral_norm: bool = True
     """Spectrally normalise every convolution of the discriminator."""
     output_stride: Literal[8, 16] = 16
@@ -175,8 +185,19 @@ class TrainingConfig:
     dry_run: bool = False
     """Check everything, say what would be trained, write nothing."""
 
+    # --- publishing ---
+
+    push_to_hub: str | None = None
+    """Model repository on the Hub, user/name, to publish model/ in; made where it is new. Needs `hf auth login`."""
+    hub_private: bool = False
+    """Make that repository private."""
+    hub_revision: str | None = None
+    """Branch of that repository to push to; None: the main one."""
+    push_every: int | None = None
+    """Epochs between pushes, in the background (epochs); None: only at the end."""
+
     def __post_init__(self) -> None:
-        check_options(self)
+        check_options(self, PRESETS.get(self.preset, {}))
 
     @property
     def image_height_width(self) -> tuple[int, int]:
@@ -186,7 +207,9 @@ class TrainingConfig:
     @property
     def generator_downs(self) -> int:
         """Halvings the generator really makes: at most `num_downs`, ending in a map of at least 2x2 (1x1 without
-        a bottleneck convolution)."""
+        a bottleneck convolution). A resnet makes two."""
+        if self.generator != "unet":
+            return 2
         smallest_map = 2 if self.bottleneck == "conv" else 1
         return max(1, min(self.num_downs, int(math.log2(min(self.image_height_width) // smallest_map))))
 
@@ -196,8 +219,21 @@ class TrainingConfig:
         decay_epochs = self.epochs / 2 if self.decay_epochs is None else self.decay_epochs
         return 1 - decay_epochs / self.epochs
 
+    @property
+    def generator_class(self) -> str:
+        """Name of the generator's class in `pix2pix_hub.models`."""
+        return "UNetGenerator" if self.generator == "unet" else "ResNetGenerator"
+
     def generator_options(self) -> dict[str, Any]:
-        """Keyword arguments of `UNetGenerator` (channel counts are the data's and are added by the trainer)."""
+        """Keyword arguments of `generator_class` (channel counts are the data's and are added by the trainer)."""
+        if self.generator != "unet":
+            return dict(
+                base_channels=self.base_channels,
+                num_blocks=int(self.generator.removeprefix("resnet_")),
+                norm=self.norm,
+                upsampling=self.upsampling,
+                dropout=self.dropout,
+            )
         return dict(
             base_channels=self.base_channels,
             num_downs=self.generator_downs,

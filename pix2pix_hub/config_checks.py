@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pix2pix_hub.errors import UserError
@@ -24,6 +26,7 @@ _POSITIVE = [
     "gradient_accumulation_steps",
     "learning_rate",
     "checkpoint_every",
+    "push_every",
     "keep_checkpoints",
     "log_every",
     "sample_count",
@@ -47,11 +50,12 @@ _NOT_NEGATIVE = [
     "cpu_threads",
     "early_stopping_patience",
 ]
+_UNET_ONLY = ["num_downs", "encoder_activation", "bottleneck", "encoder_bias"]
 _BELOW_ONE = ["dropout", "beta1", "beta2", "ema_decay"]
 
 
-def check_options(config: TrainingConfig) -> None:
-    """Every option by itself, then those that must go together.
+def check_options(config: TrainingConfig, preset: Mapping[str, Any]) -> None:
+    """Every option by itself, then those that must go together; `preset` is what the preset sets.
 
     Raises:
         UserError: for the first value that cannot work, naming the flag and what to type.
@@ -59,6 +63,7 @@ def check_options(config: TrainingConfig) -> None:
     _check_types(config)
     _check_choices(config)
     _check_ranges(config)
+    _check_generator(config, preset)
     _check_size(config)
     if config.decay_epochs is not None and config.decay_epochs > config.epochs:
         raise UserError(
@@ -66,6 +71,12 @@ def check_options(config: TrainingConfig) -> None:
             f"type --epochs {config.epochs + config.decay_epochs} for {config.epochs} constant and "
             f"{config.decay_epochs} falling ones."
         )
+    if config.init_from is not None and config.resume_from_hub is not None:
+        raise UserError("--init-from begins a new run and --resume-from-hub continues one: give one of them.")
+    publishing = {"--hub-private": config.hub_private, "--hub-revision": config.hub_revision}
+    alone = [flag for flag, value in (publishing | {"--push-every": config.push_every}).items() if value]
+    if alone and config.push_to_hub is None:
+        raise UserError(f"{', '.join(alone)} says how to publish: add --push-to-hub user/name, or leave it out.")
     if max(config.gan_weight, config.l1_weight, config.l2_weight, config.perceptual_weight) == 0:
         raise UserError("all weights of the generator's losses are 0: give at least --l1-weight 100.")
 
@@ -111,12 +122,25 @@ def _check_ranges(config: TrainingConfig) -> None:
         (["jitter_scale"], lambda value: value >= 1, "1 or more (1: no jitter)"),
         (["rotation_degrees"], lambda value: value <= 45, "at most 45 degrees"),
         (["color_jitter"], lambda value: value <= 1, "at most 1"),
+        (["base_channels", "discriminator_base_channels"], lambda value: value <= 4096, "at most 4096"),
+        (["num_downs"], lambda value: value <= 12, "at most 12"),
     ]
     for names, holds, expected in rules:
         for name in names:
             value = getattr(config, name)
             if value is not None and not (math.isfinite(value) and holds(value)):
                 raise UserError(f"{_flag(name)} {value} cannot work: it must be {expected}.")
+
+
+def _check_generator(config: TrainingConfig, preset: Mapping[str, Any]) -> None:
+    """Options of the U-Net are not given for another generator (a preset's values are nobody's wish)."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)} | dict(preset)
+    for name in _UNET_ONLY if config.generator != "unet" else []:
+        if getattr(config, name) != defaults[name]:
+            raise UserError(
+                f"{_flag(name)} {getattr(config, name)} is for --generator unet, and {config.generator} has no such "
+                "part: leave one of them out."
+            )
 
 
 def _check_size(config: TrainingConfig) -> None:

@@ -4,6 +4,10 @@ take."""
 from __future__ import annotations
 
 import os
+import platform
+import re
+from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -12,13 +16,13 @@ from accelerate.utils import parse_flag_from_env
 from pix2pix_hub.errors import UserError
 
 
-def process_state() -> PartialState:
-    """This process's place among those launched together.
+def process_state(timeout: timedelta | None = None) -> PartialState:
+    """This process's place among those launched together; `timeout`: how long one waits for the others.
 
     Accelerate joins CPU processes only where it is told that they use the CPU; left alone, two started by torchrun on a
     machine without GPU would each work by themselves.
     """
-    return PartialState(cpu=use_cpu())
+    return PartialState(cpu=use_cpu(), **({} if timeout is None else {"timeout": timeout}))
 
 
 def use_cpu() -> bool:
@@ -71,3 +75,14 @@ def set_cpu_threads(requested: int, local_processes: int) -> int:
     threads = requested or (given if given > 1 else max(1, cores // local_processes))
     torch.set_num_threads(threads)
     return threads
+
+
+def device_name(device: torch.device) -> str:
+    """What the hardware calls itself: "NVIDIA H100 80GB HBM3", "AMD EPYC 7B13"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the kind of machine at least
+    named = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return named[1] if named else platform.processor() or platform.machine()

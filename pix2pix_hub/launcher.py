@@ -29,6 +29,8 @@ def follow_launcher() -> None:
     """
     arguments = _launcher_arguments()
     if arguments is None:
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # one of several, which torch's launcher would leave behind if killed
+            _end_with_launcher()
         return
     _end_with_launcher()
     several = "MASTER_PORT" in os.environ and not any(name in os.environ for name in WORLD_SIZES)

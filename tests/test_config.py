@@ -40,6 +40,13 @@ def test_depth_follows_the_image_size(preset: str, size: str, downs: int) -> Non
     assert preset_config(preset, image_size=size).generator_downs == downs
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_a_resnet(preset: str) -> None:
+    config = preset_config(preset, generator="resnet_6", image_size="36x64")
+    assert config.generator_downs == 2
+    assert config.generator_options()["num_blocks"] == 6
+
+
 def test_a_size_the_depth_does_not_divide_names_the_next_ones() -> None:
     with pytest.raises(UserError, match=r"multiple of 64.*192x256 or 256x256"):
         TrainingConfig(image_size="200x256", num_downs=6)
@@ -70,6 +77,10 @@ def test_a_size_the_depth_does_not_divide_names_the_next_ones() -> None:
         ({"dataset": 3}, "--dataset"),
         ({"resume": "yes"}, "--resume"),
         ({"report_to": "wandb"}, "--report-to"),
+        ({"base_channels": 5000}, "--base-channels"),
+        ({"num_downs": 13}, "--num-downs"),
+        ({"generator": "resnet_12"}, "--generator"),
+        ({"generator": "resnet_9", "num_downs": 5}, "--num-downs 5 is for --generator unet"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_its_flag(options: dict, flag: str) -> None:

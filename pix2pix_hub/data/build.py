@@ -5,7 +5,6 @@ pix2pix-hub data build path/to/pairs --output path/to/dataset
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import Any
 import datasets
 from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
-from PIL import Image
 
+from pix2pix_hub.data.encoding import encode, suffix_for
 from pix2pix_hub.data.examine import Findings, examine, write_bad_pairs
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
-from pix2pix_hub.data.pixels import Decoded
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.errors import UserError
@@ -120,13 +118,11 @@ def push_dataset(built: BuiltPairs, repo_id: str, *, private: bool = False) -> s
     """Push Parquet shards and the card to the Hub; its address.
 
     Raises:
-        UserError: no token, or the Hub refused.
+        UserError: the Hub refused, or cannot be reached.
     """
-    from huggingface_hub import DatasetCard, get_token
+    from huggingface_hub import DatasetCard
     from huggingface_hub.errors import HfHubHTTPError
 
-    if get_token() is None:
-        raise UserError(f"--push {repo_id} needs a Hub token: run `hf auth login`, or set HF_TOKEN.")
     try:
         shards = {split: shard_count(rows) for split, rows in built.splits.items()}
         built.splits.push_to_hub(repo_id, private=private, num_shards=shards)
@@ -151,32 +147,6 @@ def _rows(pairs: PairDataset) -> Iterator[dict[str, Any]]:
         source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
         stem = Path(pairs.name(index)).stem
         yield {
-            side: {"bytes": encode(image, pairs.name(index)), "path": f"{stem}{suffix_of(image)}"}
+            side: {"bytes": encode(image, pairs.name(index)), "path": f"{stem}{suffix_for(image)}"}
             for side, image in (("source", source), ("target", target))
         }
-
-
-def suffix_of(image: Decoded) -> str:
-    """Of the lossless file that holds it."""
-    return ".png" if isinstance(image, Image.Image) else ".tif"
-
-
-def encode(image: Decoded, name: str) -> bytes:
-    """PNG for what Pillow has a mode for, else TIFF with the channels as bands: no value changes."""
-    buffer = io.BytesIO()
-    if isinstance(image, Image.Image):
-        try:
-            image = image.convert("RGB") if image.mode not in PNG_MODES else image
-            image.save(buffer, format="PNG")
-        except OSError as error:
-            raise UserError(f"{name} cannot be written as PNG ({error}).") from error
-    else:
-        import tifffile
-
-        values = image.values[..., 0] if image.values.shape[-1] == 1 else image.values
-        photometric = "rgb" if image.kind in ("rgb", "rgba") else "minisblack"
-        tifffile.imwrite(buffer, values, photometric=photometric, planarconfig="contig")
-    return buffer.getvalue()
-
-
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")

@@ -148,16 +148,33 @@ def find_pairs(request: PairRequest) -> FoundPairs:
     path = Path(request.dataset).expanduser()
     if request.dataset == SYNTHETIC:
         return _find_synthetic(request)
-    if not request.dataset or not path.exists():
-        loaded, commit = open_on_hub(request.dataset, request.revision, FORMS_THAT_WORK)
-        return _from_table(loaded, commit, request)
-    if request.revision is not None:
+    if request.revision is not None and path.exists():
         raise UserError(f"--dataset-revision is for Hub data sets; {request.dataset} is on this machine. Leave it out.")
-    if path.is_file():
-        return _find_in_file(path, request)
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return _from_table(_read(request, lambda: datasets.load_from_disk(path)), fingerprint(path), request)
-    return _find_in_folder(path, request)
+    return _find_in_folder(path, request) if request.dataset and _is_loose(path) else _find_table(path, request)
+
+
+def find_images(dataset: str, column: str, revision: str | None = None) -> FoundPairs:
+    """A set whose images stand by themselves, in one column: a table, a Hub data set, or a folder of images (whose
+    column is `image`).
+
+    Raises:
+        UserError: nothing there, or no such column.
+    """
+    request, path = PairRequest(dataset, revision=revision), Path(dataset).expanduser()
+    loaded, identity = _open_table(path, request)
+    splits = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    for split, rows in splits.items():
+        images = [name for name, feature in rows.features.items() if _holds_images(feature)]
+        if column not in images:
+            listing = f"columns: {', '.join(rows.features)}; with images: {', '.join(images) or 'none'}"
+            raise UserError(f"--source-column {column}: split {split} has no such image column ({listing}).")
+    undecoded = {name: _undecoded(rows, (column,), name, request) for name, rows in splits.items()}
+    return FoundPairs("one column", undecoded, (column,), identity)
+
+
+def _is_loose(path: Path) -> bool:
+    """A folder that `datasets` has not saved itself."""
+    return path.is_dir() and not (path / "dataset_dict.json").is_file() and not (path / "state.json").is_file()
 
 
 def _find_in_folder(path: Path, request: PairRequest) -> FoundPairs:
@@ -168,7 +185,7 @@ def _find_in_folder(path: Path, request: PairRequest) -> FoundPairs:
     if request.train_split in files:
         return _find_side_by_side(path, files, request)
     if any(file.suffix.lower() in BUILDERS for file in path.rglob("*")):
-        return _from_table(_read(request, lambda: datasets.load_dataset(str(path))), fingerprint(path), request)
+        return _find_table(path, request)
     if files:
         return _find_side_by_side(path, files, request)
     raise UserError(f"--dataset {request.dataset}: {contents(path)}, but no pairs. {FORMS_THAT_WORK}")
@@ -239,12 +256,22 @@ def _file_rows(root: Path, columns: tuple[str, ...], rows: Iterable[tuple[Path |
 # --- tables
 
 
-def _find_in_file(path: Path, request: PairRequest) -> FoundPairs:
+def _find_table(path: Path, request: PairRequest) -> FoundPairs:
+    return _from_table(*_open_table(path, request), request)
+
+
+def _open_table(path: Path, request: PairRequest) -> tuple[Any, str]:
+    """What `datasets` reads: a Hub data set, a single file, what it saved itself, else a folder; and what it is."""
+    if not request.dataset or not path.exists():
+        return open_on_hub(request.dataset, request.revision, FORMS_THAT_WORK)
+    if path.is_dir():
+        load = datasets.load_dataset if _is_loose(path) else datasets.load_from_disk
+        return _read(request, lambda: load(str(path))), fingerprint(path)
     if (builder := BUILDERS.get(path.suffix.lower())) is None:
         known = ", ".join(BUILDERS)
         raise UserError(f"--dataset {request.dataset} is a single file, but none of {known}. {FORMS_THAT_WORK}")
     loaded = _read(request, lambda: datasets.load_dataset(builder, data_files=str(path)))
-    return _from_table(loaded, fingerprint(path.parent, [path]), request)
+    return loaded, fingerprint(path.parent, [path])
 
 
 def _read(request: PairRequest, load: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""`preprocessor_config.json` as an object, and checked: it may come from anybody."""
+"""`preprocessor_config.json`: what an export writes, and what is read, checked, since it may come from anybody."""
 
 from __future__ import annotations
 
@@ -53,6 +53,20 @@ class Preprocessor:
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is not as an export has it ({error!r}): export the model again.") from error
+
+
+def preprocessor_config(
+    image_size: tuple[int, int], resize: str, size_multiple: int, formats: Mapping[str, PixelFormat]
+) -> dict[str, Any]:
+    """How a stored image becomes the generator's input, and its output an image again."""
+    return {
+        "image_size": list(image_size),  # height, width it was trained at
+        "resize": resize,
+        "size_multiple": size_multiple,
+        "resample": "bilinear, antialiased; labels nearest",
+        "model_range": [-1.0, 1.0],
+        **{side: formats[side].to_dict() for side in ("source", "target")},
+    }
 
 
 def _pixel_format(values: Mapping[str, Any]) -> PixelFormat:

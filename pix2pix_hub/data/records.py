@@ -55,7 +55,7 @@ class RecordDecoder:
 
 def _read_halves(stored: Mapping[str, Any] | None, name: str) -> tuple[Decoded, Decoded]:
     """A file of A and B side by side. Portrait halves down to 3:4 count as halves."""
-    image = _read(stored, name)
+    image = read_stored(stored, name)
     height, width = size_of(image)
     if width % 2 or width < 1.5 * height:
         raise UserError(
@@ -69,7 +69,7 @@ def _read_two(row: Mapping[str, Any], columns: tuple[str, ...], name: str) -> tu
     """Two images of one size. Rows with a `name` come from files that pair by name."""
     if "name" in row and (absent := [column for column in columns if row[column] is None]):
         raise UserError(f"{name} has no partner: no file of its name, whatever the suffix, in {absent[0]}.")
-    first, second = (_read(row[column], f"{name}, column {column}") for column in columns)
+    first, second = (read_stored(row[column], f"{name}, column {column}") for column in columns)
     sizes = [size_of(image) for image in (first, second)]
     if sizes[0] != sizes[1]:
         (a, b), (h, w) = sizes
@@ -80,8 +80,12 @@ def _read_two(row: Mapping[str, Any], columns: tuple[str, ...], name: str) -> tu
     return first, second
 
 
-def _read(stored: Mapping[str, Any] | None, name: str) -> Decoded:
-    """What `datasets` keeps of an image: its bytes, or the path of its file."""
+def read_stored(stored: Mapping[str, Any] | None, name: str) -> Decoded:
+    """What `datasets` keeps of an undecoded image: its bytes, or the path of its file.
+
+    Raises:
+        UserError: missing, or an image that cannot be read; the text starts with `name`.
+    """
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         raise UserError(f"{name} is missing (null); expected an image.")
     return read_image(stored["path"] if stored["bytes"] is None else stored["bytes"], name)

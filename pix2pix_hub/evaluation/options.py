@@ -56,18 +56,16 @@ class EvaluationOptions:
             UserError: the generator does not take them.
         """
         size = self.image_size or trained
-        step = generator.size_multiple
-        for side, trained_side in zip(size, trained, strict=True):
-            if side % step or side < min(2 * step, trained_side):
-                below, above = (
-                    "x".join(str(max(2, rounding(each / step)) * step) for each in size)
-                    for rounding in (math.floor, math.ceil)
-                )
-                raise UserError(
-                    f"--image-size {size[0]}x{size[1]}: this generator takes multiples of {step} from {2 * step} on. "
-                    f"Sizes that work: {below} or {above} (height x width); it was trained at "
-                    f"{trained[0]}x{trained[1]}."
-                )
+        step, least = generator.size_multiple, generator.minimum_size
+        if any(side % step or side < least for side in size):
+            below, above = (
+                "x".join(str(max(least, rounding(side / step) * step)) for side in size)
+                for rounding in (math.floor, math.ceil)
+            )
+            raise UserError(
+                f"--image-size {size[0]}x{size[1]}: this generator takes multiples of {step}, from {least}. Sizes that "
+                f"work: {below} or {above} (height x width); it was trained at {trained[0]}x{trained[1]}."
+            )
         return size
 
     def check_sampling(self, generator: Generator) -> None:

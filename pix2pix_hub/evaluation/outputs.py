@@ -22,7 +22,7 @@ from pix2pix_hub.images import to_unit_range
 from pix2pix_hub.metrics import METRICS, image_values
 from pix2pix_hub.metrics.image_metrics import image_features
 from pix2pix_hub.metrics.networks import MetricNetworks
-from pix2pix_hub.models.dropout import seeded_dropout
+from pix2pix_hub.models.dropout import SeededDropout
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 DIVERSITY = "diversity"  # mean L1 between two samples of one source, in [0, 1]
@@ -53,7 +53,7 @@ class Translator:
     def __call__(self, source: Tensor, indices: Sequence[int], sample: int = 0) -> Tensor:
         """(N, C, H, W) in [-1, 1] → the images generated, float32, the same range."""
         seeds = [(self.seed, index, sample) for index in indices]
-        dropout = seeded_dropout(self.generator, seeds) if self.num_samples > 1 else nullcontext()
+        dropout = SeededDropout(self.generator, seeds) if self.num_samples > 1 else nullcontext()
         dtype = PRECISIONS[self.precision]
         autocast = torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
         with dropout, autocast:

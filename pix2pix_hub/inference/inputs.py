@@ -16,7 +16,6 @@ from pix2pix_hub.data.preprocessor import FULL_SCALE, PICTURE_MODES
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, to_model_range, to_unit_range
 
-AnyImage = Image.Image | str | Path | NDArray | Tensor
 TOLERANCE = 1e-3  # how far floats may leave their range: rounding of whatever made them
 
 
@@ -40,32 +39,37 @@ class Prepared:
         return pixels if self.format is None else to_model_range(pixels, self.format)
 
 
+AnyImage = Image.Image | str | Path | NDArray | Tensor | Prepared
+
+
 def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
     """Fit one image to what training read, converting its colours as training did.
 
     Args:
-        image: a PIL image, a path, an array `(H, W)` or `(H, W, C)`, or a tensor `(C, H, W)`. Floats are in [0, 1] in
-            arrays and in [-1, 1] in tensors; where `format` is of floats, arrays hold values as stored. Classes come
-            as values or one-hot.
+        image: a PIL image, a path, an array `(H, W)` or `(H, W, C)`, a tensor `(C, H, W)`, or what this made. Floats
+            are in [0, 1] in arrays and in [-1, 1] in tensors; where `format` is of floats, arrays hold values as
+            stored. Classes come as values or one-hot.
         format: of the images trained on.
         name: what errors call the image.
 
     Raises:
         UserError: says what came and what was expected.
     """
+    if isinstance(image, Prepared):
+        return image
     if isinstance(image, Tensor):
         return _from_tensor(image.detach().cpu(), format, name)
     if isinstance(image, str | Path):
-        return _from_decoded(read_image(Path(image), name), format, name)
+        return prepare_decoded(read_image(Path(image), name), format, name)
     if not isinstance(image, Image.Image | np.ndarray):
         raise UserError(f"{name} is {type(image).__name__}; expected a PIL image, a path, an array or a tensor.")
     if isinstance(image, np.ndarray) and format.mode == "labels" and image.shape[2:] == (format.channels,) != (1,):
         return _from_one_hot(image, name)
-    return _from_decoded(_as_picture(from_memory(image, name), format), format, name)
+    return prepare_decoded(_as_picture(from_memory(image, name), format), format, name)
 
 
-def _from_decoded(decoded: Decoded, format: PixelFormat, name: str) -> Prepared:
-    """Where values of one depth can stand for those of another, they do."""
+def prepare_decoded(decoded: Decoded, format: PixelFormat, name: str) -> Prepared:
+    """`prepare` for what a file held. Where values of one depth can stand for those of another, they do."""
     depth = "uint8" if isinstance(decoded, Image.Image) else str(decoded.values.dtype)
     if format.mode == "labels" or format.dtype in (depth, "float32"):
         return Prepared(to_tensor(decoded, format, name), format, None, name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pix2pix_hub.data.preprocessor import Preprocessor
+from pix2pix_hub.models.base import Generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +23,6 @@ class Axis:
         """Its length."""
         return len(self.index)
 
-    @property
-    def inside(self) -> slice:
-        """Where in it the image lies."""
-        return slice(self.before, self.before + self.size)
-
 
 def padded_axis(size: int, multiple: int, least: int) -> Axis:
     """From `size` to the next multiple, at least `least`: reflected as far as there are pixels, the border repeated
@@ -39,15 +34,7 @@ def padded_axis(size: int, multiple: int, least: int) -> Axis:
     return Axis(mirrored.clamp(0, size - 1), before, size)
 
 
-def padded_axes(size: tuple[int, int], preprocessor: Preprocessor) -> tuple[Axis, Axis]:
-    """The rows and the columns of an image of some height and width.
-
-    The deepest map gets at least 2 by 2 pixels (norms need more than one), or what it had in training where that was
-    less.
-    """
-    multiple = preprocessor.size_multiple
-    rows, columns = (
-        padded_axis(length, multiple, min(2 * multiple, -(-trained_at // multiple) * multiple))
-        for length, trained_at in zip(size, preprocessor.image_size, strict=True)
-    )
+def padded_axes(size: tuple[int, int], generator: Generator) -> tuple[Axis, Axis]:
+    """The rows and the columns of an image of some height and width, so that the generator takes it."""
+    rows, columns = (padded_axis(length, generator.size_multiple, generator.minimum_size) for length in size)
     return rows, columns

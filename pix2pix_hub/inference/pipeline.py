@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,21 +19,16 @@ from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME
 from pix2pix_hub.inference.inputs import AnyImage, Prepared, output_format, prepare
-from pix2pix_hub.inference.padding import Axis, padded_axes, padded_axis
+from pix2pix_hub.inference.job import Job
+from pix2pix_hub.inference.padding import padded_axes, padded_axis
 from pix2pix_hub.inference.results import Canvas, Kind, name_of
-from pix2pix_hub.inference.tiling import (
-    TILE_OVERLAP,
-    TILE_SIZE,
-    TileGrid,
-    check_tile_options,
-    make_grid,
-    translate_tiles,
-)
+from pix2pix_hub.inference.splits import split_for
+from pix2pix_hub.inference.tiling import TILE_SIZE, check_tile_size, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
-from pix2pix_hub.models.dropout import Seed, content_seed, dropout_layers, seeded_dropout
+from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
 from pix2pix_hub.models.fetch import fetch_files
 
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
@@ -53,18 +48,6 @@ ACCELERATOR_BATCH = 8  # images a batch where there is an accelerator
 Progress = Callable[[int, int], object]
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """One image to be made: one sample of one source."""
-
-    image: Prepared
-    rows: Axis
-    columns: Axis
-    grid: TileGrid
-    canvas: Canvas
-    seed: Seed | None  # of its dropout
-
-
 class Pix2PixPipeline:
     """A trained model, from any image to the image it makes of it.
 
@@ -81,6 +64,7 @@ class Pix2PixPipeline:
         self, generator: Generator, preprocessor: Preprocessor, folder: Path, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.generator = generator.to(device, dtype).eval()
+        self._lock = Lock()  # dropout and statistics are put into the network for the time of a call
         self.preprocessor, self.folder, self.device, self.dtype = preprocessor, folder, device, dtype
         for side, wanted in (("source", generator.in_channels), ("target", generator.out_channels)):
             described = getattr(preprocessor, side)
@@ -126,7 +110,8 @@ class Pix2PixPipeline:
             local_files_only=local_files_only,
         )
         preprocessor = Preprocessor.from_folder(folder)
-        return cls(load_generator(folder), preprocessor, folder, place, number_type)
+        generator = load_generator(folder, map_location=str(place), dtype=number_type)
+        return cls(generator, preprocessor, folder, place, number_type)
 
     @cached_property
     def discriminator(self) -> PatchGANDiscriminator | None:
@@ -146,7 +131,6 @@ class Pix2PixPipeline:
         num_samples: int = 1,
         batch_size: int | None = None,
         tile_size: int = TILE_SIZE,
-        tile_overlap: int | None = None,
         progress: Progress | None = None,
     ) -> Any:
         """Translate one image, a list of them, or a batch.
@@ -164,11 +148,10 @@ class Pix2PixPipeline:
             seed: of the dropout, a non-negative integer; None draws one. What a seed gives depends on the image and
                 the sample's number, not on what else is translated with it.
             num_samples: variants of each image, with `stochastic`.
-            batch_size: images of one size (or tiles) a forward; None: 1 on a CPU, else 8.
-            tile_size: height and width in pixels beyond which an image is cut into tiles.
-            tile_overlap: pixels that neighbouring tiles have in common, at least; None: 256, or half a tile where
-                that is less.
-            progress: called with (done, total) after each batch; the unit is images and tiles.
+            batch_size: images of one size that are run together; None: 1 on a CPU, else 8.
+            tile_size: height or width in pixels beyond which an image is made in tiles of that size. The result is
+                that of the whole, within 1e-4 (see `inference/tiling.py`).
+            progress: called with (done, total): images, and of large ones tiles.
 
         Returns:
             An image of the size (upright) and kind of the one that came; a list for a list; a batch `(N, C, H, W)` for
@@ -179,21 +162,20 @@ class Pix2PixPipeline:
         Raises:
             UserError: an image that does not fit the model, options that do not go together.
         """
-        tile_overlap = min(TILE_OVERLAP, tile_size // 2) if tile_overlap is None else tile_overlap
-        check_tile_options(tile_size, tile_overlap)
+        check_tile_size(tile_size)
         self._check_sampling(stochastic, seed, num_samples, batch_size)
         several = isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
         given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
         if stochastic and seed is None:
             seed = int(torch.randint(2**62, ()))
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         for number, image in enumerate(given, 1):
             kind = Kind.of(image).overridden(output_type)
             prepared = prepare(image, self.preprocessor.source, name_of(image, number, len(given)))
             seeds: list[Seed | None] = [None]
             if seed is not None:
                 seeds = [(seed, content_seed(prepared.stored), sample) for sample in range(num_samples)]
-            jobs += self._jobs(prepared, kind, seeds, tile_size, tile_overlap)
+            jobs += self._jobs(prepared, kind, seeds, tile_size)
         self._run(jobs, batch_size or (1 if self.device.type == "cpu" else ACCELERATOR_BATCH), progress)
         made = [job.canvas.finish() for job in jobs]
         if num_samples > 1:
@@ -237,53 +219,52 @@ class Pix2PixPipeline:
                 "images a batch, and a seed from 0."
             )
 
-    def _jobs(
-        self, image: Prepared, kind: Kind, seeds: Sequence[Seed | None], tile_size: int, tile_overlap: int
-    ) -> Iterator[_Job]:
+    def _jobs(self, image: Prepared, kind: Kind, seeds: Sequence[Seed | None], tile_size: int) -> Iterator[Job]:
         """What is to be made of one image: one job for each sample."""
-        rows, columns = padded_axes(image.size, self.preprocessor)
-        grid = make_grid(rows, columns, tile_size, tile_overlap, self.preprocessor.size_multiple)
+        rows, columns = padded_axes(image.size, self.generator)
+        network = split_for(self.generator, rows.padded, columns.padded) if max(image.size) > tile_size else None
         stored = output_format(image, self.preprocessor.target)
         for seed in seeds:
-            yield _Job(image, rows, columns, grid, Canvas(image.size, self.generator.out_channels, stored, kind), seed)
+            canvas = Canvas(image.size, self.generator.out_channels, stored, kind)
+            yield Job(image, rows, columns, canvas, seed, network, tile_size)
 
-    def _run(self, jobs: Sequence[_Job], batch_size: int, progress: Progress | None) -> None:
+    def _run(self, jobs: Sequence[Job], batch_size: int, progress: Progress | None) -> None:
         """Fill all canvases: images of one size in batches, large ones tile by tile."""
-        total, done = sum(len(job.grid) for job in jobs), 0
-        for batch in _batches(jobs, batch_size):
-            steps = self._tiles(batch[0], batch_size) if len(batch[0].grid) > 1 else self._whole(batch)
-            for count in steps:
-                done += count
-                if progress is not None:
-                    progress(done, total)
+        total, done = sum(job.steps for job in jobs), 0
 
-    def _whole(self, jobs: Sequence[_Job]) -> Iterator[int]:
-        pieces = [job.image.piece(job.rows.index, job.columns.index) for job in jobs]
-        made = self._forward(torch.stack(pieces), [job.seed for job in jobs])
-        for job, image in zip(jobs, made, strict=True):
-            job.canvas.write(0, image[:, job.rows.inside, job.columns.inside])
-        yield len(jobs)
+        def step(count: int = 1) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
 
-    def _tiles(self, job: _Job, batch_size: int) -> Iterator[int]:
-        def forward(tiles: Tensor, numbers: Sequence[int]) -> Tensor:
-            return self._forward(tiles, [None if job.seed is None else (*job.seed, number) for number in numbers])
-
-        return translate_tiles(job.image, job.rows, job.columns, job.grid, job.canvas, forward, batch_size)
-
-    def _forward(self, batch: Tensor, seeds: Sequence[Seed | None]) -> Tensor:
-        """`(N, C, H, W)` in [-1, 1] → the same, float32 on the CPU."""
-        known = [seed for seed in seeds if seed is not None]
-        dropout = seeded_dropout(self.generator, known) if known else nullcontext()
         kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        with torch.inference_mode(), dropout, kernels:
-            return self.generator(batch.to(self.device, self.dtype)).float().cpu()
+        with self._lock, torch.inference_mode(), kernels:
+            for batch in _batches(jobs, batch_size):
+                seeds = [job.seed for job in batch if job.seed is not None]
+                first = batch[0]
+                with SeededDropout(self.generator, seeds) if seeds else nullcontext() as dropout:
+                    if first.network is None:
+                        self._whole(batch)
+                        step(len(batch))
+                    else:
+                        translate_in_tiles(first, first.network, self._to_device, dropout, step)
+
+    def _whole(self, jobs: Sequence[Job]) -> None:
+        pieces = [job.image.piece(job.rows.index, job.columns.index) for job in jobs]
+        made = self.generator(self._to_device(torch.stack(pieces))).float().cpu()
+        for job, image in zip(jobs, made, strict=True):
+            job.canvas.place(-job.rows.before, -job.columns.before, image)
+
+    def _to_device(self, batch: Tensor) -> Tensor:
+        return batch.to(self.device, self.dtype)
 
 
-def _batches(jobs: Sequence[_Job], batch_size: int) -> Iterator[list[_Job]]:
+def _batches(jobs: Sequence[Job], batch_size: int) -> Iterator[list[Job]]:
     """Jobs of one padded size, up to so many; large ones by themselves."""
-    groups: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
+    groups: dict[tuple[int, ...], list[Job]] = defaultdict(list)
     for number, job in enumerate(jobs):
-        groups[(job.rows.padded, job.columns.padded, *((number,) if len(job.grid) > 1 else ()))].append(job)
+        groups[job.size if job.network is None else (*job.size, number)].append(job)
     for group in groups.values():
         for at in range(0, len(group), batch_size):
             yield group[at : at + batch_size]

@@ -51,7 +51,7 @@ class Kind:
 
 
 class Canvas:
-    """The generated image, allocated once in the dtype it is handed on in and filled from top to bottom.
+    """The generated image, allocated once in the dtype that it is handed on in.
 
     Args:
         size: height and width.
@@ -69,13 +69,16 @@ class Canvas:
             planes = 1 if format.mode == "labels" else channels
             self.pixels = torch.empty(*size, planes, dtype=STORED_DTYPES[format.dtype])
 
-    def write(self, top: int, rows: Tensor) -> None:
-        """Put `(C, h, W)` in [-1, 1] at row `top`."""
-        bottom = top + rows.shape[1]
+    def place(self, top: int, left: int, made: Tensor) -> None:
+        """Put `(C, h, w)` in [-1, 1] so that its corner is there; what lies outside is left away."""
+        height, width = self.pixels.shape[1:] if self.in_model_range else self.pixels.shape[:2]
+        rows = slice(max(0, top), max(0, min(height, top + made.shape[1])))
+        columns = slice(max(0, left), max(0, min(width, left + made.shape[2])))
+        inside = made[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         if self.in_model_range:
-            self.pixels[:, top:bottom] = rows
+            self.pixels[:, rows, columns] = inside
         else:
-            self.pixels[top:bottom] = from_model_range(rows, self.format).permute(1, 2, 0)
+            self.pixels[rows, columns] = from_model_range(inside, self.format).permute(1, 2, 0)
 
     def finish(self) -> Any:
         """A PIL image, or an array where Pillow has no mode; an array; or a tensor `(C, H, W)`."""

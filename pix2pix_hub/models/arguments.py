@@ -37,3 +37,10 @@ def check_probability(name: str, value: Any) -> None:
     """A number from 0 up to, but not, 1."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
         raise ValueError(f"{name} is {reprlib.repr(value)}, expected a number of at least 0 and below 1.")
+
+
+def check_norm_statistics(norm: str, value: Any) -> None:
+    """`"image"`, or `"running"`, which only batch norm has."""
+    check_choice("norm_statistics", value, ("image", "running"))
+    if value == "running" and norm != "batch":
+        raise ValueError(f"norm_statistics is 'running', which norm {norm!r} has none of: expected 'image'.")

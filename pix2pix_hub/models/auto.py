@@ -7,11 +7,15 @@ from typing import Any
 
 import torch
 
+from pix2pix_hub.models.base import Generator as Generator
 from pix2pix_hub.models.base import load_network
 from pix2pix_hub.models.generator import UNetGenerator
+from pix2pix_hub.models.resnet_generator import ResNetGenerator
 
-Generator = UNetGenerator
-GENERATORS: dict[str, type[Generator]] = {"UNetGenerator": UNetGenerator}
+GENERATORS: dict[str, type[UNetGenerator] | type[ResNetGenerator]] = {
+    "UNetGenerator": UNetGenerator,
+    "ResNetGenerator": ResNetGenerator,
+}
 
 
 def load_generator(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -48,12 +49,12 @@ class HubModel(
         return {key: value for key, value in self._hub_mixin_config.items() if key != "architecture"}
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        # Aside: a network loaded from this very file reads its weights from it.
-        with write_aside(save_directory / WEIGHTS_NAME) as partial:
-            save_model(self, str(partial))
         config = {"architecture": type(self).__name__, **self.config}
         with write_aside(save_directory / CONFIG_NAME) as partial:
             partial.write_text(json.dumps(config, indent=2) + "\n")
+        with write_aside(save_directory / WEIGHTS_NAME) as partial:
+            save_model(self, str(partial))
+            shutil.copymode(save_directory / CONFIG_NAME, partial)  # safetensors' files are for their owner alone
 
     def save_files(self, directory: str | Path) -> None:
         """Write `config.json` and `model.safetensors` and nothing else (`save_pretrained` adds a model card)."""
@@ -101,6 +102,29 @@ class HubModel(
         )
         assert isinstance(network, cls)
         return network
+
+
+class Generator(HubModel):
+    """Source image → generated image of the same size. What every generator tells about itself."""
+
+    in_channels: int
+    out_channels: int
+    size_multiple: int
+    """Height and width of a source must be multiples of this many pixels."""
+    minimum_size: int
+    """Height and width of a source, at least (pixels); a multiple of `size_multiple`."""
+
+    def check_source(self, source: Tensor) -> None:
+        """Raise `ValueError` unless `source` is a float batch (N, in_channels, H, W) of a size that works."""
+        check_image_batch(source, self.in_channels, "source")
+        height, width = source.shape[-2:]
+        step, least = self.size_multiple, self.minimum_size
+        if height % step or width % step or min(height, width) < least:
+            fitting = "x".join(str(max(least, -(-side // step) * step)) for side in (height, width))
+            raise ValueError(
+                f"source is {height}x{width}: height and width must be multiples of {step}, from {least}; the next "
+                f"size that works is {fitting}."
+            )
 
 
 def load_network(

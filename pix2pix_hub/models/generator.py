@@ -11,17 +11,24 @@ from pix2pix_hub.models.arguments import (
     MAX_IMAGE_CHANNELS,
     check_choice,
     check_count,
+    check_norm_statistics,
     check_probability,
     check_switch,
 )
-from pix2pix_hub.models.base import HubModel, check_image_batch
-from pix2pix_hub.models.layers import NORMS, UPSAMPLINGS, ConvBlock, UpBlock, init_weights, make_upsampling
+from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.layers import (
+    NORMS,
+    UPSAMPLINGS,
+    ConvBlock,
+    UpBlock,
+    init_weights,
+    make_upsampling,
+)
 
-DROPOUT_STAGES = 3
 MAX_DOWNS = 12
 
 
-class UNetGenerator(HubModel):
+class UNetGenerator(Generator):
     """Source image → generated image, with skip connections between maps of the same size.
 
     With the defaults (the project's specification), `c = base_channels` and a 256x256 source:
@@ -38,14 +45,18 @@ class UNetGenerator(HubModel):
         out_channels: channels of the target, 1 to 4096.
         base_channels: channels of the first stage, 1 to 4096.
         num_downs: encoder stages, 1 to 12; each halves height and width.
-        norm: "instance" (affine), "batch" (at inference: statistics of each image, as the paper) or "none".
-        encoder_activation: "relu", or "leaky_relu" (the paper). The decoder reads the ReLU of each skip either way,
-            as in the published network.
+        norm: "instance" (affine), "batch" or "none".
+        norm_statistics: what "batch" uses at inference: "image" (statistics of each image, as the paper) or "running".
+        encoder_activation: "relu", or "leaky_relu" (the paper).
         bottleneck: "conv", or "none" (the paper, with `num_downs` down to 1x1); the innermost convolution has no
             norm.
         upsampling: "transposed" (k4 s2 p1) or "resize" (nearest ×2, conv k3; no checkerboard).
-        dropout: probability in the three deepest decoder stages, while training.
+        dropout: probability in some decoder stages, while training.
+        dropout_stages: how many decoder stages have dropout, 0 to 12.
+        first_dropout_stage: the first of them, counted from the innermost, 0.
         encoder_bias: bias on the encoder convolutions that no norm follows (the published network: none).
+        skip_activation: "relu", or "none": the decoder reads the encoder's maps as they are (huggan's network).
+        output_layer: "matching" (as `upsampling`), or "resize_4x4" (nearest ×2, conv k4; huggan's network).
     """
 
     def __init__(
@@ -60,6 +71,11 @@ class UNetGenerator(HubModel):
         upsampling: str = "transposed",
         dropout: float = 0.5,
         encoder_bias: bool = True,
+        norm_statistics: str = "image",
+        dropout_stages: int = 3,
+        first_dropout_stage: int = 0,
+        skip_activation: str = "relu",
+        output_layer: str = "matching",
     ) -> None:
         super().__init__()
         check_count("in_channels", in_channels, 1, MAX_IMAGE_CHANNELS)
@@ -72,9 +88,18 @@ class UNetGenerator(HubModel):
         check_choice("upsampling", upsampling, UPSAMPLINGS)
         check_probability("dropout", dropout)
         check_switch("encoder_bias", encoder_bias)
+        check_norm_statistics(norm, norm_statistics)
+        check_count("dropout_stages", dropout_stages, 0, MAX_DOWNS)
+        check_count("first_dropout_stage", first_dropout_stage, 0, MAX_DOWNS)
+        check_choice("skip_activation", skip_activation, ("relu", "none"))
+        check_choice("output_layer", output_layer, ("matching", "resize_4x4"))
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.num_downs = num_downs
+        self.size_multiple = 2**num_downs
+        # norms need more than one pixel, and reach the deepest map unless that is the bottleneck's
+        normed_depth = num_downs if bottleneck == "conv" and num_downs > 1 else num_downs - 1
+        self.minimum_size = max(self.size_multiple, 1 if norm == "none" else 2 ** (normed_depth + 1))
+        self.skip_activation = skip_activation
 
         widths = [base_channels * min(2**stage, 8) for stage in range(num_downs)]
         innermost = num_downs - 1 if bottleneck == "none" else None
@@ -83,6 +108,7 @@ class UNetGenerator(HubModel):
                 before,
                 after,
                 norm="none" if stage in (0, innermost) else norm,
+                norm_statistics=norm_statistics,
                 activation=encoder_activation,
                 bias=encoder_bias or norm == "none",
             )
@@ -91,53 +117,50 @@ class UNetGenerator(HubModel):
         self.bottleneck = (
             ConvBlock(widths[-1], widths[-1], kernel_size=3, stride=1, norm="none", activation="relu")
             if bottleneck == "conv"
-            else nn.ReLU()
+            else nn.Identity()
         )
         joined = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]  # after each concatenation
         self.decoder = nn.ModuleList(
-            UpBlock(before, after, upsampling=upsampling, norm=norm, dropout=dropout if stage < DROPOUT_STAGES else 0.0)
+            UpBlock(
+                before,
+                after,
+                upsampling=upsampling,
+                norm=norm,
+                norm_statistics=norm_statistics,
+                dropout=dropout if 0 <= stage - first_dropout_stage < dropout_stages else 0.0,
+            )
             for stage, (before, after) in enumerate(zip(joined, reversed(widths[:-1]), strict=False))
         )
-        self.output = (
-            make_upsampling("transposed", joined[-1], out_channels, bias=True)
-            if upsampling == "transposed"
-            else nn.Sequential(
-                make_upsampling(upsampling, joined[-1], base_channels, bias=True),
-                nn.ReLU(),
-                nn.Conv2d(base_channels, out_channels, 3, 1, 1),
-            )
+        self.output = make_output(
+            output_layer if output_layer == "resize_4x4" else upsampling, joined[-1], base_channels, out_channels
         )
         self.apply(init_weights)
-
-    @property
-    def size_multiple(self) -> int:
-        """Height and width of a source must be multiples of this many pixels."""
-        return 2**self.num_downs
 
     def forward(self, source: Tensor) -> Tensor:
         """(N, in_channels, H, W) in [-1, 1] → (N, out_channels, H, W) in [-1, 1].
 
         Raises:
             ValueError: a shape or dtype that does not fit, or a height or width that is no multiple of
-                `size_multiple`.
+                `size_multiple` or below `minimum_size`.
         """
-        self._check_source(source)
+        self.check_source(source)
         x, skips = source, []
         for stage in self.encoder:  # c 128², 2c 64², 4c 32², 8c 16², 8c 8², 8c 4², 8c 2²
             x = stage(x)
-            skips.append(F.relu(x))
+            skips.append(F.relu(x) if self.skip_activation == "relu" else x)
         x = self.bottleneck(skips.pop())  # 8c 2²
         for stage in self.decoder:  # 8c 4², 8c 8², 8c 16², 4c 32², 2c 64², c 128², each with as many of the skip
             x = torch.cat([stage(x), skips.pop()], dim=1)
         return torch.tanh(self.output(x))  # out_channels 256²
 
-    def _check_source(self, source: Tensor) -> None:
-        check_image_batch(source, self.in_channels, "source")
-        height, width = source.shape[-2:]
-        step = self.size_multiple
-        if height % step or width % step:
-            fitting = f"{-(-height // step) * step}x{-(-width // step) * step}"
-            raise ValueError(
-                f"source is {height}x{width}: height and width must be multiples of {step} (num_downs "
-                f"{self.num_downs}); the next size that works is {fitting}."
-            )
+
+def make_output(kind: str, in_channels: int, base_channels: int, out_channels: int) -> nn.Module:
+    """The last layer, (N, in_channels, H, W) → (N, out_channels, 2H, 2W): `"transposed"`, `"resize"` (with one more
+    convolution, which removes what blocks of 2x2 equal pixels leave) or `"resize_4x4"`."""
+    if kind == "transposed":
+        return make_upsampling("transposed", in_channels, out_channels, bias=True)
+    if kind == "resize_4x4":  # an even kernel needs one more row and column of padding above and left
+        padding = nn.ZeroPad2d((2, 1, 2, 1))
+        return nn.Sequential(nn.Upsample(scale_factor=2), padding, nn.Conv2d(in_channels, out_channels, 4))
+    first = make_upsampling("resize", in_channels, base_channels, bias=True)
+    return nn.Sequential(first, nn.ReLU(), nn.Conv2d(base_channels, out_channels, 3, 1, 1))

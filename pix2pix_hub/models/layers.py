@@ -15,15 +15,20 @@ UPSAMPLINGS = ("transposed", "resize")
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that at inference takes the statistics of each image, as pix2pix does.
+    """Batch norm that at inference takes the statistics of each image, as pix2pix does, or those of training.
 
     The paper applies batch norm "using the statistics of the test batch, rather than aggregated statistics of the
-    training batch" (section 3.4), with one image a batch. Taking them per image keeps that result and makes it
-    independent of what else is in the batch. Running statistics are recorded all the same.
+    training batch" (section 3.4), with one image a batch. Taking them per image (`statistics` "image") keeps that
+    result and makes it independent of what else is in the batch. Running statistics are recorded all the same, and
+    are what "running" uses at inference, as batch norm commonly does.
     """
 
+    def __init__(self, channels: int, statistics: str = "image") -> None:
+        super().__init__(channels)
+        self.statistics = statistics
+
     def forward(self, input: Tensor) -> Tensor:
-        if self.training:
+        if self.training or self.statistics == "running":
             return super().forward(input)
         return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
 
@@ -38,12 +43,12 @@ class SpectralNormConv2d(nn.Conv2d):
         spectral_norm(self)
 
 
-def make_norm(norm: str, channels: int) -> nn.Module:
-    """`"instance"` (affine), `"batch"` or `"none"`."""
+def make_norm(norm: str, channels: int, statistics: str = "image", affine: bool = True) -> nn.Module:
+    """`"instance"`, with scales and offsets where `affine`, `"batch"` (see `BatchNorm2d`) or `"none"`."""
     if norm == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
+        return nn.InstanceNorm2d(channels, affine=affine)
     if norm == "batch":
-        return BatchNorm2d(channels)
+        return BatchNorm2d(channels, statistics)
     if norm == "none":
         return nn.Identity()
     raise ValueError(f"norm {norm!r} is unknown: expected 'instance', 'batch' or 'none'.")
@@ -72,6 +77,7 @@ class ConvBlock(nn.Module):
         stride: int = 2,
         padding: int = 1,
         norm: str = "instance",
+        norm_statistics: str = "image",
         activation: str = "relu",
         bias: bool = True,
         spectral_norm: bool = False,
@@ -80,7 +86,7 @@ class ConvBlock(nn.Module):
         convolution = SpectralNormConv2d if spectral_norm else nn.Conv2d
         bias = bias and norm == "none"
         self.conv = convolution(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
-        self.norm = make_norm(norm, out_channels)
+        self.norm = make_norm(norm, out_channels, norm_statistics)
         self.activation = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,10 +107,19 @@ def make_upsampling(upsampling: str, in_channels: int, out_channels: int, bias: 
 class UpBlock(nn.Module):
     """Upsampling → norm → ReLU → dropout: one decoder stage, before the encoder's map is joined to it."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, upsampling: str, norm: str, dropout: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        upsampling: str,
+        norm: str,
+        dropout: float,
+        norm_statistics: str = "image",
+    ) -> None:
         super().__init__()
         self.up = make_upsampling(upsampling, in_channels, out_channels, bias=norm == "none")
-        self.norm = make_norm(norm, out_channels)
+        self.norm = make_norm(norm, out_channels, norm_statistics)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,6 +134,6 @@ def init_weights(module: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, INIT_STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d):
+    elif isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d) and module.affine:
         nn.init.normal_(module.weight, 1.0, INIT_STD)
         nn.init.zeros_(module.bias)

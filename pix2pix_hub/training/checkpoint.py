@@ -72,6 +72,11 @@ class Progress:
         self.epoch_sums = {}
         self.metrics = metrics
 
+    def facts(self) -> dict[str, Any]:
+        """What `metrics.json` of an export says of it."""
+        metrics = {name: {"value": value} for name, value in self.metrics.items()}
+        return {"step": self.step, "epoch": self.epoch, "seconds": self.elapsed_seconds, **metrics}
+
     def state_dict(self) -> dict[str, Any]:
         """All fields."""
         return dataclasses.asdict(self)

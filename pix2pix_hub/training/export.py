@@ -4,6 +4,7 @@ model/
     config.json model.safetensors preprocessor_config.json    the generator
     discriminator/config.json model.safetensors
     training_config.json metrics.json samples.png
+    README.md                                                 where the command line trains: `hub/card.py`
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pix2pix_hub.files import write_folder_aside
-from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.images import PREPROCESSOR_NAME
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.auto import Generator
 
 TRAINING_CONFIG_NAME = "training_config.json"
 
@@ -27,12 +29,13 @@ TRAINING_CONFIG_NAME = "training_config.json"
 def write_export(
     folder: Path,
     *,
-    generator: UNetGenerator,
+    generator: Generator,
     discriminator: PatchGANDiscriminator,
     preprocessor: dict[str, Any],
     training_config: Path,
     metrics: dict[str, Any],
     samples: Path,
+    complete: Callable[[Path, Path], None] | None = None,
 ) -> None:
     """Write `folder` whole, in place of what was there.
 
@@ -43,6 +46,7 @@ def write_export(
         training_config: file to copy, with local paths shortened.
         metrics: content of `metrics.json`.
         samples: sample grid to copy.
+        complete: called last, with the folder as it is being filled and the one whose place it takes: adds files.
     """
     with write_folder_aside(folder) as partial:
         generator.save_files(partial)
@@ -51,20 +55,8 @@ def write_export(
         _write_json(partial / "metrics.json", metrics)
         _write_json(partial / TRAINING_CONFIG_NAME, _shareable(json.loads(training_config.read_text())))
         shutil.copyfile(samples, partial / "samples.png")
-
-
-def preprocessor_config(
-    image_size: tuple[int, int], resize: str, size_multiple: int, formats: Mapping[str, PixelFormat]
-) -> dict[str, Any]:
-    """How a stored image becomes the generator's input, and its output an image again."""
-    return {
-        "image_size": list(image_size),  # height, width it was trained at
-        "resize": resize,
-        "size_multiple": size_multiple,
-        "resample": "bilinear, antialiased; labels nearest",
-        "model_range": [-1.0, 1.0],
-        **{side: formats[side].to_dict() for side in ("source", "target")},
-    }
+        if complete is not None:
+            complete(partial, folder)
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -75,8 +67,10 @@ def parameter_count(network: nn.Module) -> int:
 def _shareable(training_config: dict[str, Any]) -> dict[str, Any]:
     """Local paths shortened to their last part: where a folder lies is nobody else's business."""
     content = json.loads(json.dumps(training_config))
-    for place, key in ((content["options"], "dataset"), (content["dataset"], "id")):
-        place[key] = _last_part(place[key])
+    options = content["options"]
+    content["dataset"]["id"] = _last_part(content["dataset"]["id"])
+    for name in ("dataset", "init_from", "resume_from_hub"):
+        options[name] = options[name] and _last_part(options[name])
     if content["command"] is not None:
         content["command"] = shlex.join(_last_part(word) for word in shlex.split(content["command"]))
     return content

@@ -33,6 +33,10 @@ CHANGEABLE = frozenset(
         "early_stopping_patience",
         "report_to",
         "dry_run",
+        "push_to_hub",
+        "hub_private",
+        "hub_revision",
+        "push_every",
     ]
 )
 
@@ -120,19 +124,21 @@ def stored_config(folder: Path) -> TrainingConfig | None:
     return TrainingConfig.from_json(path) if path.exists() else None
 
 
-def check_same_run(stored: TrainingConfig, asked: TrainingConfig) -> None:
-    """Options that would make it another run must not differ.
+def check_same_run(
+    stored: TrainingConfig, asked: TrainingConfig, flag: str = "--resume", changeable: frozenset[str] = CHANGEABLE
+) -> None:
+    """Options that would make it another run must not differ; `flag` is what asks for its continuation.
 
     Raises:
         UserError: naming each that does, with both values.
     """
     old, new = stored.to_dict(), asked.to_dict()
-    changed = [name for name in old if old[name] != new[name] and name not in CHANGEABLE]
+    changed = [name for name in old if old[name] != new[name] and name not in changeable]
     if changed:
         differences = ", ".join(f"--{name.replace('_', '-')} {new[name]} (the run has {old[name]})" for name in changed)
         raise UserError(
-            f"--resume cannot change {differences}: leave it out to go on with the run as it was started, or start a "
-            "new one without --resume."
+            f"{flag} cannot change {differences}: leave it out to go on with the run as it was started, or start a "
+            f"new one without {flag}."
         )
 
 

@@ -17,9 +17,11 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.auto import GENERATORS, Generator
 from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.image_buffer import ImageBuffer
+from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.step import GANStep, average_of
 
@@ -28,7 +30,7 @@ from pix2pix_hub.training.step import GANStep, average_of
 class Learner:
     """Both networks and all that trains them."""
 
-    generator: UNetGenerator
+    generator: Generator
     discriminator: PatchGANDiscriminator
     average: AveragedModel | None  # moving average of the generator; None with `--ema-decay 0`
     loss: Pix2PixLoss
@@ -37,11 +39,11 @@ class Learner:
     step: GANStep
 
     @property
-    def exported_generator(self) -> UNetGenerator:
+    def exported_generator(self) -> Generator:
         """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
         if self.average is None:
             return self.generator
-        assert isinstance(self.average.module, UNetGenerator)
+        assert isinstance(self.average.module, Generator)
         return self.average.module
 
     @property
@@ -83,9 +85,9 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
 
 def make_networks(
     config: TrainingConfig, source_channels: int, target_channels: int
-) -> tuple[UNetGenerator, PatchGANDiscriminator]:
+) -> tuple[Generator, PatchGANDiscriminator]:
     """Both networks with their initial weights."""
-    generator = UNetGenerator(source_channels, target_channels, **config.generator_options())
+    generator = GENERATORS[config.generator_class](source_channels, target_channels, **config.generator_options())
     discriminator = PatchGANDiscriminator(source_channels + target_channels, **config.discriminator_options())
     return generator, discriminator
 
@@ -112,21 +114,35 @@ def make_loss(config: TrainingConfig, target_channels: int = 3) -> Pix2PixLoss:
 
 
 def make_learner(
-    accelerator: Accelerator, config: TrainingConfig, source_channels: int, target_channels: int, total_steps: int
+    accelerator: Accelerator,
+    config: TrainingConfig,
+    source_channels: int,
+    target_channels: int,
+    total_steps: int,
+    published: Published | None = None,
+    taken_steps: int = 0,
 ) -> Learner:
     """Networks with their initial weights, prepared by `accelerator`; schedules and average are registered with it.
 
+    Args:
+        published: where those weights come from; None: drawn at random.
+        taken_steps: how many of `total_steps` the published weights have behind them.
+
     Raises:
-        UserError: see `make_loss`.
+        UserError: see `make_loss`; the published networks are of another kind.
     """
     generator, discriminator = make_networks(config, source_channels, target_channels)
+    if published is not None:
+        published.give_weights(generator, discriminator)
     average = average_of(generator, config.ema_decay).to(accelerator.device) if config.ema_decay else None
     optimizers = [
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)
     ]
+    if average is not None:
+        average.n_averaged.fill_(taken_steps)  # by which the warm-up of its decay goes
     decay_steps = round(total_steps * (1 - config.constant_fraction))
-    schedules = [build_schedule(optimizer, total_steps, decay_steps) for optimizer in optimizers]
+    schedules = [build_schedule(optimizer, total_steps, decay_steps, taken_steps) for optimizer in optimizers]
     loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)

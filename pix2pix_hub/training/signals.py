@@ -15,11 +15,15 @@ logger = logging.getLogger(__name__)
 class StopSignals:
     """Context manager: `received` is the number of the first signal that came, else None. A second Ctrl-C ends at once.
 
+    Args:
+        answer: what is said then.
+
     Outside the main thread signals cannot be caught, and nothing is changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "Stopping after this step") -> None:
         self.received: int | None = None
+        self._answer = answer
         self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
@@ -37,7 +41,7 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is None and os.getpid() == self._process:  # loader workers inherit the handler: they go on
             self.received = number
-            logger.info("Stopping after this step; Ctrl-C once more stops at once.")
+            logger.info("%s; Ctrl-C once more stops at once.", self._answer)
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _restore(self) -> None:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from accelerate.utils import broadcast_object_list, set_seed
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.examine import write_bad_pairs
 from pix2pix_hub.data.pairs import PairSplits
+from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.devices import process_state, set_cpu_threads
+from pix2pix_hub.errors import UserError
 from pix2pix_hub.metrics import METRICS
-from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
@@ -32,8 +35,9 @@ from pix2pix_hub.training.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, preprocessor_config, write_export
+from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, write_export
 from pix2pix_hub.training.loaders import TrainLoader, open_together, total_steps
+from pix2pix_hub.training.published import find_start
 from pix2pix_hub.training.report import MetricsLog, Reporter
 from pix2pix_hub.training.run_folder import (
     check_same_pairs,
@@ -45,6 +49,7 @@ from pix2pix_hub.training.run_folder import (
 )
 from pix2pix_hub.training.setup import make_accelerator, make_learner
 from pix2pix_hub.training.signals import StopSignals
+from pix2pix_hub.training.summary import describe_run, run_facts
 from pix2pix_hub.training.validation import make_validation
 
 logger = logging.getLogger(__name__)
@@ -71,30 +76,46 @@ class Pix2PixTrainer:
         config: all options; `config.resume` goes on with a run.
         pairs: what to train on; None: loads `config.dataset`.
         command: the command line, recorded in `training_config.json`.
+        complete_export: called with the folder of an export before it is in place, and the one it replaces: adds files.
+        on_export: called with the folder of each export once it is in place, by the main process.
 
     Raises:
         UserError: something the person can mend: data, options, folder. Nothing has been written then.
     """
 
     def __init__(
-        self, config: TrainingConfig, pairs: PairSplits | StreamedPairs | None = None, command: str | None = None
+        self,
+        config: TrainingConfig,
+        pairs: PairSplits | StreamedPairs | None = None,
+        command: str | None = None,
+        *,
+        complete_export: Callable[[Path, Path], None] | None = None,
+        on_export: Callable[[Path], None] | None = None,
     ) -> None:
+        if config.push_to_hub is not None and on_export is None:
+            raise UserError(
+                "push_to_hub is done by train_accelerate.py: pass on_export= to push, or leave it out and call "
+                "pix2pix_hub.hub.push.push_export when the run is through."
+            )
         state = process_state()
         self.run_folder = find_together(config)
         stored = stored_config(self.run_folder) if config.resume else None
         if stored is not None:
             check_same_run(stored, config)
+        self.published = find_start(config, self.run_folder, state)
         self.pairs = pairs if pairs is not None else open_together(config, state)
         if stored is not None:
             check_same_pairs(self.run_folder, self.pairs.fingerprint)
 
         self.config = config
         self.command = command
+        self._complete_export, self._on_export = complete_export, on_export
         self.accelerator = make_accelerator(config, self.run_folder)
         self.cpu_threads = set_cpu_threads(config.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         set_seed(config.seed)
         self.progress = Progress()
         self._learning_rate = config.learning_rate  # of the newest step
+        self._exported_step: int | None = None  # that `--push-every` has exported
         self.reporter = Reporter(self.accelerator, self.run_folder, self.progress)
         self._build()
         set_seed(config.seed, device_specific=True)  # from here on dropout differs between processes
@@ -107,8 +128,14 @@ class Pix2PixTrainer:
         self.train_loader = TrainLoader(accelerator, config, pairs)
         self.total_steps = total_steps(config, self.train_loader.batches_per_epoch)
         accelerator.register_for_checkpointing(self.progress)
+        if self.published is not None:
+            batches = None if self.train_loader.stream is not None else self.train_loader.batches_per_epoch
+            start = self.published.start(config, pairs, accelerator.num_processes, batches, self.total_steps)
+            self.progress.load_state_dict(start.state_dict())
         source, target = (pairs.formats[side].channels for side in ("source", "target"))
-        self.learner = make_learner(accelerator, config, source, target, self.total_steps)
+        self.learner = make_learner(
+            accelerator, config, source, target, self.total_steps, self.published, self.progress.step
+        )
         self.validation = make_validation(accelerator, config, pairs, self.learner)
 
     @property
@@ -120,26 +147,13 @@ class Pix2PixTrainer:
         return own
 
     @property
-    def exported_generator(self) -> UNetGenerator:
+    def exported_generator(self) -> Generator:
         """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
         return self.learner.exported_generator
 
     def describe(self) -> str:
         """What is trained on what, with what: several lines for a person."""
-        config, accelerator = self.config, self.accelerator
-        counts = ", ".join(f"{name} {count:,} parameters" for name, count in self.learner.parameter_counts.items())
-        threads = f", {self.cpu_threads} threads" if accelerator.device.type == "cpu" else ""
-        return "\n".join(
-            [
-                f"pairs      {self.pairs.description}",
-                f"networks   {counts}",
-                f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
-                f"mixed precision: {accelerator.mixed_precision}",
-                f"length     {self.total_steps} steps, {config.epochs} epochs, batch size {config.batch_size} x "
-                f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
-                f"run        {self.run_folder}",
-            ]
-        )
+        return describe_run(self)
 
     # --- the loop ---
 
@@ -158,7 +172,8 @@ class Pix2PixTrainer:
                     break
                 self._end_epoch(losses, self.validate())
             self._checkpoint()
-            self._export("model")
+            if self._exported_step != self.progress.step:
+                self._export("model")
         self.accelerator.end_training()
         progress = self.progress
         return TrainingResult(self.run_folder, progress.metrics, progress.step, progress.epoch, self._signals.received)
@@ -212,7 +227,7 @@ class Pix2PixTrainer:
             if self._finished():
                 logger.info("The run is finished: give a larger --epochs (or --max-steps) to train on.")
         elif self.config.resume:
-            logger.info("%s has no checkpoint yet: starting at step 0.", self.run_folder)
+            logger.info("%s has no checkpoint yet: starting at step %d.", self.run_folder, self.progress.step)
         self.reporter.start(self.config.to_dict())
         self._checkpointed = time.monotonic()
 
@@ -223,23 +238,9 @@ class Pix2PixTrainer:
         self.accelerator.project_configuration.set_directories(str(self.run_folder))
 
     def _write_config(self) -> None:
-        pairs = self.pairs
-        facts = {
-            "command": self.command,
-            "dataset": {
-                "id": pairs.dataset,
-                "pairs": pairs.description,
-                "fingerprint": pairs.fingerprint,
-                "left_out": len(pairs.findings.faults),
-            },
-            "mixed_precision": self.accelerator.mixed_precision,
-            "processes": self.accelerator.num_processes,
-            "device": self.accelerator.device.type,
-            "parameters": self.learner.parameter_counts,
-        }
-        write_training_config(self.run_folder, self.config, facts)
-        if pairs.findings.faults:
-            write_bad_pairs(self.run_folder, pairs.findings.faults)
+        write_training_config(self.run_folder, self.config, run_facts(self))
+        if self.pairs.findings.faults:
+            write_bad_pairs(self.run_folder, self.pairs.findings.faults)
 
     def _stop_requested(self) -> bool:
         """Whether a signal came to any process; asked at the same step by all of them."""
@@ -275,6 +276,9 @@ class Pix2PixTrainer:
         if best is None or (value > best if METRICS[self.config.best_metric].higher_is_better else value < best):
             progress.best_value, progress.best_epoch = value, progress.epoch
             self._export("model_best")
+        if self.config.push_every and progress.epoch % self.config.push_every == 0:
+            self._export("model")
+            self._exported_step = progress.step
         if self._checkpoint_due():
             self._checkpoint()
 
@@ -307,7 +311,6 @@ class Pix2PixTrainer:
         if not self.accelerator.is_main_process:
             return
         progress = self.progress
-        metrics = {key: {"value": value} for key, value in progress.metrics.items()}
         samples = self._samples_path()
         if not samples.exists():
             self.validation.save_samples(samples)
@@ -322,6 +325,9 @@ class Pix2PixTrainer:
                 self.pairs.formats,
             ),
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
-            metrics={"step": progress.step, "epoch": progress.epoch, "pairs": len(self.validation.pairs)} | metrics,
+            metrics=progress.facts() | {"pairs": len(self.validation.pairs)},
             samples=samples,
+            complete=self._complete_export,
         )
+        if self._on_export is not None:
+            self._on_export(self.run_folder / name)

@@ -1,12 +1,13 @@
 """`data build`: what comes out of the data set is what went into it, pixel by pixel."""
 
-import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hub_server import HubServer
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 from pix2pix_hub.cli import main
@@ -78,8 +79,6 @@ def test_large_splits_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
-    from huggingface_hub import DatasetCard
-
     folder = side_by_side(tmp_path / "pairs")
     write_dataset(build_pairs(PairRequest(str(folder)), "someone/streets"), tmp_path / "built")
     card = DatasetCard.load(tmp_path / "built" / "README.md")
@@ -108,16 +107,46 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--output" in capsys.readouterr().err
 
 
-def test_pushing_without_a_token_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    built = build_pairs(PairRequest(str(side_by_side(tmp_path / "pairs"))), "someone/streets")
-    with pytest.raises(UserError, match="hf auth login"):
-        build.push_dataset(built, "someone/streets")
+def test_what_is_pushed_is_what_was_built(hub: HubServer, tmp_path: Path) -> None:
+    folder = side_by_side(tmp_path / "pairs")
+    assert main(["data", "build", str(folder), "--push", "tester/streets", "--private"]) == 0
+    repo = hub.repo("tester/streets", kind="datasets")
+    shards = {f"data/{split}-00000-of-00001.parquet" for split in ("train", "validation")}
+    assert repo.private and repo.files() == {".gitattributes", "README.md", *shards}
+    card = DatasetCard.load("tester/streets")
+    assert "4 pairs in `train`" in card.text and "--dataset tester/streets" in card.text
+    assert card.data.task_categories == ["image-to-image"] and card.data.dataset_info
+    card.validate()
+    assert_same_pairs(str(folder), "tester/streets")
 
 
-def test_pictures_are_kept_in_their_mode() -> None:
-    for mode in ("L", "RGB", "RGBA", "P", "1"):
-        image = Image.fromarray(noise(1, 8, 8, 3)).convert(mode)
-        with Image.open(io.BytesIO(build.encode(image, "x"))) as again:
-            assert again.mode == mode
-            assert np.array_equal(np.asarray(again.convert("RGBA")), np.asarray(image.convert("RGBA")))
+@pytest.mark.parametrize(
+    ("token", "repo_id", "words"),
+    [
+        ("", "tester/streets", "hf auth login"),
+        (HubServer.read_token, "tester/streets", "may only read"),
+        (HubServer.token, "somebody/streets", "push to tester/streets"),
+        (HubServer.token, "tester/--", "no repository id"),
+    ],
+)
+def test_pushing_without_the_right_to_is_refused_before_anything_is_read(
+    token: str,
+    repo_id: str,
+    words: str,
+    hub: HubServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert main(["data", "build", "no/such/pairs", "--push", repo_id]) == 2
+    assert words in capsys.readouterr().err
+    assert not hub.repos
+
+
+def test_a_push_that_fails_says_so(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.fail("POST .*/commit/", status=413, message="too large")
+    assert main(["data", "build", str(side_by_side(tmp_path / "pairs")), "--push", "tester/streets"]) == 2
+    assert "413" in capsys.readouterr().err
+    assert hub.repo("tester/streets", kind="datasets").files() == {".gitattributes"}

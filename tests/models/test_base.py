@@ -38,6 +38,7 @@ def test_save_files_writes_two_files(tmp_path: Path) -> None:
     small_generator().save_files(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "UNetGenerator"
+    assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1  # whoever may read one may read the other
 
 
 def test_both_networks_load_from_one_export_folder(tmp_path: Path) -> None:

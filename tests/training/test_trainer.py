@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator, UNetGenerator
+from pix2pix_hub.models.auto import load_generator
 from pix2pix_hub.training.report import TrainingDiverged
 from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
 
@@ -84,6 +85,17 @@ def test_the_export_is_what_was_validated(tiny: Tiny) -> None:
         {name: value for name, value in entries(result, "validation")[-1].items() if name in trainer.validate()}
     )
     PatchGANDiscriminator.from_pretrained(result.run_folder / "model")
+
+
+def test_a_resnet_trains_and_is_exported_as_one(tiny: Tiny) -> None:
+    trainer = Pix2PixTrainer(tiny(generator="resnet_6", num_downs=5, epochs=1, image_size="36x32"))
+    folder = trainer.train().run_folder / "model"
+    generator = load_generator(folder)
+    assert isinstance(generator, ResNetGenerator)
+    assert len(generator.blocks) == 6
+    assert json.loads((folder / "preprocessor_config.json").read_text())["size_multiple"] == 4
+    source = torch.rand(1, 3, 36, 32)
+    assert torch.equal(generator(source), trainer.exported_generator.eval()(source))
 
 
 def test_the_recorded_options_are_the_ones_used_and_name_no_folder(tiny: Tiny) -> None:

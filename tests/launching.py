@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train_accelerate.py"
 TINY = (
     "--image-size 32 --base-channels 4 --num-downs 3 --max-train-pairs 10 --max-validation-pairs 3 --batch-size 2 "
@@ -21,21 +23,28 @@ def environment() -> dict[str, str]:
     return os.environ | quiet
 
 
-def start(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(*options: str, cwd: Path, launcher: tuple[str, ...] = (), **how: Any) -> subprocess.Popen[str]:
     """`python train_accelerate.py OPTIONS` in folder `cwd`."""
+    return start_command([*launcher, str(SCRIPT), *options], cwd=cwd, **how)
+
+
+def start_command(
+    words: Sequence[str], *, cwd: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """`python WORDS` in folder `cwd`, with more environment variables."""
     return subprocess.Popen(
-        [sys.executable, *launcher, str(SCRIPT), *options],
+        [sys.executable, *words],
         cwd=cwd,
-        env=environment(),
+        env=environment() | dict(variables or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def finish(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> tuple[int, str]:
-    """Run to the end; (exit status, everything it said)."""
-    process = start(*options, cwd=cwd, launcher=launcher)
+def finish(*options: str, cwd: Path, **how: Any) -> tuple[int, str]:
+    """Run to the end, started as by `start`; (exit status, everything it said)."""
+    process = start(*options, cwd=cwd, **how)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 

@@ -1,4 +1,4 @@
-"""Exports of tiny, untrained networks."""
+"""Exports of tiny, untrained networks, and pixels to feed them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
-from pix2pix_hub.training.export import preprocessor_config
 
 GRAY = PixelFormat("gray", 1)
 GRAY16 = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
 RGB16 = PixelFormat("rgb", 3, "uint16", 0.0, 65535.0)
 LABELS = PixelFormat("labels", 3, classes=(0, 7, 200), colors=((9, 8, 7), (255, 0, 0), (0, 0, 255)))
+
+
+def noise(shape: tuple[int, ...], dtype: str = "uint8", seed: int = 0) -> np.ndarray:
+    """All values of an integer dtype; floats in [0, 1]."""
+    random = np.random.default_rng(seed)
+    if dtype == "float32":
+        return random.random(shape, np.float32)
+    return random.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
 def write_tiny_export(

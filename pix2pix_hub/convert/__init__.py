@@ -1,0 +1,1 @@
+"""From other projects' checkpoints to exports, and from exports to other runtimes."""

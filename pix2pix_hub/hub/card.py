@@ -1,0 +1,228 @@
+"""The model card, `README.md`: made from the files of an export, nothing typed by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.hub.keep import front_matter, kept_block, kept_text, with_kept_text
+
+CARD_NAME = "README.md"
+TEMPLATE = Path(__file__).with_name("card_template.md")
+DEFAULT_LICENSE = "apache-2.0"
+TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
+TASK = "image-to-image"
+# key in metrics.json: (name for people, format); what is not here (losses) is not the card's
+METRICS = {
+    "l1": ("L1, in [0, 1] units (lower is better)", ".4f"),
+    "l2": ("L2, in [0, 1] units (lower is better)", ".4f"),
+    "psnr": ("PSNR, data range 1 (dB, higher is better)", ".2f"),
+    "ssim": ("SSIM, data range 1 (higher is better)", ".3f"),
+    "ms_ssim": ("MS-SSIM (higher is better)", ".3f"),
+    "lpips": ("LPIPS (lower is better)", ".4f"),
+    "fid": ("FID (lower is better)", ".2f"),
+    "kid": ("KID (lower is better)", ".5f"),
+}
+
+
+def write_card(folder: Path, model_id: str, *, previous: Path | None = None, license: str | None = None) -> None:
+    """Write the card of an export into it.
+
+    Args:
+        folder: the export.
+        model_id: what `from_pretrained` is given in the card: `user/name`, or a folder.
+        previous: the card that this one replaces, whose kept part it takes over.
+        license: of the weights; None: what the previous card says, else apache-2.0.
+    """
+    earlier = previous.read_text() if previous is not None and previous.is_file() else None
+    (folder / CARD_NAME).write_text(make_card(folder, model_id, published=earlier, license=license))
+
+
+def make_card(folder: Path, model_id: str, *, published: str | None = None, license: str | None = None) -> str:
+    """The card's whole text; a card that came without a run's files (a converted model's) stays as it is.
+
+    Args:
+        folder: the export; a card in it gives its kept part.
+        model_id: as in `write_card`.
+        published: text of the card that is on the Hub, whose kept part stays too.
+        license: as in `write_card`.
+
+    Raises:
+        UserError: a file of the export is damaged.
+    """
+    local = (folder / CARD_NAME).read_text() if (folder / CARD_NAME).is_file() else None
+    kept = kept_text(local, published)
+    run = read_object(folder / "training_config.json")
+    if local is not None and not run:
+        return with_kept_text(local, kept)
+    chosen_license = license or _license_of(published) or _license_of(local) or DEFAULT_LICENSE
+    metrics = read_object(folder / "metrics.json")
+    facts = _facts(folder, run, metrics, model_id)
+    card = ModelCard.from_template(
+        _card_data(run, metrics, chosen_license, facts["name"]),
+        template_path=str(TEMPLATE),
+        kept=kept_block(kept),
+        **facts,
+    )
+    return re.sub(r"\n{3,}", "\n\n", card.content)
+
+
+def _card_data(run: dict[str, Any], metrics: dict[str, Any], license: str, name: str) -> ModelCardData:
+    dataset = run.get("dataset", {})
+    started_from = _started_from(run)
+    results = [
+        EvalResult(
+            task_type=TASK,
+            task_name="Image-to-image translation",
+            dataset_type=dataset["id"],
+            dataset_name=dataset["id"],
+            dataset_split="validation",
+            dataset_revision=_hub_commit(dataset),
+            metric_type=key,
+            metric_name=name_of_metric,
+            metric_value=round(metrics[key]["value"], 6),
+        )
+        for key, (name_of_metric, _) in METRICS.items()
+        if key in metrics and dataset
+    ]
+    return ModelCardData(
+        library_name="pix2pix-hub",
+        pipeline_tag=TASK,
+        license=license,
+        tags=TAGS,
+        datasets=[dataset["id"]] if _hub_commit(dataset) else None,
+        base_model=started_from if started_from and _is_repo_id(started_from) else None,
+        metrics=[key for key in METRICS if key in metrics] or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _facts(folder: Path, run: dict[str, Any], metrics: dict[str, Any], model_id: str) -> dict[str, Any]:
+    """What the template names."""
+    pixels = read_object(folder / "preprocessor_config.json")
+    dataset = run.get("dataset", {})
+    options = run.get("options", {})
+    parameters = run.get("parameters", {})
+    return {
+        "name": _name(model_id, dataset),
+        "model_id": model_id,
+        "architecture": read_object(folder / "config.json").get("architecture"),
+        "source": _images(pixels.get("source", {})),
+        "target": _images(pixels.get("target", {})),
+        **_usage(pixels),
+        "size": "x".join(str(side) for side in pixels.get("image_size", [])) or "a size not recorded",
+        "resize": pixels.get("resize", "exact"),
+        "has_samples": (folder / "samples.png").is_file(),
+        "has_discriminator": (folder / "discriminator" / "config.json").is_file(),
+        "dataset": dataset,
+        "dataset_link": _dataset_link(dataset),
+        "dataset_version": _dataset_version(dataset),
+        "metrics": [
+            {"name": name, "text": format(metrics[key]["value"], style)}
+            for key, (name, style) in METRICS.items()
+            if key in metrics
+        ],
+        "validation_pairs": metrics.get("pairs"),
+        "epoch": metrics.get("epoch"),
+        "step": metrics.get("step"),
+        "command": run.get("command"),
+        "options": options,
+        "started_from": _started_from(run),
+        "hardware": run.get("hardware") or f"{run.get('processes')} x {run.get('device')}",
+        "mixed_precision": run.get("mixed_precision"),
+        "time": _duration(metrics.get("seconds")),
+        "parameters": ", ".join(f"{network} {count:,}" for network, count in parameters.items()),
+        "versions": ", ".join(f"{package} {number}" for package, number in run.get("versions", {}).items()),
+    }
+
+
+def _started_from(run: dict[str, Any]) -> str | None:
+    """The published model that training began with, without its revision."""
+    options = run.get("options", {})
+    name = options.get("init_from") or options.get("resume_from_hub")
+    return name.split("@")[0] if name else None
+
+
+def _name(model_id: str, dataset: dict[str, Any]) -> str:
+    if _is_repo_id(model_id):
+        return model_id.split("/")[1]
+    return f"pix2pix-{Path(dataset.get('id', model_id)).name}"
+
+
+def _is_repo_id(model_id: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", model_id) is not None and not Path(model_id).exists()
+
+
+def _images(side: dict[str, Any]) -> str:
+    """ "8-bit RGB images", "label maps of 12 classes", "float 13-channel images"."""
+    if side.get("mode") == "labels":
+        return f"label maps of {side['channels']} classes"
+    mode, channels = side.get("mode", "rgb"), side.get("channels", 3)
+    kind = f"{channels}-channel" if mode == "channels" else "gray" if mode == "gray" else mode.upper()
+    depth = "float" if side.get("dtype") == "float32" else f"{side.get('bit_depth', 8)}-bit"
+    return f"{depth} {kind} images"
+
+
+def _usage(pixels: dict[str, Any]) -> dict[str, str]:
+    """The line that translates a file, and the name of that file: pictures where Pillow has a mode for the pixels."""
+    source, target = (_is_picture(pixels.get(side, {})) for side in ("source", "target"))
+    source_file = "source.png" if source else "source.npy"
+    call = f'pipe("{source_file}").save("generated.png")'
+    return {"source_file": source_file, "call": call if target else f'generated = pipe("{source_file}")  # an array'}
+
+
+def _is_picture(side: dict[str, Any]) -> bool:
+    return (
+        side.get("mode") != "channels"
+        and side.get("dtype") != "float32"
+        and (side.get("dtype") != "uint16" or side.get("mode") == "gray")
+    )
+
+
+def _hub_commit(dataset: dict[str, Any]) -> str | None:
+    """Of a data set from the Hub, whose fingerprint is its commit."""
+    fingerprint = dataset.get("fingerprint", "")
+    return fingerprint if re.fullmatch(r"[0-9a-f]{40}", fingerprint) else None
+
+
+def _dataset_link(dataset: dict[str, Any]) -> str:
+    name = dataset.get("id", "")
+    return f"[{name}](https://huggingface.co/datasets/{name})" if _hub_commit(dataset) else f"`{name}`"
+
+
+def _dataset_version(dataset: dict[str, Any]) -> str:
+    commit = _hub_commit(dataset)
+    return f"revision `{commit}`" if commit else f"fingerprint `{dataset.get('fingerprint')}`"
+
+
+def _license_of(card: str | None) -> str | None:
+    found = re.search(r"^license: *([\w.-]+) *$", front_matter(card), re.MULTILINE) if card is not None else None
+    return found[1] if found else None
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(hours or minutes) + [f"{rest} s"] * (not hours)
+    return " ".join(parts)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object, {} where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): export the model again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, not {type(content).__name__}.")
+    return content

@@ -1,0 +1,175 @@
+"""From an export to the Hub: one commit with exactly its files.
+
+pix2pix-hub push runs/facades_default_001 user/pix2pix-facades
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.hub.account import open_repo
+from pix2pix_hub.hub.card import CARD_NAME, make_card, read_object
+from pix2pix_hub.hub.failures import PushError, as_push_error
+
+logger = logging.getLogger(__name__)
+
+GENERATOR_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+OPTIONAL_FILES = (
+    "discriminator/config.json",
+    "discriminator/model.safetensors",
+    "training_config.json",
+    "metrics.json",
+    "samples.png",
+)
+EXPORT_FILES = (CARD_NAME, *GENERATOR_FILES, *OPTIONAL_FILES)
+WAITS = (2.0, 5.0, 15.0, 45.0, 120.0)  # seconds before each new attempt
+
+
+def find_export(run_or_export: Path, *, best: bool = False) -> Path:
+    """The export itself, or that of a run: `model/`, `model_best/` with `best`.
+
+    Raises:
+        UserError: there is none.
+    """
+    places = [run_or_export / "model_best"] if best else [run_or_export, run_or_export / "model"]
+    for folder in places:
+        if (folder / "config.json").is_file():
+            check_export(folder)
+            return folder
+    if not run_or_export.is_dir():
+        raise UserError(f"{run_or_export} is no folder: name a run (runs/…) or its model/.")
+    looked = " nor ".join(str(folder) for folder in places)
+    raise UserError(f"neither {looked} holds a config.json: name a run that has trained an epoch, or an export.")
+
+
+def check_export(folder: Path) -> None:
+    """Raise `UserError` unless everything that a generator needs is there."""
+    missing = [name for name in GENERATOR_FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder} is no whole export: {', '.join(missing)} missing. Name a run's model/.")
+
+
+def push_export(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    message: str | None = None,
+    license: str | None = None,
+) -> str:
+    """Commit the export's files, and nothing else, to a model repository, which is made where it does not exist.
+
+    The card is made anew from the export; what a person wrote between its keep markers, here or on the Hub, stays.
+    Files of an earlier push that this export lacks are deleted by the same commit; files that are not an export's
+    (LICENSE, .gitattributes, pictures, …) are left alone. What the Hub or the network fails at for the moment is tried
+    again, after `WAITS`.
+
+    Args:
+        folder: an export, as a run's `model/`.
+        repo_id: `user/name`, or `name` of the user whose token it is.
+        private: make the repository private.
+        revision: branch, made where it does not exist; None: the main one.
+        token: None: the one of `hf auth login` or HF_TOKEN.
+        message: title of the commit; None: epoch and step of the run.
+        license: of the weights, as the Hub spells it; None: what the card says already, else apache-2.0.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        PushError: no right to write there, or it failed to the end; the folder is as it was.
+        UserError: the folder is no whole export.
+    """
+    check_export(Path(folder))
+    repo_id = retrying(lambda: open_repo(repo_id, private=private, revision=revision, token=token), repo_id)
+    return retrying(
+        lambda: commit_export(Path(folder), repo_id, revision=revision, token=token, message=message, license=license),
+        repo_id,
+    )
+
+
+def retrying(attempt: Callable[[], str], repo_id: str, give_up: Callable[[float], bool] | None = None) -> str:
+    """What `attempt` returns, at the latest after `WAITS`.
+
+    Args:
+        attempt: raises `PushError`, temporary or not.
+        repo_id: for what is said about it.
+        give_up: waits so many seconds, and says whether to stop trying; None: never.
+    """
+    for wait in WAITS:
+        try:
+            return attempt()
+        except PushError as error:
+            if not error.temporary:
+                raise
+            logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, wait)
+            if (give_up or _sleep)(wait):
+                raise
+    return attempt()
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def commit_export(
+    folder: Path,
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    message: str | None = None,
+    license: str | None = None,
+) -> str:
+    """One attempt at what `push_export` does, to a repository that is open; the commit's address.
+
+    Raises:
+        PushError: it failed; nothing was committed.
+    """
+    api = HfApi(token=token)
+    try:
+        head = api.model_info(repo_id, revision=revision)
+        present = {file.rfilename for file in head.siblings or []}
+        published = _read_card(api, repo_id, head.sha) if CARD_NAME in present else None
+        card = make_card(folder, repo_id, published=published, license=license)
+        additions = _additions(folder, card)
+        for addition in additions:
+            if addition.path_in_repo.endswith((".safetensors", ".png")):
+                # one at a time, in this thread: the client's pool of threads would keep the process from ending
+                api.preupload_lfs_files(repo_id, [addition], revision=revision)
+        stale = (present & set(EXPORT_FILES)) - {addition.path_in_repo for addition in additions}
+        commit = api.create_commit(
+            repo_id,
+            [*additions, *(CommitOperationDelete(name) for name in sorted(stale))],
+            commit_message=message or commit_title(folder),
+            revision=revision,
+            parent_commit=head.sha,  # after somebody else's commit: look again
+        )
+    except Exception as error:
+        raise as_push_error(error, repo_id) from error
+    return str(commit.commit_url)
+
+
+def commit_title(folder: Path) -> str:
+    """What a commit of this export is called: where its run stands."""
+    metrics = read_object(folder / "metrics.json")
+    where = f": epoch {metrics['epoch']}, step {metrics['step']}" if {"epoch", "step"} <= metrics.keys() else ""
+    return f"pix2pix_hub model{where}"
+
+
+def _additions(folder: Path, card: str) -> list[CommitOperationAdd]:
+    files = [name for name in (*GENERATOR_FILES, *OPTIONAL_FILES) if (folder / name).is_file()]
+    return [CommitOperationAdd(CARD_NAME, card.encode()), *(CommitOperationAdd(name, folder / name) for name in files)]
+
+
+def _read_card(api: HfApi, repo_id: str, commit: str | None) -> str:
+    return Path(api.hf_hub_download(repo_id, CARD_NAME, revision=commit)).read_text()

@@ -1,0 +1,246 @@
+"""Converted checkpoints: the same function as the network they come from, and everything else refused."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_networks import CycleGANResNet, CycleGANUNet, HugganUNet, give_weights, save, set_test_mode
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from pix2pix_hub.cli import main
+from pix2pix_hub.convert.checkpoint import read_checkpoint
+from pix2pix_hub.convert.export_folder import convert_checkpoint
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+from pix2pix_hub.models.auto import load_generator
+
+NETWORKS = {
+    "unet_256 batch": (lambda: CycleGANUNet(8, "batch"), 256),
+    "unet_128 batch": (lambda: CycleGANUNet(7, "batch", source=1, target=2), 128),
+    "unet_128 instance": (lambda: CycleGANUNet(7, "instance"), 128),
+    "unet_32 none": (lambda: CycleGANUNet(5, "none"), 64),
+    "resnet_9blocks instance": (lambda: CycleGANResNet(9, "instance"), 32),
+    "resnet_9blocks instance, early PyTorch": (lambda: CycleGANResNet(9, "instance", tracked=True), 32),
+    "resnet_6blocks batch dropout": (lambda: CycleGANResNet(6, "batch", dropout=True), 32),
+    "resnet_6blocks none": (lambda: CycleGANResNet(6, "none"), 32),
+    "resnet_6blocks batch resized": (lambda: CycleGANResNet(6, "batch", resized=True), 32),
+    "resnet_6blocks instance resized": (lambda: CycleGANResNet(6, "instance", resized=True), 32),
+    "GeneratorUNet instance": (lambda: HugganUNet(), 256),
+}
+CASES = [(name, "image") for name in NETWORKS] + [(name, "running") for name in NETWORKS if "batch" in name]
+EXPORT = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+def made(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """A network with weights, and two images for it."""
+    torch.manual_seed(0)
+    make, size = NETWORKS[name]
+    network = make()
+    images = torch.rand(2, next(network.parameters()).shape[1], size, size) * 2 - 1
+    give_weights(network, images)
+    return network, images
+
+
+@pytest.mark.parametrize(("name", "statistics"), CASES)
+def test_a_converted_network_computes_the_same(name: str, statistics: str, tmp_path: Path) -> None:
+    theirs, images = made(name)
+    path = save(theirs, tmp_path / "latest_net_G.pth", "module." if "dropout" in name else "")
+    layout, _ = convert_checkpoint(path, tmp_path / "export", norm_statistics=statistics, nearest="resized" in name)
+    assert [layout.architecture, layout.norm] == name.removesuffix(", early PyTorch").split()[:2]
+    ours = load_generator(tmp_path / "export")
+    set_test_mode(theirs, statistics)
+    with torch.no_grad():
+        expected, generated = (torch.cat([network(image[None]) for image in images]) for network in (theirs, ours))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(generated, expected, rtol=0, atol=1e-5)
+
+
+def test_dropout_stays_where_it_was(tmp_path: Path) -> None:
+    """The places of dropout layers in the order of execution, by the number of channels that they see."""
+
+    def places(network: nn.Module, images: torch.Tensor) -> list[int]:
+        seen: list[int] = []
+        for module in network.modules():
+            if isinstance(module, nn.Dropout) and module.p > 0:
+                module.register_forward_hook(lambda module, args, output: seen.append(args[0].shape[2]))
+        network(images[:1])
+        return seen
+
+    for name, at in [
+        ("unet_256 batch", [4, 8, 16]),
+        ("unet_128 batch", [4, 8]),
+        ("resnet_6blocks batch dropout", [8] * 6),
+    ]:
+        theirs, images = made(name)
+        _, ours = convert_checkpoint(save(theirs, tmp_path / "G.pth"), tmp_path / name)
+        assert places(ours, images) == places(theirs, images) == at
+    theirs, images = made("resnet_9blocks instance")
+    _, ours = convert_checkpoint(save(theirs, tmp_path / "G.pth"), tmp_path / "resnet")
+    assert places(ours, images) == []
+
+
+def test_the_command_writes_an_export_that_the_pipeline_opens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, images = made("unet_128 batch")
+    path = save(theirs, tmp_path / "latest_net_G.pth")
+    assert main(["convert", str(path), "--output", str(tmp_path / "converted")]) == 0
+    assert "unet_128 of pytorch-CycleGAN-and-pix2pix, norm batch" in capsys.readouterr().out
+    assert sorted(file.name for file in (tmp_path / "converted").iterdir()) == EXPORT
+    preprocessor = json.loads((tmp_path / "converted" / "preprocessor_config.json").read_text())
+    assert (preprocessor["image_size"], preprocessor["size_multiple"]) == ([128, 128], 128)
+    assert (preprocessor["source"]["mode"], preprocessor["target"]["mode"]) == ("gray", "channels")
+    pipe = Pix2PixPipeline.from_pretrained(tmp_path / "converted", device="cpu")
+    set_test_mode(theirs, "image")
+    with torch.no_grad():
+        torch.testing.assert_close(pipe(images[:1]), theirs(images[:1]), rtol=0, atol=1e-5)
+    gray = Image.effect_noise((70, 50), 64)
+    assert pipe(gray, output_type="numpy").shape == (50, 70, 2)
+    assert main(["convert", str(path), "--output", str(tmp_path / "converted")]) == 2  # which is never overwritten
+
+
+@pytest.mark.parametrize(
+    ("name", "statistics", "words"),
+    [
+        ("unet_128 batch", "image", "batch norm with the statistics of each image, as that project tests"),
+        ("unet_128 batch", "running", "batch norm with the averages of training"),
+        ("resnet_9blocks instance", "image", "Dropout: none"),
+        ("GeneratorUNet instance", "image", "a checkpoint of huggan"),
+    ],
+)
+def test_the_card_says_where_it_is_from_and_how_it_normalises(
+    name: str, statistics: str, words: str, tmp_path: Path
+) -> None:
+    path = save(made(name)[0], tmp_path / "my_net_G.pth")
+    convert_checkpoint(path, tmp_path / "out", norm_statistics=statistics)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert words in card
+    assert "`my_net_G.pth`" in card
+    assert f"`{name.split()[0]}`" in card
+    assert card.startswith("---\nlibrary_name: pix2pix-hub\npipeline_tag: image-to-image\n")
+    assert str(tmp_path) not in card
+
+
+def test_half_precision_and_safetensors_are_read(tmp_path: Path) -> None:
+    theirs, images = made("resnet_6blocks batch dropout")
+    halves = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in theirs.state_dict().items()
+    }
+    save_file(halves, tmp_path / "G.safetensors")
+    _, ours = convert_checkpoint(tmp_path / "G.safetensors", tmp_path / "out")
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
+    theirs.load_state_dict(halves)
+    set_test_mode(theirs, "image")
+    torch.testing.assert_close(ours(images[:1]), theirs(images[:1]), rtol=0, atol=1e-5)
+
+
+def refusal(path: Path, tmp_path: Path, **options: object) -> str:
+    """The words with which a file is refused; nothing is left behind."""
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError) as caught:
+        convert_checkpoint(path, tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert sorted(tmp_path.iterdir()) == before
+    return str(caught.value)
+
+
+def test_an_unknown_file_is_told_what_was_expected_and_what_came(tmp_path: Path) -> None:
+    discriminator = nn.Sequential(nn.Conv2d(6, 8, 4), nn.LeakyReLU(), nn.Conv2d(8, 1, 4))
+    words = refusal(save(discriminator, tmp_path / "latest_net_D.pth", "model."), tmp_path)
+    for expected in (
+        "unet_256",
+        "resnet_9blocks",
+        "GeneratorUNet",
+        "model.0.weight (8, 6, 4, 4)",
+        "not latest_net_D.pth",
+    ):
+        assert expected in words
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("missing", "missing: model.model.1.model.3.model.1.weight"),
+        ("unknown", "unknown: model.attention.weight (4, 4)"),
+        ("misshaped", r"misshaped: model.model.1.model.1.weight (8, 4, 3, 3), expected (8, 4, 4, 4)"),
+        ("width", "misshaped: "),
+        ("output", "missing: model.model.3.weight"),
+    ],
+)
+def test_a_changed_network_is_refused(change: str, words: str, tmp_path: Path) -> None:
+    state = dict(CycleGANUNet(5, "batch").state_dict())
+    if change == "missing":
+        del state["model.model.1.model.3.model.1.weight"]
+    elif change == "unknown":
+        state["model.attention.weight"] = torch.zeros(4, 4)
+    elif change == "misshaped":
+        state["model.model.1.model.1.weight"] = torch.zeros(8, 4, 3, 3)
+    elif change == "output":
+        del state["model.model.3.weight"]
+    else:
+        state["model.model.0.weight"] = torch.zeros(5, 3, 4, 4)
+    torch.save(state, tmp_path / "G.pth")
+    said = refusal(tmp_path / "G.pth", tmp_path)
+    assert "looks like unet_32 of pytorch-CycleGAN-and-pix2pix, but is not" in said
+    assert words in said
+
+
+def test_options_that_do_not_fit_the_file_are_refused(tmp_path: Path) -> None:
+    instance = save(CycleGANUNet(5, "instance"), tmp_path / "instance.pth")
+    assert "norm 'instance', which keeps no statistics" in refusal(instance, tmp_path, norm_statistics="running")
+    assert "--nearest: the network enlarges with transposed" in refusal(instance, tmp_path, nearest=True)
+    resized = save(CycleGANResNet(6, "instance", resized=True), tmp_path / "resized.pth")
+    assert "Type --nearest if it was nearest" in refusal(resized, tmp_path)
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("unpickled"),)
+
+
+def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model.model.0.weight": Bomb()}, "bomb.pth")
+    assert "holds more than tensors" in refusal(Path("bomb.pth"), tmp_path)
+    assert not Path("unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"epoch": 3, "state_dict": {}}, "a dictionary with epoch, state_dict"),
+        (OrderedDict(), "an empty OrderedDict"),
+        ([torch.zeros(1)], "a list"),
+        ({"model.1.weight": torch.zeros(1).expand(4, 10**6, 10**4)}, "claims more values than it has bytes"),
+        ({"model.1.weight": torch.eye(2).to_sparse()}, "sparse"),
+        ({1: torch.zeros(1)}, "names that are no text"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(content: object, words: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "G.pth")
+    assert words in refusal(tmp_path / "G.pth", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04" + bytes(100), b"\x80\x02}q\x00."])
+def test_damaged_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "G.pth").write_bytes(content)
+    assert "G.pth" in refusal(tmp_path / "G.pth", tmp_path)
+    (tmp_path / "G.safetensors").write_bytes(content)
+    assert "is damaged" in refusal(tmp_path / "G.safetensors", tmp_path)
+    assert "is no file" in refusal(tmp_path / "absent.pth", tmp_path)
+
+
+def test_files_of_early_pytorch_and_of_data_parallel_are_read(tmp_path: Path) -> None:
+    state = CycleGANUNet(5, "batch").state_dict()
+    prefixed = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save(prefixed, tmp_path / "G.pth", _use_new_zipfile_serialization=False)
+    found = read_checkpoint(tmp_path / "G.pth")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())

@@ -1,0 +1,69 @@
+"""Exports as a run writes them, without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.utils import save_image
+
+from pix2pix_hub.config import preset_config
+from pix2pix_hub.data.preprocessor import preprocessor_config
+from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.training.export import write_export
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {
+    "README.md",
+    "config.json",
+    "discriminator/config.json",
+    "discriminator/model.safetensors",
+    "metrics.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "samples.png",
+    "training_config.json",
+}
+
+
+def make_export(folder: Path, seed: int = 0, formats: dict[str, PixelFormat] | None = None, **dataset: Any) -> Path:
+    """A tiny model with the files of a run of 2 epochs on `user/streets`."""
+    torch.manual_seed(seed)
+    formats = formats or {"source": PixelFormat(), "target": PixelFormat()}
+    source, target = (formats[side].channels for side in ("source", "target"))
+    place = folder.parent
+    place.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "options": preset_config("demo", dataset="user/streets", image_size="32x64").to_dict(),
+        "command": "accelerate launch train_accelerate.py --dataset user/streets",
+        "dataset": {
+            "id": "user/streets",
+            "pairs": "6 training and 3 validation pairs, two columns, AtoB: label → photo",
+            "fingerprint": COMMIT,
+            "left_out": 0,
+            **dataset,
+        },
+        "mixed_precision": "no",
+        "processes": 1,
+        "device": "cpu",
+        "hardware": "Some CPU, 2 threads",
+        "parameters": {"generator": 1234567, "discriminator": 1234},
+        "versions": {"python": "3.11", "torch": "2.15"},
+    }
+    (place / "training_config.json").write_text(json.dumps(facts))
+    save_image(torch.rand(3, 32, 96), place / "samples.png")
+    generator = UNetGenerator(source, target, base_channels=4, num_downs=3)
+    metrics = {"step": 6 + seed, "epoch": 2, "pairs": 3, "seconds": 3725.4, "d_loss": {"value": 0.5}}
+    write_export(
+        folder,
+        generator=generator,
+        discriminator=PatchGANDiscriminator(source + target, base_channels=4),
+        preprocessor=preprocessor_config((32, 64), "exact", generator.size_multiple, formats),
+        training_config=place / "training_config.json",
+        metrics=metrics | {name: {"value": value} for name, value in (("l1", 0.1234567), ("psnr", 17.891))},
+        samples=place / "samples.png",
+    )
+    return folder

@@ -1,0 +1,172 @@
+"""The model card: made from the export's files, valid, and a person's words survive in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+from huggingface_hub import ModelCard
+from PIL import Image
+from run_exports import COMMIT, make_export
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.hub.card import make_card, write_card
+from pix2pix_hub.hub.push import push_export
+from pix2pix_hub.images import PixelFormat
+
+REPO = "tester/streets"
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    return make_export(tmp_path / "run" / "model")
+
+
+def test_the_metadata_is_what_the_hub_reads(hub: HubServer, export: Path) -> None:
+    card = ModelCard(make_card(export, REPO))
+    card.validate()
+    data = card.data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("pix2pix-hub", "image-to-image", "apache-2.0")
+    assert data.datasets == ["user/streets"] and data.metrics == ["l1", "psnr"] and "pix2pix" in data.tags
+    assert data.model_name == "streets"
+    assert {result.metric_type: result.metric_value for result in data.eval_results} == {"l1": 0.123457, "psnr": 17.891}
+    for result in data.eval_results:
+        assert (result.task_type, result.dataset_type, result.dataset_revision) == (
+            *("image-to-image", "user/streets", COMMIT),
+        )
+
+
+def test_it_says_what_the_run_was(export: Path) -> None:
+    text = " ".join(make_card(export, REPO).split())
+    for words in (
+        "8-bit RGB images in, 8-bit RGB images out",
+        "[user/streets](https://huggingface.co/datasets/user/streets)",
+        "AtoB: label → photo",
+        "![source, generated, target](samples.png)",
+        "| L1, in [0, 1] units (lower is better) | 0.1235 |",
+        "| PSNR, data range 1 (dB, higher is better) | 17.89 |",
+        "of 3 validation pairs at 32x64, after epoch 2 (step 6)",
+        "```bash accelerate launch train_accelerate.py --dataset user/streets ```",
+        f"revision `{COMMIT}`",
+        "Some CPU, 2 threads; mixed precision: no",
+        "1 h 2 min of training",
+        "generator 1,234,567, discriminator 1,234",
+        "python 3.11, torch 2.15",
+        "| `image_size` | `32x64` |",
+        "@inproceedings{isola2017image",
+    ):
+        assert words in text, words
+    assert "d_loss" not in text and "None x" not in text and "{{" not in text
+
+
+def test_a_local_data_set_is_named_but_not_linked(tmp_path: Path) -> None:
+    export = make_export(tmp_path / "run" / "model", id="pairs", fingerprint="files-0123456789abcdef")
+    card = ModelCard(make_card(export, "runs/x/model"))
+    assert card.data.datasets is None and "huggingface.co/datasets" not in card.text
+    assert card.data.model_name == "pix2pix-pairs"
+    assert "fingerprint `files-0123456789abcdef`" in card.text
+
+
+def usage(card: str) -> str:
+    (block,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(block.splitlines()) - block.splitlines().count("") == 3
+    return block
+
+
+@pytest.mark.parametrize(
+    ("target", "made"),
+    [
+        (PixelFormat(), "generated.png"),
+        (PixelFormat("gray", 1, "uint16", 0.0, 65535.0), "generated.png"),
+        (PixelFormat("channels", 5, "float32", 0.0, 1.0), None),
+    ],
+)
+def test_its_three_lines_work_as_pasted(
+    target: PixelFormat, made: str | None, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = make_export(tmp_path / "run" / "model", formats={"source": PixelFormat(), "target": target})
+    push_export(export, REPO)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (50, 40)).save("source.png")
+    names: dict = {}
+    exec(usage(hub.repo(REPO).read("README.md").decode()), names)
+    if made is None:
+        assert names["generated"].shape == (40, 50, 5)
+    else:
+        with Image.open(made) as image:
+            assert image.size == (50, 40)
+
+
+def edit(card: str, text: str) -> str:
+    """The card with `text` in its kept part."""
+    before, opening, rest = re.split(r"(<!-- pix2pix-hub: keep \w+ -->\n)", card)
+    return f"{before}{opening}{text}\n{rest[rest.index('<!-- pix2pix-hub: end -->') :]}"
+
+
+def kept(card: str) -> str:
+    return re.findall(r"keep \w+ -->\n(.*?)\n?<!-- pix2pix-hub: end", card, flags=re.S)[0]
+
+
+def test_a_persons_part_survives_wherever_it_was_written(export: Path) -> None:
+    def push(published: str | None) -> str:
+        return make_card(export, REPO, published=published)
+
+    write_card(export, "runs/x/model")
+    local = export / "README.md"
+    first = push(None)
+    assert kept(first) == ""
+    on_hub = push(edit(first, "Written on the Hub."))
+    assert kept(on_hub) == "Written on the Hub."
+    assert push(on_hub) == on_hub  # and nothing grows
+    local.write_text(edit(local.read_text(), "Written here."))
+    both = push(edit(on_hub, "Changed on the Hub."))
+    assert kept(both) == "Changed on the Hub.\n\nWritten here."
+    pushed_here = push(first)
+    assert kept(pushed_here) == "Written here."
+    local.write_text(edit(local.read_text(), "Written better."))
+    assert kept(push(pushed_here)) == "Written better."
+    assert kept(push(edit(pushed_here, "Written here, and more."))) == "Written here, and more.\n\nWritten better."
+    local.write_text(edit(local.read_text(), "Written here."))
+    assert kept(push(edit(pushed_here, "Written on the Hub."))) == "Written on the Hub."
+
+
+def test_the_next_export_of_a_run_takes_over_what_was_written_in_the_last(export: Path, tmp_path: Path) -> None:
+    write_card(export, "runs/x/model")
+    (export / "README.md").write_text(edit((export / "README.md").read_text(), r"Mind the $ and \1."))
+    newer = make_export(tmp_path / "newer" / "model", seed=1)
+    write_card(newer, "runs/x/model", previous=export / "README.md")
+    assert kept((newer / "README.md").read_text()) == r"Mind the $ and \1."
+    assert "(step 7)" in " ".join((newer / "README.md").read_text().split())
+
+
+def test_a_card_that_was_not_made_here_is_kept_whole(hub: HubServer, export: Path) -> None:
+    hub.create(REPO, {"README.md": "---\nlicense: mit\n---\n# My streets\n\nBy hand.\n"})
+    push_export(export, REPO)
+    card = ModelCard(hub.repo(REPO).read("README.md").decode())
+    assert kept(card.content) == "# My streets\n\nBy hand."
+    assert card.data.license == "mit" and card.data.library_name == "pix2pix-hub"
+    push_export(export, REPO, license="cc-by-4.0")
+    assert b"\nlicense: cc-by-4.0\n" in hub.repo(REPO).read("README.md")
+
+
+def test_a_converted_models_own_card_stays(hub: HubServer, export: Path) -> None:
+    for name in ("training_config.json", "metrics.json", "samples.png"):
+        (export / name).unlink()
+    minimal = make_card(export, REPO)
+    ModelCard(minimal).validate()
+    assert "## Training" not in minimal and "## Metrics" not in minimal and "None" not in minimal
+    (export / "README.md").write_text("---\nlicense: mit\n---\n# Converted\n")
+    push_export(export, REPO)
+    assert hub.repo(REPO).read("README.md") == b"---\nlicense: mit\n---\n# Converted\n"
+
+
+def test_a_damaged_file_is_named(export: Path) -> None:
+    (export / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match="metrics.json is damaged"):
+        make_card(export, REPO)
+    (export / "metrics.json").write_text(json.dumps([1]))
+    with pytest.raises(UserError, match="metrics.json must hold a JSON object"):
+        make_card(export, REPO)

@@ -1,0 +1,230 @@
+"""Publishing as its user meets it: training that pushes, in processes of its own, and what README says about it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from hub_server import HubServer
+from huggingface_hub import close_session
+from run_exports import FILES
+
+from pix2pix_hub.cli import main, parse_training_config, train
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.training.trainer import Pix2PixTrainer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from launching import LAUNCH_TWO, ROOT, TINY, environment, finish, start, wait_for
+
+REPO = "user/pix2pix-facades"
+COMMITS = "POST .*/commit/"
+README = (ROOT / "README.md").read_text()
+
+
+def readme_command(beginning: str) -> list[str]:
+    """The words of the one command in README's "Publish a model" that begins so, without its comment."""
+    section = README.split("## Publish a model\n")[1].split("\n\n")[0]
+    (line,) = [line.split("#")[0] for line in section.splitlines() if line.strip().startswith(beginning)]
+    return shlex.split(line)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    with HubServer(tmp_path_factory.mktemp("hub")) as server:
+        server.user = "user"
+        yield server
+    close_session()
+    assert not server.unknown
+
+
+@pytest.fixture(scope="module")
+def trained(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """README's training command on two processes, the first commit refused; its folder and what it said."""
+    place = tmp_path_factory.mktemp("place")
+    server.fail(COMMITS, status=503)
+    words = readme_command("accelerate launch")
+    options = [*words[words.index("train_accelerate.py") + 1 :], *TINY, "--push-every", "1"]
+    status, output = finish(*options, cwd=place, launcher=LAUNCH_TWO, variables=server.variables())
+    assert status == 0, output
+    return place, output
+
+
+def test_two_processes_train_one_model_and_one_of_them_pushes_it(server: HubServer, trained: tuple[Path, str]) -> None:
+    place, output = trained
+    run = place / "runs" / "synthetic_demo_001"
+    assert output.count("The model is in runs/synthetic_demo_001/model") == 1
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries if entry["event"] == "train"] == list(range(1, 10))  # 10 pairs, 2x2
+    assert json.loads((run / "training_config.json").read_text())["processes"] == 2
+
+    repo = server.repo(REPO)
+    assert output.count("answered 503") == 1 and "trying again in 2 s" in output
+    assert output.count("Pushed to ") == len(repo.commits) - 1 in (1, 2, 3)  # of 3 epochs those that came in time
+    assert sum("whoami" in request for request in server.requests) == 2
+    assert repo.head().title == "pix2pix_hub model: epoch 3, step 9"
+    assert all(set(commit.tree) == FILES | {".gitattributes"} for commit in repo.commits[1:])
+    for name in FILES - {"README.md"}:
+        assert repo.read(name) == (run / "model" / name).read_bytes()
+    assert not list(run.glob(".push_*"))
+    assert b'from_pretrained("user/pix2pix-facades")' in (run / "model" / "README.md").read_bytes()
+    assert "--push-to-hub user/pix2pix-facades" in repo.read("README.md").decode()
+
+
+LOAD = """
+import sys, torch
+from pix2pix_hub import PatchGANDiscriminator, UNetGenerator
+source = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+with torch.no_grad():
+    generated = UNetGenerator.from_pretrained(sys.argv[1])(source)
+    judged = PatchGANDiscriminator.from_pretrained(sys.argv[1])(torch.cat([source, generated], 1))
+torch.save([generated, judged], sys.argv[2])
+"""
+
+
+def outputs_elsewhere(model: str, place: Path, variables: dict[str, str]) -> list[torch.Tensor]:
+    """What another process gets from the model."""
+    command = [sys.executable, "-c", LOAD, model, "outputs.pt"]
+    run = subprocess.run(command, cwd=place, env=environment() | variables, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return torch.load(place / "outputs.pt", weights_only=True)
+
+
+def test_what_was_trained_is_what_another_process_loads_online_and_offline(
+    server: HubServer, trained: tuple[Path, str]
+) -> None:
+    export = trained[0] / "runs" / "synthetic_demo_001" / "model"
+    source = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    with torch.no_grad():
+        generated = UNetGenerator.from_pretrained(export)(source)
+        judged = PatchGANDiscriminator.from_pretrained(export)(torch.cat([source, generated], 1))
+    variables = server.variables()
+    asked = len(server.requests)
+    online = outputs_elsewhere(REPO, trained[0], variables)
+    assert len(server.requests) > asked
+    asked = len(server.requests)
+    offline = outputs_elsewhere(REPO, trained[0], variables | {"HF_HUB_OFFLINE": "1"})
+    assert len(server.requests) == asked
+    for loaded in (online, offline):
+        assert torch.equal(loaded[0], generated) and torch.equal(loaded[1], judged)
+
+
+def test_readmes_push_command_pushes_the_run(server: HubServer, trained: tuple[Path, str]) -> None:
+    before = len(server.repo(REPO).commits)
+    words = readme_command("python -m pix2pix_hub.cli push")
+    run = subprocess.run(
+        [sys.executable, *words[1:], "--message", "again", "--license", "mit"],
+        cwd=trained[0],
+        env=environment() | server.variables(),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert server.repo(REPO).head().oid in run.stdout
+    assert len(server.repo(REPO).commits) == before + 1
+
+
+def test_a_stopped_run_does_not_wait_for_its_push_and_says_how_to_do_it_later(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = server.hold(COMMITS)
+    options = [*TINY, "--epochs", "200", "--output-dir", "run", "--push-to-hub", "user/stopped", "--push-every", "1"]
+    process = start(*options, "--hub-private", cwd=tmp_path, variables=server.variables())
+    wait_for(process, held.reached.is_set)
+    log = tmp_path / "run" / "metrics.jsonl"
+    written = log.stat().st_size
+    wait_for(process, lambda: log.stat().st_size > written + 2000)  # the push hangs, training goes on
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert not list((tmp_path / "run").glob(".push_*"))
+    assert server.repo("user/stopped").files() == {".gitattributes"}
+    held.release()
+    assert "Not on the Hub yet; run/model stays. Push it with:" in " ".join(output.split())
+    (command,) = [line for line in output.splitlines() if line.startswith("  python -m pix2pix_hub.cli push")]
+    server.use_in_process(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[3:]) == 0
+    assert server.repo("user/stopped").private
+    assert server.repo("user/stopped").files() == FILES | {".gitattributes"}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder, and Accelerate's state of this test's own."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def test_pushes_that_all_fail_end_a_run_well_and_the_export_stays(
+    hub: HubServer, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.fail(COMMITS, status=403, times=99, message="quota")
+    assert train([*TINY, "--epochs", "2", "--output-dir", "run", "--push-to-hub", "tester/a", "--push-every", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "Not pushed to tester/a: the token may not write to tester/a (quota)." in said
+    assert "  python -m pix2pix_hub.cli push run tester/a\n" in said
+    assert {path.relative_to("run/model").as_posix() for path in Path("run/model").rglob("*.*")} == FILES
+    assert hub.repo("tester/a").files() == {".gitattributes"}
+
+
+@pytest.mark.parametrize(
+    ("token", "repo_id", "words"),
+    [
+        ("", "tester/a", "needs a Hub token. Run `hf auth login`"),
+        (HubServer.read_token, "tester/a", "may only read"),
+        (HubServer.token, "tester/a b", "is no repository id"),
+        (HubServer.token, "nobody/a", "push to tester/a"),
+    ],
+)
+def test_who_may_not_push_is_told_before_training(
+    token: str,
+    repo_id: str,
+    words: str,
+    hub: HubServer,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert train([*TINY, "--push-to-hub", repo_id]) == 2
+    assert words in capsys.readouterr().err
+    assert not hub.repos and not [path for path in place.iterdir() if path.name != "hf_home"]
+
+
+def test_a_dry_run_looks_at_the_token_and_makes_nothing(hub: HubServer, place: Path) -> None:
+    assert train([*TINY, "--push-to-hub", "tester/a", "--dry-run"]) == 0
+    assert "GET /api/whoami-v2" in hub.requests and not hub.repos
+
+
+def test_fine_tuning_and_continuing_from_the_hub(hub: HubServer, place: Path) -> None:
+    run = [*TINY, "--epochs", "1", "--output-dir"]
+    assert train([*run, "first", "--push-to-hub", "tester/a"]) == 0
+    assert (
+        train(["--resume-from-hub", "tester/a", "--epochs", "2", "--output-dir", "second", "--num-workers", "0"]) == 0
+    )
+    assert json.loads(Path("second/model/metrics.json").read_text())["step"] == 10
+    commit = hub.repo("tester/a").head().oid
+    assert json.loads(Path("second/model/training_config.json").read_text())["started_from"] == commit
+    assert train([*run, "third", "--init-from", f"tester/a@{commit}", "--push-to-hub", "tester/b"]) == 0
+    assert b"\nbase_model: tester/a\n" in hub.repo("tester/b").read("README.md")
+
+
+def test_a_trainer_in_python_hands_its_exports_to_whoever_wants_them(place: Path) -> None:
+    seen: list[tuple[str, bool]] = []
+    trainer = Pix2PixTrainer(
+        parse_training_config([*TINY, "--epochs", "1"]),
+        complete_export=lambda partial, folder: (partial / "note.txt").touch(),
+        on_export=lambda folder: seen.append((folder.name, (folder / "note.txt").is_file())),
+    )
+    trainer.train()
+    assert seen == [("model_best", True), ("model", True)]

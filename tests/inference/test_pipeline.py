@@ -1,0 +1,379 @@
+"""`Pix2PixPipeline`: any size and kind in, the same out; the same at every call; and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_exports import GRAY, GRAY16, LABELS, RGB16, noise, write_tiny_export
+
+from pix2pix_hub import Pix2PixPipeline
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat, from_model_range, to_model_range
+
+FLOATS = PixelFormat("gray", 1, "float32", -3.0, 5.0)
+BANDS = PixelFormat("channels", 5, "uint16", 0.0, 65535.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_export(tmp_path_factory.mktemp("rgb"))
+
+
+@pytest.fixture(scope="module")
+def pipe(folder: Path) -> Pix2PixPipeline:
+    return Pix2PixPipeline.from_pretrained(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory):
+    """`make(source, target, **options)` → a pipeline, made once for each call's arguments."""
+    made: dict = {}
+
+    def build(source: PixelFormat = RGB, target: PixelFormat = RGB, **options) -> Pix2PixPipeline:
+        key = (source, target, *sorted(options.items()))
+        if key not in made:
+            folder = write_tiny_export(tmp_path_factory.mktemp("model"), source, target, **options)
+            made[key] = Pix2PixPipeline.from_pretrained(folder, device="cpu")
+        return made[key]
+
+    return build
+
+
+# ---------------------------------------------------------------------------------------------------------- sizes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_output_size_is_input_size(make, data: st.DataObject) -> None:
+    """Any height and width from 1 to 700, any mode, whole or in tiles; and the PIL image keeps its mode's family."""
+    mode = data.draw(st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"]))
+    sides = st.one_of(st.integers(1, 20), st.integers(1, 700))
+    width, height = data.draw(sides), data.draw(sides)
+    norm, bottleneck = data.draw(st.sampled_from([("instance", "conv"), ("batch", "none"), ("none", "conv")]))
+    pipe = make(norm=norm, bottleneck=bottleneck)
+    image = Image.fromarray(noise((height, width, 3), seed=height)).convert(mode)
+    made = pipe(image, tile_size=data.draw(st.sampled_from([64, 256, 1024])))
+    assert made.size == (width, height)
+    assert made.mode == "RGB"
+
+
+def test_a_size_that_fits_is_not_touched(pipe: Pix2PixPipeline) -> None:
+    """Tensors come out of the pipeline exactly as out of the network."""
+    source = torch.rand(2, 3, 32, 48) * 2 - 1
+    with torch.no_grad():
+        expected = torch.cat([pipe.generator(one[None]) for one in source])
+    assert torch.equal(pipe(source), expected)
+
+
+def test_padding_reflects_and_beyond_that_repeats(pipe: Pix2PixPipeline) -> None:
+    """Against NumPy's own padding: by 3 and 4 rows; of 5 columns 11 are asked for, 4 at either end can be reflected."""
+    source = torch.rand(3, 25, 5) * 2 - 1
+    rows = np.pad(source.numpy(), ((0, 0), (3, 4), (0, 0)), mode="reflect")
+    columns = np.pad(np.pad(rows, ((0, 0), (0, 0), (4, 4)), mode="reflect"), ((0, 0), (0, 0), (1, 2)), mode="edge")
+    with torch.no_grad():
+        expected = pipe.generator(torch.from_numpy(columns)[None])[0, :, 3:28, 5:10]
+    assert columns.shape == (3, 32, 16)
+    assert torch.allclose(pipe(source), expected, atol=1e-6)
+
+
+def test_one_pixel_is_enough_for_a_deep_network(make) -> None:
+    for norm in ("instance", "batch"):
+        pipe = make(num_downs=5, norm=norm)
+        assert pipe(np.zeros((1, 1, 3), np.uint8)).shape == (1, 1, 3)
+
+
+# ------------------------------------------------------------------------------------------------- kinds and depths
+
+
+def test_every_kind_comes_back_as_it_went_and_they_agree(pipe: Pix2PixPipeline, tmp_path: Path) -> None:
+    pixels = noise((21, 34, 3))
+    expected = pipe(pixels)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    assert isinstance(expected, np.ndarray) and expected.dtype == np.uint8
+    for image in (Image.fromarray(pixels), tmp_path / "a.png", str(tmp_path / "a.png")):
+        made = pipe(image)
+        assert isinstance(made, Image.Image) and np.array_equal(np.asarray(made), expected)
+    made = pipe(tensor)
+    assert made.dtype == torch.uint8 and np.array_equal(made.permute(1, 2, 0).numpy(), expected)
+    made = pipe(to_model_range(tensor))
+    assert made.dtype == torch.float32
+    assert np.array_equal(from_model_range(made).permute(1, 2, 0).numpy(), expected)
+    floats = pipe((pixels / 255.0).astype(np.float32))
+    assert floats.dtype == np.float32 and np.abs(floats * 255.0 - expected).max() <= 0.501
+    deep = pipe(pixels.astype(np.uint16) * 257)
+    assert deep.dtype == np.uint16 and np.abs(deep / 257.0 - expected).max() <= 0.501
+    for output_type, kind in (("pil", Image.Image), ("numpy", np.ndarray), ("torch", torch.Tensor)):
+        assert isinstance(pipe(tensor, output_type=output_type), kind)
+
+
+def test_lists_and_batches_keep_their_shape(pipe: Pix2PixPipeline) -> None:
+    a, b = noise((20, 20, 3)), Image.fromarray(noise((9, 40, 3)))
+    made = pipe([a, b])
+    assert isinstance(made[0], np.ndarray) and isinstance(made[1], Image.Image)
+    assert pipe([]) == []
+    assert pipe(torch.zeros(3, 3, 17, 8)).shape == (3, 3, 17, 8)
+    assert pipe(torch.zeros(0, 3, 17, 8)).shape == (0, 3, 17, 8)
+    assert len(pipe(torch.zeros(2, 3, 17, 8), output_type="pil")) == 2
+
+
+def test_gray_and_transparent_images_are_converted_as_in_training(make) -> None:
+    """As `Image.convert` does it, with white under what is transparent."""
+    rgba = Image.fromarray(noise((8, 8, 4)), "RGBA")
+    over_white = Image.alpha_composite(Image.new("RGBA", (8, 8), "white"), rgba).convert("RGB")
+    gray = Image.fromarray(noise((8, 8)))
+    for model, image, expected in (
+        (make(), rgba, over_white),
+        (make(), gray, gray.convert("RGB")),
+        (make(), np.asarray(rgba), np.asarray(over_white)),
+        (make(GRAY), rgba, over_white.convert("L")),
+    ):
+        assert np.array_equal(np.asarray(model(image)), np.asarray(model(expected)))
+
+
+def test_sixteen_bits_are_neither_cut_nor_clipped(make) -> None:
+    pipe = make(GRAY16, RGB16)
+    pixels = noise((20, 30), "uint16")
+    made = pipe(pixels)
+    tensor = torch.from_numpy(pixels.astype(np.float64) / 65535 * 2 - 1).float()[None]
+    expected = (pipe(tensor).double().add(1) / 2 * 65535).permute(1, 2, 0).numpy()
+    assert made.dtype == np.uint16 and np.abs(made - expected).max() <= 0.51
+    assert made.max() > 65000 and made.min() < 500
+    assert pipe(Image.fromarray(pixels)).dtype == np.uint16  # no PIL mode for 16-bit colours
+    assert make(GRAY16, GRAY16)(Image.fromarray(pixels)).mode == "I;16"
+
+
+def test_float_models_take_and_give_stored_values(make) -> None:
+    pipe = make(FLOATS, FLOATS)
+    pixels = noise((20, 30), "float32") * 8 - 3
+    made = pipe(pixels)
+    assert made.dtype == np.float32 and made.shape == (20, 30)
+    assert -3.0 <= made.min() < -2.0 and 4.0 < made.max() <= 5.0
+    assert pipe(Image.fromarray(pixels)).mode == "F"
+    assert pipe(pixels[:, :, None]).shape == (20, 30, 1)
+
+
+def test_many_channels(make) -> None:
+    assert make(BANDS, GRAY)(noise((20, 30, 5), "uint16")).shape == (20, 30)
+    assert make(GRAY, BANDS)(noise((20, 30))).shape == (20, 30, 5)
+
+
+def test_labels_come_as_values_or_one_hot_and_go_as_values(make) -> None:
+    pipe = make(LABELS, LABELS)
+    values = np.random.default_rng(0).choice(LABELS.classes, (20, 30)).astype(np.uint8)
+    one_hot = np.stack([values == value for value in LABELS.classes], -1)
+    made = pipe(values)
+    assert set(np.unique(made)) <= set(LABELS.classes) and made.shape == (20, 30)
+    for other in (one_hot, one_hot.astype(np.float32), values.astype(np.int64)):
+        assert np.array_equal(pipe(other), made)
+    scores = pipe(torch.from_numpy(one_hot).permute(2, 0, 1).float() * 2 - 1)
+    assert scores.shape == (3, 20, 30)
+    assert np.array_equal(np.array(LABELS.classes)[scores.argmax(0).numpy()], made)
+    palette = Image.fromarray(values, "P")
+    palette.putpalette([0] * 768)
+    shown = pipe(palette)
+    assert shown.mode == "P" and np.array_equal(np.asarray(shown), made)
+    assert shown.convert("RGB").getpixel((0, 0)) == LABELS.colors[LABELS.classes.index(int(made[0, 0]))]
+
+
+def test_orientation_is_applied(pipe: Pix2PixPipeline, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise((20, 30, 3))).save(tmp_path / "a.png", exif=exif)
+    assert pipe(tmp_path / "a.png").size == (20, 30)
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(np.asarray(pipe(image)), np.asarray(pipe(tmp_path / "a.png")))
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (noise((4, 4, 7)), "8-bit 7-channel, where 8-bit RGB is expected"),
+        (np.full((4, 4, 3), 255.0), "floats from 255 to 255; expected them in [0, 1]"),
+        (np.full((4, 4, 3), np.nan, np.float32), "NaN"),
+        (torch.full((3, 4, 4), 2.0), "floats from 2 to 2; expected them in [-1, 1]"),
+        (torch.full((3, 4, 4), torch.nan), "nan"),
+        (torch.zeros(4, 4), "expected (C, H, W)"),
+        (torch.zeros(7, 4, 4), "7-channel"),
+        (np.zeros((0, 4, 3), np.uint8), "shape 0x4x3"),
+        (np.zeros((4, 4, 3), complex), "complex"),
+        ("nothing.png", "nothing.png could not be read"),
+        (7, "the image is int"),
+        ([noise((4, 4, 3)), noise((4, 4, 7))], "image 2"),
+    ],
+)
+def test_what_does_not_fit_is_said(pipe: Pix2PixPipeline, image, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        pipe(image)
+    assert said in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------------------- the same
+
+
+def test_the_same_input_gives_bitwise_the_same(folder: Path, pipe: Pix2PixPipeline) -> None:
+    image = noise((50, 61, 3))
+    first = pipe(torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1)
+    again = Pix2PixPipeline.from_pretrained(folder, device="cpu")
+    torch.manual_seed(1)
+    assert torch.equal(again(torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1), first)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_batched_is_one_by_one(pipe: Pix2PixPipeline, stochastic: bool) -> None:
+    """Of mixed sizes, in batches of any number."""
+    options = {"stochastic": True, "seed": 5} if stochastic else {}
+    images = [torch.rand(3, size, 40 + size % 3) * 2 - 1 for size in (40, 33, 40, 35, 90, 40, 39)]
+    alone = [pipe(image, **options) for image in images]
+    for batch_size in (1, 2, 3, 8):
+        for made, expected in zip(pipe(images, batch_size=batch_size, **options), alone, strict=True):
+            assert (made - expected).abs().max() < 1e-5
+
+
+def test_samples_differ_and_follow_from_seed_image_and_number(pipe: Pix2PixPipeline) -> None:
+    image, other = torch.rand(2, 3, 40, 40) * 2 - 1
+    samples = pipe(image, stochastic=True, seed=1, num_samples=3)
+    assert len(samples) == 3
+    plain = pipe(image)
+    for number, sample in enumerate(samples):
+        assert all((sample - another).abs().max() > 0.01 for another in [plain, *samples[:number]])
+    together = pipe([other, image], stochastic=True, seed=1, num_samples=2, batch_size=4)
+    assert all((a - b).abs().max() < 1e-5 for a, b in zip(together[1], samples[:2], strict=True))
+    assert (pipe(image, stochastic=True, seed=2) - samples[0]).abs().max() > 0.01
+    assert not torch.equal(pipe(image, stochastic=True), pipe(image, stochastic=True))
+    assert torch.equal(pipe(image), plain)  # nothing of it stays behind
+    assert not pipe.generator.training
+
+
+def test_dropout_is_all_that_stochastic_turns_on(make) -> None:
+    """Dropped activations, kept ones doubled: on average the same; without dropout layers refused."""
+    pipe = make(norm="none", dropout=0.1)
+    image = torch.rand(3, 32, 32) * 2 - 1
+    samples = torch.stack(pipe(image, stochastic=True, seed=0, num_samples=200, batch_size=50))
+    spread = (samples.mean(0) - pipe(image)).abs().mean()
+    assert spread < 0.3 * samples.std(0).mean() + 0.02
+    with pytest.raises(UserError, match="none"):
+        make(dropout=0.0)(image, stochastic=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": 1}, "stochastic=True"),
+        ({"num_samples": 2}, "stochastic=True"),
+        ({"stochastic": True, "num_samples": 0}, "1 or more"),
+        ({"stochastic": True, "seed": -1}, "seed from 0"),
+        ({"batch_size": 0}, "1 or more"),
+        ({"tile_size": 10}, "tile_size is 10"),
+        ({"output_type": "jpeg"}, "'jpeg'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(pipe: Pix2PixPipeline, options: dict, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        pipe(noise((4, 4, 3)), **options)
+    assert said in str(caught.value)
+
+
+def test_progress_counts_to_its_total(pipe: Pix2PixPipeline) -> None:
+    seen: list[tuple[int, int]] = []
+    pipe([noise((20, 20, 3))] * 3 + [noise((80, 200, 3))], tile_size=64, progress=lambda *step: seen.append(step))
+    assert [done for done, _ in seen] == list(range(1, seen[0][1] + 1))
+    assert {total for _, total in seen} == {seen[-1][0]}
+
+
+# ---------------------------------------------------------------------------------------------- loading and realism
+
+
+def test_a_run_an_export_and_both_networks(folder: Path, tmp_path: Path, pipe: Pix2PixPipeline) -> None:
+    shutil.copytree(folder, tmp_path / "run" / "model")
+    of_run = Pix2PixPipeline.from_pretrained(tmp_path / "run", device="cpu")
+    assert of_run.folder == tmp_path / "run" / "model"
+    assert np.array_equal(of_run(noise((9, 9, 3))), pipe(noise((9, 9, 3))))
+    shutil.rmtree(of_run.folder / "discriminator")
+    assert of_run.discriminator is None
+    with pytest.raises(UserError, match="holds no discriminator"):
+        of_run.realism(noise((9, 9, 3)), noise((9, 9, 3)))
+
+
+def test_realism_is_the_discriminators_map(pipe: Pix2PixPipeline) -> None:
+    source, image = noise((64, 96, 3)), noise((64, 96, 3), seed=1)
+    pair = torch.cat([to_model_range(torch.from_numpy(side).permute(2, 0, 1)) for side in (source, image)])[None]
+    assert pipe.discriminator is not None
+    with torch.no_grad():
+        expected = pipe.discriminator.probabilities(pair)[0, 0].numpy()
+    made = pipe.realism(Image.fromarray(source), image)
+    assert made.dtype == np.float32 and np.allclose(made, expected, atol=1e-6)
+    assert pipe.realism(noise((1, 5, 3)), noise((1, 5, 3))).shape == (2, 2)
+    with pytest.raises(UserError, match="64x96 and 64x95"):
+        pipe.realism(source, image[:, :95])
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", torch.bfloat16])
+def test_half_precision_is_close(folder: Path, pipe: Pix2PixPipeline, dtype) -> None:
+    half = Pix2PixPipeline.from_pretrained(folder, device="cpu", dtype=dtype)
+    image = noise((40, 200, 3))
+    assert next(half.generator.parameters()).dtype == half.dtype != torch.float32
+    difference = np.abs(half(image).astype(float) - pipe(image))
+    assert 0 < difference.mean() < 8
+    assert np.abs(half(image, tile_size=64).astype(float) - half(image)).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"device": "abacus"}, "abacus"), ({"device": "cuda:77"}, "cuda"), ({"dtype": "int8"}, "int8")],
+)
+def test_devices_and_dtypes_that_are_none(folder: Path, options: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Pix2PixPipeline.from_pretrained(folder, **options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": None},
+        {"source": {"mode": "rgb"}, "image_size": 7},
+        {"size_multiple": "8"},
+        {"size_multiple": 10**9},
+        {"image_size": [32, -1]},
+        {"source": {"mode": "rgb", "channels": 4}},
+        {"source": {"mode": "labels", "channels": 3, "classes": [1, 2, 300]}},
+        {"source": {"mode": "gray", "channels": 3}},
+        {"target": {"mode": "rgb", "dtype": "object"}},
+        {"target": {"low": 1.0, "high": 0.0}},
+        {"target": {"mode": "gray", "channels": 1}},
+    ],
+)
+def test_a_preprocessor_that_cannot_be_is_refused(folder: Path, tmp_path: Path, change: dict) -> None:
+    """Ill-formed, or of another model; it comes from anybody."""
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / PREPROCESSOR_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=PREPROCESSOR_NAME):
+        Pix2PixPipeline.from_pretrained(tmp_path / "model")
+
+
+def test_keys_of_a_later_version_do_no_harm(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / PREPROCESSOR_NAME
+    content = json.loads(path.read_text())
+    content["source"]["palette"] = [{"color": [1, 2, 3], "name": None, "share": 1.0}]
+    path.write_text(json.dumps(content))
+    assert Pix2PixPipeline.from_pretrained(tmp_path / "model").preprocessor.source == RGB
+
+
+def test_folders_that_are_no_export(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="expected an export"):
+        Pix2PixPipeline.from_pretrained(tmp_path / "empty")
+    shutil.copytree(folder, tmp_path / "bare")
+    (tmp_path / "bare" / PREPROCESSOR_NAME).unlink()
+    with pytest.raises(UserError, match=PREPROCESSOR_NAME):
+        Pix2PixPipeline.from_pretrained(tmp_path / "bare")

@@ -1,0 +1,179 @@
+"""Runs that begin with a published model: its weights are there, and what does not fit is said before training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
+
+from pix2pix_hub.cli import parse_training_config
+from pix2pix_hub.config import TrainingConfig, preset_config
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.training.schedule import linear_decay_factor
+from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
+
+Tiny = Callable[..., TrainingConfig]
+NETWORK = dict(base_channels=4, num_downs=3, image_size="32", upsampling="resize")
+
+
+def train(config: TrainingConfig) -> TrainingResult:
+    result = Pix2PixTrainer(config).train()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return result
+
+
+def entries(result: TrainingResult, event: str) -> list[dict[str, Any]]:
+    lines = (result.run_folder / "metrics.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a run of 2 epochs of 3 steps, with a learning rate that falls all the time."""
+    from conftest import TINY
+
+    folder = tmp_path_factory.mktemp("published") / "run"
+    config = preset_config("demo", **(TINY | {"output_dir": str(folder), "decay_epochs": 2, "dropout": 0.25}))
+    return train(config).run_folder / "model"
+
+
+def assert_holds(network: torch.nn.Module, folder: Path) -> None:
+    ours, theirs = network.state_dict(), load_file(folder / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_fine_tuning_begins_with_both_published_networks(published: Path, tiny: Tiny) -> None:
+    trainer = Pix2PixTrainer(tiny(init_from=str(published), learning_rate=1e-5, dropout=0.5))
+    assert_holds(trainer.learner.generator, published)
+    assert_holds(trainer.exported_generator, published)
+    assert_holds(trainer.learner.discriminator, published / "discriminator")
+    assert (trainer.progress.step, trainer.learner.schedules[0].get_last_lr()) == (0, [1e-5])
+    assert f"begins     with {published}\n" in trainer.describe()
+    result = trainer.train()
+    assert result.step == 6
+    options = json.loads((result.run_folder / "model" / "training_config.json").read_text())["options"]
+    assert options["init_from"] == "model"  # where the folder lay is not published
+
+
+def test_a_run_folder_means_its_model_and_a_missing_discriminator_begins_afresh(
+    published: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(published, copy / "model")
+    shutil.rmtree(copy / "model" / "discriminator")
+    trainer = Pix2PixTrainer(tiny(init_from=str(copy)))
+    assert_holds(trainer.learner.generator, published)
+    assert "a new discriminator" in trainer.describe()
+
+
+def test_the_command_line_takes_the_architecture_from_the_published_model(published: Path) -> None:
+    config = parse_training_config(["--init-from", str(published), "--epochs", "7"])
+    for name, value in (NETWORK | {"dropout": 0.25, "discriminator_base_channels": 4, "epochs": 7}).items():
+        assert getattr(config, name) == ("32x32" if name == "image_size" else value)
+    assert parse_training_config(["--init_from", str(published), "--image-size", "64"]).image_size == "64"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"base_channels": 8}, r"its UNetGenerator has base_channels 4 \(here 8\). Leave out"),
+        ({"upsampling": "transposed"}, r"UNetGenerator has upsampling resize \(here transposed\)"),
+        ({"spectral_norm": False}, r"PatchGANDiscriminator has spectral_norm True \(here False\)"),
+        ({"source_mode": "gray"}, r"its source images are 8-bit RGB, those of these pairs are 8-bit gray.*mode rgb"),
+    ],
+)
+def test_what_does_not_fit_is_named_before_anything_is_written(
+    options: dict[str, Any], words: str, published: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=words):
+        Pix2PixTrainer(tiny(init_from=str(published), **options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(UserError, match="--init-from begins a new run and --resume-from-hub continues one"):
+        preset_config("demo", init_from="a", resume_from_hub="b")
+    with pytest.raises(UserError, match="--hub-private, --push-every says how to publish: add --push-to-hub"):
+        preset_config("demo", hub_private=True, push_every=2)
+    with pytest.raises(UserError, match=r"call pix2pix_hub.hub.push.push_export"):
+        Pix2PixTrainer(preset_config("demo", push_to_hub="user/name"))
+
+
+def continued(published: Path, tmp_path: Path, **options: Any) -> TrainingConfig:
+    config = parse_training_config(["--resume-from-hub", str(published), "--output-dir", str(tmp_path / "continued")])
+    return replace(config, num_workers=0, **options)
+
+
+def test_a_continued_run_has_the_options_the_weights_and_the_place_in_the_schedule(
+    published: Path, tmp_path: Path
+) -> None:
+    config = continued(published, tmp_path, epochs=4, decay_epochs=4)
+    assert (config.batch_size, config.dropout, config.max_train_pairs) == (2, 0.25, 6)
+    trainer = Pix2PixTrainer(config)
+    assert_holds(trainer.learner.generator, published)
+    assert "epoch 3, step 6" in trainer.describe()
+    assert trainer.learner.average is not None and int(trainer.learner.average.n_averaged) == 6
+    result = trainer.train()
+    steps = entries(result, "train")
+    assert [(entry["step"], entry["epoch"]) for entry in steps] == [(7, 3), (8, 3), (9, 3), (10, 4), (11, 4), (12, 4)]
+    for entry in steps:
+        assert entry["learning_rate"] == pytest.approx(2e-4 * linear_decay_factor(entry["step"] - 1, 12, 12))
+    before = json.loads((published / "metrics.json").read_text())["seconds"]
+    assert steps[0]["elapsed_seconds"] > before
+    assert (result.run_folder / "model_best").is_dir()
+
+
+def test_a_run_published_within_an_epoch_goes_on_with_the_rest_of_it(published: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(published, copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    (copy / "metrics.json").write_text(json.dumps(metrics | {"step": 4, "epoch": 1}))
+    result = train(continued(copy, tmp_path))
+    assert [(entry["step"], entry["epoch"]) for entry in entries(result, "train")] == [(5, 2), (6, 2)]
+
+
+def test_what_cannot_be_continued_is_named(published: Path, tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, r"is trained to its end \(step 6 of 6\): give a larger --epochs"),
+        ({"epochs": 4, "batch_size": 3}, r"--resume-from-hub cannot change --batch-size 3 \(the run has 2\)"),
+        ({"epochs": 4, "max_train_pairs": 5}, r"cannot change --max-train-pairs"),
+    ]
+    for options, words in cases:
+        with pytest.raises(UserError, match=words):
+            Pix2PixTrainer(continued(published, tmp_path, **options))
+    recorded = json.loads((published / "training_config.json").read_text())
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"processes": 2}, "ran on 2 process.*--num_processes 2"),
+        ({"dataset": {"fingerprint": "files-1"}}, "trained on other pairs .*fine-tune with --init-from"),
+    ]
+    for number, (change, words) in enumerate(changes):
+        copy = tmp_path / str(number)
+        shutil.copytree(published, copy)
+        (copy / "training_config.json").write_text(json.dumps(recorded | change))
+        with pytest.raises(UserError, match=words):
+            Pix2PixTrainer(continued(copy, tmp_path, epochs=4))
+    (copy / "training_config.json").unlink()
+    with pytest.raises(UserError, match=r"no run to continue: fine-tune it with --init-from"):
+        parse_training_config(["--resume-from-hub", str(copy)])
+    assert not (tmp_path / "continued").exists()
+
+
+def test_resuming_a_fine_tuned_run_does_not_need_what_it_began_with(
+    published: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(published, copy)
+    config = tiny(init_from=str(copy), epochs=1)
+    train(config)
+    shutil.rmtree(copy)
+    assert train(replace(config, resume=True, epochs=2)).step == 6
