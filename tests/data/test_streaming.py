@@ -83,6 +83,16 @@ def test_an_epoch_holds_every_pair_once_in_another_order_each_time(parquet: Stre
     assert neighbours < 50  # of 100, in order it would be about 96
 
 
+def test_every_block_has_an_order_of_its_own(parquet: StreamedPairs) -> None:
+    orders: dict[tuple[int, int], list[int]] = {}
+    for batch in stream_of(parquet, shuffle_buffer=8):
+        for shard, row in map(shard_and_row, batch["index"].tolist()):
+            orders.setdefault((shard, row // 8), []).append(row % 8)
+    whole = [tuple(order) for order in orders.values() if len(order) == 8]
+    assert len(whole) == 11  # of shards of 30, 25 and 40 rows
+    assert len(set(whole)) == 11
+
+
 def test_what_a_sample_looks_like_depends_on_its_place_in_the_set_alone(parquet: StreamedPairs) -> None:
     jitter = PairTransform((32, 32), augment=True, rotation_degrees=10, color_jitter=0.2)
 
