@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
+from pix2pix_hub.data.bad_pairs import LISTED_FAULTS, Fault
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.images import PixelFormat
 
-LISTED_FAULTS = 20
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
-BAD_PAIRS_NAME = "bad_pairs.jsonl"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A pair that cannot be used; `reason` starts with its name."""
-
-    split: str
-    row: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -44,8 +31,9 @@ class Findings:
 
     def applied_to(self, pairs: PairDataset) -> PairDataset:
         """The sound ones of `pairs`, which can now be decoded."""
-        bad = {fault.row for fault in self.faults if fault.split == pairs.split}
-        indices = [row for row in pairs.indices if row not in bad] if bad else pairs.indices
+        bad = {fault.place for fault in self.faults if fault.split == pairs.split}
+        sound = [row for index, row in enumerate(pairs.indices) if pairs.place(index) not in bad] if bad else None
+        indices = pairs.indices if sound is None else sound
         return replace(pairs, indices=indices, decoder=pairs.decoder.with_formats(self.source, self.target))
 
 
@@ -80,7 +68,7 @@ def examine(parts: Sequence[PairDataset], request: PairRequest, *, everything: b
     source, target = settle_formats(sound, request)
     for (pairs, index), facts in zip(keys, seen, strict=True):
         if isinstance(facts, Facts) and (reason := _misfit(facts, source, target)) is not None:
-            faults.append(Fault(pairs.split, pairs.indices[index], f"{pairs.name(index)}{reason}"))
+            faults.append(_fault(pairs, index, f"{pairs.name(index)}{reason}"))
     if not everything:
         return Findings(source, target, f"{size_text([sound[0].size])} (the first)")
     if faults and not skip:
@@ -93,12 +81,17 @@ def facts_of(pairs: PairDataset, index: int, request: PairRequest) -> Facts | Fa
     try:
         source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
     except UserError as error:
-        return Fault(pairs.split, pairs.indices[index], str(error))
+        return _fault(pairs, index, str(error))
     height, width = size_of(source)
     size = (height, 2 * width) if len(pairs.columns) == 1 else (height, width)
     return Facts(
         size, stored_as(source, request.source_mode == "labels"), stored_as(target, request.target_mode == "labels")
     )
+
+
+def _fault(pairs: PairDataset, index: int, reason: str) -> Fault:
+    shard, row = pairs.place(index)
+    return Fault(pairs.split, row, reason, shard)
 
 
 def settle_formats(sound: Sequence[Facts], request: PairRequest) -> tuple[PixelFormat, PixelFormat]:
@@ -165,12 +158,6 @@ def _misfit(facts: Facts, source: PixelFormat, target: PixelFormat) -> str | Non
         if (reason := misfit_of(stored, wanted)) is not None:
             return f", {side}, {reason}"
     return None
-
-
-def write_bad_pairs(folder: Path, faults: Sequence[Fault]) -> None:
-    """Write `bad_pairs.jsonl`: a line for each pair left out, with `split`, `row` and `reason`."""
-    with write_aside(folder / BAD_PAIRS_NAME) as partial:
-        partial.write_text("".join(json.dumps(asdict(fault)) + "\n" for fault in faults))
 
 
 def _fault_text(faults: Sequence[Fault], total: int, dataset: str) -> str:

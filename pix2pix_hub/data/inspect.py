@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pix2pix_hub.data.examine import Facts, Fault, facts_of, settle_formats
+from pix2pix_hub.data.bad_pairs import LISTED_FAULTS, Fault
+from pix2pix_hub.data.examine import Facts, facts_of, settle_formats
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder
@@ -60,7 +61,7 @@ class Inspection:
         for side, stored in self.formats.items():
             lines += [f"{side}     {stored.describe()}, {_looks(self.colors[side])}", *_color_lines(self.colors[side])]
         lines.append(f"bad pairs  {len(self.faults) or 'none'}")
-        return "\n".join(lines + [f"           {fault.reason}" for fault in self.faults[:20]])
+        return "\n".join(lines + [f"           {fault.reason}" for fault in self.faults[:LISTED_FAULTS]])
 
 
 def inspect_pairs(request: PairRequest, grid: Path | None = None, rows: int = 6) -> Inspection:

@@ -1,11 +1,14 @@
 """Starting the training script as its user does, in processes of its own."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train_accelerate.py"
@@ -21,10 +24,10 @@ def environment() -> dict[str, str]:
     return os.environ | quiet
 
 
-def start(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(*options: str, cwd: Path, launcher: tuple[str, ...] = (), script: Path = SCRIPT) -> subprocess.Popen[str]:
     """`python train_accelerate.py OPTIONS` in folder `cwd`."""
     return subprocess.Popen(
-        [sys.executable, *launcher, str(SCRIPT), *options],
+        [sys.executable, *launcher, str(script), *options],
         cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -33,9 +36,9 @@ def start(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> subproces
     )
 
 
-def finish(*options: str, cwd: Path, launcher: tuple[str, ...] = ()) -> tuple[int, str]:
+def finish(*options: str, cwd: Path, launcher: tuple[str, ...] = (), script: Path = SCRIPT) -> tuple[int, str]:
     """Run to the end; (exit status, everything it said)."""
-    process = start(*options, cwd=cwd, launcher=launcher)
+    process = start(*options, cwd=cwd, launcher=launcher, script=script)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
@@ -56,5 +59,15 @@ def send(process: subprocess.Popen[str], number: signal.Signals) -> str:
     return output
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to it and all it has started, as when the power goes: a launcher that dies ends the others in order."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.communicate(timeout=120)
+
+
 LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
 LAUNCH_TWO = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+TORCHRUN_TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")  # the same, sooner
