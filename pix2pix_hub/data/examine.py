@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -12,12 +12,14 @@ from tqdm import tqdm
 
 from pix2pix_hub.data.bad_pairs import LISTED_FAULTS, Fault
 from pix2pix_hub.data.pair_dataset import PairDataset
+from pix2pix_hub.data.palette import SAMPLED_PAIRS, Color, ColorSample, color_sample, palette_of
 from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.images import PixelFormat, distinct_colors
 
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
+Names = Mapping[Color, str]
 
 
 @dataclass(frozen=True)
@@ -44,28 +46,30 @@ class Facts:
     size: tuple[int, int]
     source: Stored
     target: Stored
+    colors: tuple[ColorSample | None, ColorSample | None] | None = None  # of both, where they were looked at
 
 
-def examine(parts: Sequence[PairDataset], request: PairRequest, *, everything: bool, skip: bool) -> Findings:
+def examine(
+    parts: Sequence[PairDataset], request: PairRequest, *, everything: bool, skip: bool, names: Names | None = None
+) -> Findings:
     """Decode every pair once, in threads (Pillow decodes outside the interpreter's lock).
 
     Args:
         everything: False looks at the first few pairs only, and passes over bad ones.
         skip: leave bad pairs out instead of stopping.
+        names: of the classes, by their colours.
 
     Raises:
         UserError: names up to `LISTED_FAULTS` bad pairs and counts them all.
     """
     keys = [(pairs, index) for pairs in parts for index in range(len(pairs))]
     keys = keys if everything else keys[:FIRST_PAIRS]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda key: facts_of(key[0], key[1], request), keys)
-        seen = list(tqdm(results, "checking pairs", len(keys), unit="pair", leave=False, disable=len(keys) <= 1000))
+    seen = look_at(keys, request)
     sound = [facts for facts in seen if isinstance(facts, Facts)]
     faults = [fault for fault in seen if isinstance(fault, Fault)]
     if not sound:
         raise UserError(_fault_text(faults, len(keys), request.dataset))
-    source, target = settle_formats(sound, request)
+    source, target = settle_formats(sound, request, names)
     for (pairs, index), facts in zip(keys, seen, strict=True):
         if isinstance(facts, Facts) and (reason := _misfit(facts, source, target)) is not None:
             faults.append(_fault(pairs, index, f"{pairs.name(index)}{reason}"))
@@ -76,17 +80,28 @@ def examine(parts: Sequence[PairDataset], request: PairRequest, *, everything: b
     return Findings(source, target, size_text([facts.size for facts in sound]), tuple(faults))
 
 
-def facts_of(pairs: PairDataset, index: int, request: PairRequest) -> Facts | Fault:
-    """Look at one pair."""
+def look_at(keys: Sequence[tuple[PairDataset, int]], request: PairRequest) -> list[Facts | Fault]:
+    """Every pair, decoded in threads; the colours of some, evenly spread."""
+    step = max(1, -(-len(keys) // SAMPLED_PAIRS))
+
+    def look(place: int) -> Facts | Fault:
+        return _facts_of(*keys[place], request, with_colors=place % step == 0)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(look, range(len(keys)))
+        return list(tqdm(results, "checking pairs", len(keys), unit="pair", leave=False, disable=len(keys) <= 1000))
+
+
+def _facts_of(pairs: PairDataset, index: int, request: PairRequest, with_colors: bool) -> Facts | Fault:
     try:
         source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
     except UserError as error:
         return _fault(pairs, index, str(error))
     height, width = size_of(source)
     size = (height, 2 * width) if len(pairs.columns) == 1 else (height, width)
-    return Facts(
-        size, stored_as(source, request.source_mode == "labels"), stored_as(target, request.target_mode == "labels")
-    )
+    labels = request.source_mode == "labels", request.target_mode == "labels"
+    colors = (color_sample(source, labels[0]), color_sample(target, labels[1])) if with_colors else None
+    return Facts(size, stored_as(source, labels[0]), stored_as(target, labels[1]), colors)
 
 
 def _fault(pairs: PairDataset, index: int, reason: str) -> Fault:
@@ -94,11 +109,16 @@ def _fault(pairs: PairDataset, index: int, reason: str) -> Fault:
     return Fault(pairs.split, row, reason, shard)
 
 
-def settle_formats(sound: Sequence[Facts], request: PairRequest) -> tuple[PixelFormat, PixelFormat]:
-    """The formats of both sides, from what all (or the first) pairs are stored as."""
+def settle_formats(
+    sound: Sequence[Facts], request: PairRequest, names: Names | None = None
+) -> tuple[PixelFormat, PixelFormat]:
+    """The formats of both sides, from what all (or the first) pairs are stored as, with their palettes."""
+    source = settle_format("source", [facts.source for facts in sound], request.source_mode)
+    target = settle_format("target", [facts.target for facts in sound], request.target_mode)
+    samples = [facts.colors for facts in sound if facts.colors is not None]
     return (
-        settle_format("source", [facts.source for facts in sound], request.source_mode),
-        settle_format("target", [facts.target for facts in sound], request.target_mode),
+        replace(source, palette=palette_of([colors[0] for colors in samples], names or {}, source)),
+        replace(target, palette=palette_of([colors[1] for colors in samples], names or {}, target)),
     )
 
 
@@ -137,7 +157,7 @@ def _value_range(members: Iterable[Stored], dtype: str) -> tuple[float, float]:
 
 
 def _labels(side: str, stored: Sequence[Stored]) -> PixelFormat:
-    """Class values found, in order, with the colours of the first palette there is."""
+    """Class values found, in order, with the colours of the first palette there is, else distinct ones."""
     single = [image for image in stored if image.values]
     if not single:
         raise UserError(
@@ -149,8 +169,12 @@ def _labels(side: str, stored: Sequence[Stored]) -> PixelFormat:
         raise UserError(f"--{side}-mode labels: values from {values[0]} to {values[-1]}; expected integers 0 to 255.")
     classes = tuple(int(value) for value in values)
     palette = next((image.colors for image in single if image.colors), ())
-    colors = tuple(palette[value] if value < len(palette) else (0, 0, 0) for value in classes) if palette else ()
-    return PixelFormat("labels", len(classes), "uint8", 0.0, 255.0, classes, colors)
+    colors = [palette[value] if value < len(palette) else (0, 0, 0) for value in classes]
+    return PixelFormat(
+        *("labels", len(classes), "uint8", 0.0, 255.0),
+        classes=classes,
+        colors=tuple(colors if palette else distinct_colors(len(classes))),
+    )
 
 
 def _misfit(facts: Facts, source: PixelFormat, target: PixelFormat) -> str | None:
