@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,16 @@ def test_samples_differ_and_follow_from_seed_image_and_number(pipe: Pix2PixPipel
     assert not torch.equal(pipe(image, stochastic=True), pipe(image, stochastic=True))
     assert torch.equal(pipe(image), plain)  # nothing of it stays behind
     assert not pipe.generator.training
+
+
+def test_threads_do_not_get_into_each_other(pipe: Pix2PixPipeline) -> None:
+    """Dropout, and statistics of large images, are put into the network while it is used: an app has many users."""
+    source = torch.rand(3, 90, 130) * 2 - 1
+    options: list[dict] = [{}, {"stochastic": True, "seed": 3}, {"tile_size": 64}] * 4
+    expected = [pipe(source, **chosen) for chosen in options[:3]] * 4
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda chosen: pipe(source, **chosen), options))
+    assert all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
 
 
 def test_a_generator_without_dropout_has_no_samples(make) -> None:
