@@ -164,6 +164,10 @@ def other_model(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.create(REPO, {"config.json": json.dumps({"architectures": ["BertModel"]})}, private=True)
 
 
+def no_json(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.create(REPO, {"config.json": "width: 3"}, private=True)
+
+
 def public(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.create(REPO)
 
@@ -184,6 +188,7 @@ def nothing(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
         (nothing, "a/b/c", r"'a/b/c' is no repository id.*give user/name"),
         (nothing, "stranger/streets", r"the token is tester's.*push to tester/streets"),
         (other_model, REPO, r"holds another kind of model, which would be overwritten: push to another name"),
+        (no_json, REPO, r"holds another kind of model"),
         (public, REPO, r"exists and is public.*make it private in its settings"),
     ],
 )

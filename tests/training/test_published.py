@@ -155,7 +155,7 @@ def continued(published: Path, tmp_path: Path, **options: Any) -> TrainingConfig
 def test_a_continued_run_has_the_options_the_weights_and_the_place_in_the_schedule(
     published: Path, tmp_path: Path
 ) -> None:
-    config = continued(published, tmp_path, epochs=4, decay_epochs=4)
+    config = continued(published, tmp_path, epochs=4, decay_epochs=4, early_stopping_patience=2)
     assert (config.batch_size, config.dropout, config.max_train_pairs) == (2, 0.25, 6)
     trainer = Pix2PixTrainer(config)
     assert_holds(trainer.learner.generator, published)
@@ -176,8 +176,9 @@ def test_a_run_published_within_an_epoch_goes_on_with_the_rest_of_it(published: 
     shutil.copytree(published, copy)
     metrics = json.loads((copy / "metrics.json").read_text())
     (copy / "metrics.json").write_text(json.dumps(metrics | {"step": 4, "epoch": 1}))
-    result = train(continued(copy, tmp_path))
-    assert [(entry["step"], entry["epoch"]) for entry in entries(result, "train")] == [(5, 2), (6, 2)]
+    result = train(continued(copy, tmp_path, epochs=3))
+    steps = [(entry["step"], entry["epoch"]) for entry in entries(result, "train")]
+    assert steps == [(5, 2), (6, 2), (7, 3), (8, 3), (9, 3)]
 
 
 def test_what_cannot_be_continued_is_named(published: Path, tmp_path: Path) -> None:
