@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from launching import LAUNCH_TWO, SCRIPT, TINY, TORCHRUN_TWO, finish, kill, start, wait_for
+from launching import SCRIPT, TINY, TORCHRUN_TWO, finish, kill, start, wait_for
 from safetensors.torch import load_file
 from sharded_sets import write_parquet, write_tars
 
@@ -100,7 +100,7 @@ def test_another_number_of_workers_cannot_go_on(tiny: Tiny, tmp_path: Path) -> N
 def test_a_bad_pair_stops_both_processes_and_is_named(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "set", LENGTHS, bad=[10])
     options = [*TINY, *STREAM, *COUNTED, "--dataset", str(folder), "--num-workers", "1", "--output-dir", "run"]
-    status, output = finish(*options, cwd=tmp_path, launcher=LAUNCH_TWO)
+    status, output = finish(*options, cwd=tmp_path, launcher=TORCHRUN_TWO)
     assert status != 0, output
     (step,) = set(re.findall(r"error: stopped after step (\d+)", output))
     assert output.count("at a bad pair. row 1 of shard 1 of split train") == 2  # both processes end of themselves
