@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from hub_server import HubServer
+from huggingface_hub.repocard import metadata_load
+from packaging.specifiers import SpecifierSet
 from PIL import Image
 from tiny_exports import write_tiny_export
 
@@ -45,6 +47,16 @@ def test_a_space_holds_the_app_and_nothing_else() -> None:
     assert {name.split("/")[0] for name in files} == {"README.md", "app.py", "requirements.txt", "pix2pix_hub"}
     assert {"pix2pix_hub/ui/style.css", "pix2pix_hub/ui/canvas/canvas.js"} <= set(files)
     assert sum(map(len, files.values())) < 2e6
+
+
+def test_the_repository_itself_is_a_space() -> None:
+    root = Path(__file__).parents[2]
+    front = metadata_load(root / "README.md")
+    assert front is not None and front["sdk"] == "gradio" and front["app_file"] == "app.py"
+    assert front["sdk_version"] == importlib.metadata.version("gradio"), "README names the version that tests run with"
+    (required,) = [line.split("#")[0] for line in (root / "requirements.txt").open() if line.startswith("gradio")]
+    assert SpecifierSet(required.strip().removeprefix("gradio[mcp]")).contains(front["sdk_version"])
+    assert (root / front["app_file"]).is_file()
 
 
 def test_push_is_one_commit_and_an_update_deletes_what_is_no_longer_needed(hub: HubServer, tmp_path: Path) -> None:

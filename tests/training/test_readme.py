@@ -13,6 +13,7 @@ from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.setup import make_networks
 from pix2pix_hub.training.trainer import Pix2PixTrainer
+from pix2pix_hub.ui.serve import AppOptions
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -35,8 +36,9 @@ def test_options_that_are_named_exist() -> None:
         f"--{name}".replace("_", "-") for command in COMMANDS.values() for name in signature(command).parameters
     }
     accelerates = {"--multi_gpu", "--cpu", "--num_processes", "--quiet", "--help"}
+    apps = {f"--{field.name}".replace("_", "-") for field in dataclasses.fields(AppOptions)}
     known = (
-        {"--" + field.name.replace("_", "-") for field in dataclasses.fields(TrainingConfig)} | accelerates | commands
+        {"--" + field.name.replace("_", "-") for field in dataclasses.fields(TrainingConfig)} | accelerates | apps | commands
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README))
     assert len(named) > 15
@@ -71,6 +73,8 @@ def test_the_snippets_run(tiny: Callable[..., TrainingConfig], tmp_path: Path, m
     assert names["realism"].shape == (1, 1, 8, 8)
 
 
-def test_the_picture_is_there() -> None:
-    (name,) = re.findall(r"!\[.*\]\((.*)\)", README)
-    assert (ROOT / name).is_file()
+def test_the_pictures_are_there() -> None:
+    names = re.findall(r"!\[.*\]\((.*)\)", README)
+    assert len(names) == 3
+    for name in names:
+        assert (ROOT / name).is_file(), name
