@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pix2pix_hub.commands.convert import convert
 from pix2pix_hub.commands.data import data_build, data_inspect
+from pix2pix_hub.commands.evaluate import evaluate_model
 from pix2pix_hub.commands.export import export
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.push import push
@@ -208,6 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "translate": translate,
     "translate-dataset": translate_dataset,
+    "evaluate": evaluate_model,
     "push": push,
     "space push": space_push,
     "convert": convert,

@@ -23,6 +23,7 @@ LEAST_GAIN = 0.02
 LEAST_DIVERSITY = 0.25
 SHARPNESS = (0.5, 1.6)
 MOST_STRIDE_ENERGY = 2.0
+LEAST_GRID = 1 / 255  # a fainter pattern is not seen
 MOST_COLOR_BIAS = 0.05
 _PARTNERS = 4  # other sources that each target is compared with
 _MOST_PAIRWISE = 2000  # images compared with each other
@@ -45,7 +46,7 @@ class Check:
 
 def memorisation(
     generated: Traces, target: Traces, training: Tensor, own: Sequence[int | None] | None = None
-) -> tuple[Check, Tensor]:
+) -> tuple[Check, Tensor, Tensor]:
     """Do outputs repeat training targets? Distance of each to its nearest training target, beside that of real images.
 
     Args:
@@ -53,7 +54,7 @@ def memorisation(
         own: for each pair its row in `training`, where it is one of them: it is left out.
 
     Returns:
-        The check, and for each output the row of the nearest training target.
+        The check, and for each output the distance to the nearest training target and its row.
     """
     masked = torch.tensor([-1 if row is None else row for row in own or [None] * len(target)])
     ours, nearest = _nearest(generated.thumbnails, training, masked)
@@ -81,6 +82,7 @@ def memorisation(
             f"near_share above near_share_of_real + {NEAR_SHARE}; near: below {NEAR} times the median of real images",
             words,
         ),
+        ours,
         nearest,
     )
 
@@ -173,29 +175,33 @@ def sharpness(generated: Traces, target: Traces) -> Check:
 
 
 def checkerboard(generated: Traces, target: Traces) -> Check:
-    """Do the decoder's strides show (Odena et al. 2016)? Power at their frequencies, against the bins beside them.
+    """Do the decoder's strides show (Odena et al. 2016)? Energy at their frequencies, against the bins beside them.
 
-    excess = power at 1/2, 1/4, 1/8, 3/8 cycles a pixel ÷ geometric mean of the bins 2 and 3 away; Hann windows, over
-    all rows or all columns of all images. ratio = excess of generated ÷ excess of real images; the largest counts.
+    excess = energy at 1/2, 1/4, 1/8, 3/8 cycles a pixel ÷ geometric mean of the bins 2 and 3 away; Hann windows, over
+    all rows or all columns of all images. ratio = excess of generated ÷ excess of real images. amplitude = root mean
+    square of the wave beyond what real images would have there. The strongest pattern counts.
     """
-    ratios = _excess(generated) / _excess(target)  # (2, 4): direction, frequency
-    worst = float(ratios.max())
+    expected = _nearby(generated) * target.stride_power.mean(0) / _nearby(target)  # (2, 4): direction, frequency
+    found = generated.stride_power.mean(0)
+    ratios = found / expected
+    amplitudes = (found - expected).clamp(min=0).sqrt()
+    seen = torch.where(amplitudes > LEAST_GRID, ratios, 0.0)
+    direction, frequency = divmod(int((seen if bool(seen.any()) else ratios).argmax()), ratios.shape[1])
+    ratio, amplitude = (float(table[direction, frequency]) for table in (ratios, amplitudes))
     periods = [stride for stride, frequencies in STRIDE_FREQUENCIES.items() for _ in frequencies]
-    by_period: dict[str, float | list[float]] = {
-        f"period_{stride}": float(ratios[:, [place for place, period in enumerate(periods) if period == stride]].max())
-        for stride in STRIDE_FREQUENCIES
-    }
-    period = periods[int(ratios.max(dim=0).values.argmax())]
+    period = periods[frequency]
     return Check(
-        worst > MOST_STRIDE_ENERGY,
-        {"ratio": worst, **by_period},
-        f"ratio above {MOST_STRIDE_ENERGY}",
-        f"a pattern that repeats every {period} pixels has {worst:.1f} times the energy it has in real images",
+        ratio > MOST_STRIDE_ENERGY and amplitude > LEAST_GRID,
+        {"ratio": ratio, "amplitude": amplitude, "period": float(period)},
+        f"ratio above {MOST_STRIDE_ENERGY} and amplitude above {LEAST_GRID:.4f}",
+        f"a pattern that repeats every {period} pixels has {ratio:.1f} times the energy it has in real images, "
+        f"{255 * amplitude:.1f} of 255 gray levels",
     )
 
 
-def _excess(images: Traces) -> Tensor:
-    return images.stride_power.mean(0) / images.nearby_power.mean(0).log().mean(-1).exp()
+def _nearby(images: Traces) -> Tensor:
+    """(2, 4): geometric mean over the bins beside each frequency, as smooth spectra fall."""
+    return images.nearby_power.mean(0).log().mean(-1).exp()
 
 
 def color_bias(generated: Traces, target: Traces) -> Check:

@@ -15,6 +15,7 @@ from pix2pix_hub.images import to_unit_range
 THUMBNAIL = 32  # pixels
 # Frequencies (cycles a pixel) at which a decoder's last three strides repeat, without those of a smaller stride.
 STRIDE_FREQUENCIES = {2: (1 / 2,), 4: (1 / 4,), 8: (1 / 8, 3 / 8)}
+_FREQUENCIES = tuple(f for frequencies in STRIDE_FREQUENCIES.values() for f in frequencies)
 _NEIGHBOURS = (-3, -2, 2, 3)  # bins: a Hann window leaks into the next one only
 _COMMON_PERIOD = 8
 _ROUNDING = 1 / (12 * 255**2)  # variance that 8 bits add: so much is in the spectrum of every image
@@ -27,8 +28,8 @@ class Traces:
     thumbnails: Tensor  # float32 (N, C, 32, 32), means over areas
     means: Tensor  # float64 (N, C)
     gradients: Tensor  # float64 (N,) mean absolute difference of neighbouring pixels, both directions
-    stride_power: Tensor  # float64 (N, 2, 4) power along rows and along columns at each of the stride frequencies
-    nearby_power: Tensor  # float64 (N, 2, 4, 4) power at the bins beside them
+    stride_power: Tensor  # float64 (N, 2, 4) mean square of the wave at each stride frequency, along rows, columns
+    nearby_power: Tensor  # float64 (N, 2, 4, 4) the same at the bins beside them
 
     def __len__(self) -> int:
         return len(self.means)
@@ -63,13 +64,16 @@ def thumbnails_of(images: Tensor) -> Tensor:
 
 
 def _stride_power(unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Power spectrum of all rows, averaged: (N, 4) at the stride frequencies, (N, 4, 4) beside them."""
+    """Spectrum of all rows, averaged, as the mean square of a wave: (N, 4) at the stride frequencies, (N, 4, 4) beside
+    them."""
     length = unit.shape[-1] // _COMMON_PERIOD * _COMMON_PERIOD
     window = torch.hann_window(length, dtype=unit.dtype)
     rows = unit[..., :length]
     power = torch.fft.rfft((rows - rows.mean(dim=-1, keepdim=True)) * window).abs().square()
     power = power.double().mean(dim=(1, 2)) + _ROUNDING * window.square().sum()
-    bins = torch.tensor([round(f * length) for stride in STRIDE_FREQUENCIES.values() for f in stride])
+    sides = torch.tensor([1.0 if f == 1 / 2 else 2.0 for f in _FREQUENCIES])  # f and -f are one wave
+    bins = torch.tensor([round(f * length) for f in _FREQUENCIES])
     beside = bins[:, None] + torch.tensor(_NEIGHBOURS)
     beside = torch.minimum(beside, length - beside)  # above half a cycle a pixel the spectrum is mirrored
-    return power[:, bins], power[:, beside]
+    scale = sides / window.double().sum() ** 2
+    return power[:, bins] * scale, power[:, beside] * scale[:, None]

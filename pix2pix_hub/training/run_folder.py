@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-import pix2pix_hub
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
+from pix2pix_hub.versions import library_versions
 
 RUNS = Path("runs")
-RECORDED_PACKAGES = ("torch", "torchvision", "accelerate", "datasets", "huggingface_hub", "safetensors")
 # What may differ between a run and its continuation: everything else would make it another run.
 CHANGEABLE = frozenset(
     [
@@ -136,7 +133,8 @@ def check_same_run(
         UserError: naming each that does, with both values.
     """
     old, new = stored.to_dict(), asked.to_dict()
-    changed = [name for name in old if old[name] != new[name] and name not in changeable]
+    skips_now = ["on_bad_pair"] if new["streaming"] and new["on_bad_pair"] == "skip" else []  # none was met until now
+    changed = [name for name in old if old[name] != new[name] and name not in changeable.union(skips_now)]
     if changed:
         differences = ", ".join(f"--{name.replace('_', '-')} {new[name]} (the run has {old[name]})" for name in changed)
         raise UserError(
@@ -170,12 +168,6 @@ def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str,
     with write_aside(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
     return path
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of what training depends on."""
-    versions = {"python": platform.python_version(), "pix2pix_hub": pix2pix_hub.__version__}
-    return versions | {package: version(package) for package in RECORDED_PACKAGES}
 
 
 def _next_numbered(prefix: str) -> Path:

@@ -1,0 +1,226 @@
+"""What an evaluation writes and says: `metrics.json`, `per_image.csv`, pictures, and lines for a person."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.evaluation.bootstrap import LEVEL, RESAMPLES, Floats, confidence_interval, mean_of
+from pix2pix_hub.evaluation.checks import verdict
+from pix2pix_hub.evaluation.evaluate import Evaluation
+from pix2pix_hub.evaluation.outputs import DIVERSITY
+from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_with_intervals
+from pix2pix_hub.files import write_aside
+from pix2pix_hub.images import save_grid
+from pix2pix_hub.metrics import METRICS
+from pix2pix_hub.metrics.distributions import weighted_frechet, weighted_kernel
+from pix2pix_hub.metrics.image_metrics import distances, mean
+from pix2pix_hub.versions import library_versions
+
+METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "metrics.json", "per_image.csv", "images.png", "nearest.png"
+ROWS_OF_A_KIND = 3  # best, median and worst pairs in the picture
+NEAREST_ROWS = 4
+SHOWN_SAMPLES = 4
+DISTANCE_RESAMPLES = 100  # of FID and KID, whose every resample is a decomposition
+MOST_IMAGES_RESAMPLED = 2000
+
+
+def check_output(folder: Path) -> None:
+    """Raises `UserError` unless results may be written to `folder`: it is new, empty or holds earlier ones."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file: name a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / TABLE_NAME).is_file():
+        raise UserError(f"--output {folder} holds other files, which results might hide: name another folder.")
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
+    """Write all files, each whole or not at all; the content of `metrics.json`."""
+    content = results(evaluation)
+    folder.mkdir(parents=True, exist_ok=True)
+    ranking = _ranking(evaluation)
+    content["images"] = {
+        "ranked_by": ranking[0],
+        **{kind: [evaluation.pairs.evaluated.name(index) for index in chosen] for kind, chosen in ranking[1].items()},
+    }
+    _save_images(evaluation, [index for chosen in ranking[1].values() for index in chosen], folder / IMAGES_NAME)
+    if evaluation.nearest:
+        _save_nearest(evaluation, folder / NEAREST_NAME)
+    _write_table(evaluation, folder / TABLE_NAME)
+    with write_aside(folder / METRICS_NAME) as path:
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
+
+
+# --- numbers
+
+
+def results(evaluation: Evaluation) -> dict[str, Any]:
+    """The content of `metrics.json`: every number with its interval, and how it came about."""
+    content: dict[str, Any] = {name: _entry(evaluation, name) for name in evaluation.options.metrics}
+    if DIVERSITY in evaluation.measured.values:
+        content[DIVERSITY] = _per_image_entry(evaluation, DIVERSITY) | {
+            "unit": "mean absolute difference of two samples of one source, 0 to 1",
+            "higher_is_better": True,
+        }
+    if evaluation.segmentation is not None:
+        counts = evaluation.measured.counts
+        content["segmentation"] = evaluation.segmentation | {
+            kind: scores_with_intervals(counts[kind]) for kind in ("real", "generated", "shuffled") if kind in counts
+        }
+    if evaluation.checks:
+        content["checks"] = {name: check.to_dict() for name, check in evaluation.checks.items()}
+    return content | {
+        "protocol": protocol(evaluation),
+        "model": evaluation.model.to_dict(),
+        "dataset": evaluation.pairs.to_dict(),
+        "versions": library_versions(),
+    }
+
+
+def protocol(evaluation: Evaluation) -> dict[str, Any]:
+    """All that must be the same where two numbers are compared, beyond each metric's own."""
+    options, preprocessor = evaluation.options, evaluation.model.preprocessor
+    return {
+        "pairs": len(evaluation.tensors),
+        "image_size": list(evaluation.image_size),
+        "resize": preprocessor.resize,
+        "resample": "bilinear, antialiased; labels nearest",
+        "source": preprocessor.source.to_dict(),
+        "target": preprocessor.target.to_dict(),
+        "mode": "deterministic"
+        if options.num_samples == 1
+        else "stochastic: dropout on, values are means over samples",
+        "num_samples": options.num_samples,
+        "seed": options.seed,
+        "precision": "float32" if options.precision == "no" else options.precision,
+        "interval": f"{LEVEL:.0%}, percentiles of {RESAMPLES} bootstrap resamples of the images "
+        f"({DISTANCE_RESAMPLES} for FID and KID)",
+    }
+
+
+def _entry(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    metric = METRICS[name]
+    if name in evaluation.missing:
+        found: dict[str, Any] = {"value": None, "ci95": None, "reason": evaluation.missing[name]}
+    else:
+        found = _per_image_entry(evaluation, name) if metric.per_image else _distance_entry(evaluation, name)
+    return found | metric.to_dict()
+
+
+def _per_image_entry(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    values = evaluation.measured.value(name)
+    value = mean(values.tolist())
+    if not math.isfinite(value):
+        return {"value": None, "ci95": None, "reason": "infinite: an image equals its target"}
+    interval = confidence_interval(mean_of(values), len(values), seed=evaluation.options.seed)
+    return {"value": value, "ci95": list(interval)}
+
+
+def _distance_entry(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    real, generated = (torch.stack(evaluation.measured.features[side]) for side in ("target", "generated"))
+    value = distances([name], real, generated)[name]
+    if len(real) > MOST_IMAGES_RESAMPLED:
+        return {"value": value, "ci95": None, "ci_reason": f"not resampled above {MOST_IMAGES_RESAMPLED} images"}
+    weighted = {"fid": weighted_frechet, "kid": weighted_kernel}[name]
+
+    def statistic(counts: Floats) -> Floats:
+        return weighted(real, generated, torch.from_numpy(counts)).numpy()
+
+    options = {"resamples": DISTANCE_RESAMPLES, "seed": evaluation.options.seed}
+    return {"value": value, "ci95": list(confidence_interval(statistic, len(real), **options, center=value))}
+
+
+# --- files
+
+
+def _write_table(evaluation: Evaluation, path: Path) -> None:
+    """A row for each pair: its name and a column for each metric that has one."""
+    columns: dict[str, list[float]] = dict(evaluation.measured.values)
+    for kind, counts in evaluation.measured.counts.items():
+        column = class_scores(torch.stack(list(counts)).numpy())["pixel_accuracy"].tolist()
+        columns["pixel_accuracy" if kind == "generated" else f"pixel_accuracy_{kind}"] = column
+    with write_aside(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["pair", *columns])
+        for index, row in enumerate(zip(*columns.values(), strict=True)):
+            writer.writerow([evaluation.pairs.evaluated.name(index), *map(repr, row)])
+
+
+def _ranking(evaluation: Evaluation) -> tuple[str, dict[str, list[int]]]:
+    """The metric that sees most as people do, and the best, median and worst pairs by it."""
+    per_image = [name for name in evaluation.measured.values if name in METRICS]
+    name = "lpips" if "lpips" in per_image else per_image[0] if per_image else ""
+    order = list(range(len(evaluation.tensors)))
+    if name:
+        sign = -1 if METRICS[name].higher_is_better else 1
+        order.sort(key=lambda index: sign * evaluation.measured.values[name][index])
+    count = min(ROWS_OF_A_KIND, max(1, len(order) // 3))
+    middle = max(count, (len(order) - count) // 2)
+    kinds = {"best": order[:count], "median": order[middle : middle + count], "worst": order[middle + count :][-count:]}
+    return name, {kind: chosen for kind, chosen in kinds.items() if chosen}
+
+
+def _save_images(evaluation: Evaluation, indices: list[int], path: Path) -> None:
+    """Rows of source | generated (each sample) | target."""
+    shown = range(min(SHOWN_SAMPLES, evaluation.options.num_samples))
+    rows = []
+    for index in indices:
+        pair = evaluation.tensors[index]
+        made = [evaluation.translator(pair["source"][None], [index], sample)[0].cpu() for sample in shown]
+        rows.append((pair["source"], *made, pair["target"]))
+    formats = evaluation.pairs.evaluated.formats
+    save_grid(rows, path, [formats["source"], *[formats["target"]] * (len(shown) + 1)])
+
+
+def _save_nearest(evaluation: Evaluation, path: Path) -> None:
+    """Rows of generated | nearest training target | its own target, the nearest first."""
+    training = evaluation.pairs.training
+    assert training is not None
+    rows: list[tuple[Tensor, ...]] = []
+    for index, place in evaluation.nearest[:NEAREST_ROWS]:
+        pair = evaluation.tensors[index]
+        source, target = training[place]
+        other = evaluation.tensors.transform(source, target, epoch=0, index=0)["target"]
+        rows.append((evaluation.translator(pair["source"][None], [index])[0].cpu(), other, pair["target"]))
+    save_grid(rows, path, [evaluation.pairs.evaluated.formats["target"]] * 3)
+
+
+# --- words
+
+
+def describe(content: dict[str, Any], evaluation: Evaluation) -> str:
+    """Several lines for a person."""
+    dataset, how = content["dataset"], content["protocol"]
+    size = "x".join(str(side) for side in how["image_size"])
+    samples = f", {how['num_samples']} samples of each" if how["num_samples"] > 1 else ""
+    lines = [f"{dataset['id']}, split {dataset['split']}: {dataset['pairs']} pairs at {size}{samples}"]
+    titles = {name: METRICS[name].title for name in evaluation.options.metrics} | {DIVERSITY: "diversity"}
+    lines += [f"  {title:10} {_in_words(content[name])}" for name, title in titles.items() if name in content]
+    if "segmentation" in content:
+        lines += _segmentation_lines(content["segmentation"])
+    if evaluation.checks:
+        lines.append(verdict(evaluation.checks))
+    return "\n".join(lines)
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    if entry["value"] is None:
+        return f"–  {entry['reason']}"
+    interval = "" if entry["ci95"] is None else f"   {entry['ci95'][0]:.4g} … {entry['ci95'][1]:.4g}"
+    return f"{entry['value']:.4g}{interval}"
+
+
+def _segmentation_lines(scores: dict[str, Any]) -> list[str]:
+    lines = [f"  {scores['task']} score, {scores['classes']} classes: {', '.join(SCORES).replace('_', ' ')}"]
+    for kind in ("real", "generated", "shuffled"):
+        if kind in scores:
+            cells = [f"{scores[kind][name]['value']:.3f}" for name in SCORES]
+            lines.append(f"    {kind:10} {'  '.join(cells)}")
+    return lines

@@ -1,0 +1,164 @@
+"""The checks fire on generators built to be bad, and on no real image."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from known_generators import EVALUATED, OTHERS, SIZE, TRAINING, batch, constant, grid, memorising
+from scipy.spatial.distance import cdist
+from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from pix2pix_hub.evaluation.checks import (
+    checkerboard,
+    collapse,
+    color_bias,
+    memorisation,
+    sharpness,
+    source_use,
+    verdict,
+)
+from pix2pix_hub.evaluation.evaluate import run_checks
+from pix2pix_hub.evaluation.outputs import Measured
+from pix2pix_hub.evaluation.traces import THUMBNAIL, Traces, thumbnails_of, traces_of
+
+SOURCES, TARGETS = batch(EVALUATED)
+TRAINING_THUMBNAILS = thumbnails_of(batch(TRAINING)[1])
+ORDER = torch.randperm(len(TARGETS), generator=torch.Generator().manual_seed(0))
+
+
+def fired(generated: Tensor, target: Tensor = TARGETS, own: list[int | None] | None = None) -> set[str]:
+    measured = Measured(generated=[traces_of(generated)], target=[traces_of(target)])
+    checks, _ = run_checks(measured, TRAINING_THUMBNAILS, own or [None] * len(target), ORDER)
+    assert len(checks) == 6
+    return {name for name, check in checks.items() if check.fired}
+
+
+def test_real_targets_are_flagged_by_none() -> None:
+    assert fired(TARGETS) == set()
+
+
+def test_real_targets_of_the_training_split_are_flagged_by_none() -> None:
+    _, targets = batch(TRAINING)
+    chosen = targets[: len(ORDER)]
+    assert fired(chosen, chosen, own=list(range(len(ORDER)))) == set()
+
+
+def test_a_memorising_generator_is_flagged() -> None:
+    assert "memorisation" in fired(memorising(SOURCES))
+
+
+def test_a_memorising_generator_is_flagged_on_its_training_split_too() -> None:
+    """It answers every source with the target of another one."""
+    _, targets = batch(TRAINING)
+    chosen = targets[: len(ORDER)]
+    assert "memorisation" in fired(chosen.roll(1, 0), chosen, own=list(range(len(ORDER))))
+
+
+def test_a_constant_generator_is_flagged() -> None:
+    assert fired(constant(SOURCES)) >= {"collapse", "source_use", "sharpness"}
+
+
+def test_a_generator_of_two_images_is_flagged() -> None:
+    two = batch(OTHERS)[1][:2].repeat(len(SOURCES) // 2, 1, 1, 1)
+    assert "collapse" in fired(two)
+
+
+def test_one_that_ignores_its_source_is_flagged_for_that_alone() -> None:
+    assert fired(batch(OTHERS)[1]) == {"source_use"}
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_a_checkerboard_is_flagged_with_its_period(period: int) -> None:
+    generated = TARGETS + grid(period)
+    assert "checkerboard" in fired(generated)
+    found = checkerboard(traces_of(generated), traces_of(TARGETS))
+    assert found.measures["period"] == period
+    # amplitude 0.15 in [-1, 1] units: a wave of 0.075 / sqrt(2) along each axis (period 2: always at its crest)
+    assert found.measures["amplitude"] == pytest.approx(0.075 / (1 if period == 2 else 2**0.5), rel=0.15)
+
+
+def test_a_checkerboard_along_one_axis_only_is_found() -> None:
+    stripes = 0.15 * torch.cos(2 * torch.pi * torch.arange(SIZE) / 4)
+    for pattern in (stripes[:, None], stripes[None, :]):
+        assert checkerboard(traces_of(TARGETS + pattern), traces_of(TARGETS)).fired
+
+
+def test_a_pattern_that_nobody_sees_is_left_alone() -> None:
+    assert not checkerboard(traces_of(torch.zeros_like(TARGETS) + grid(2, 0.004)), traces_of(TARGETS)).fired
+
+
+def test_blur_and_noise_are_flagged() -> None:
+    noise = 0.5 * torch.randn(TARGETS.shape, generator=torch.Generator().manual_seed(0))
+    assert "blurred" in sharpness(traces_of(gaussian_blur(TARGETS, [11, 11])), traces_of(TARGETS)).words
+    assert "noisy" in sharpness(traces_of(TARGETS + noise), traces_of(TARGETS)).words
+    assert fired(gaussian_blur(TARGETS, [11, 11])) == {"sharpness"}
+
+
+def test_sharpness_is_the_ratio_of_mean_absolute_differences() -> None:
+    ramp = torch.linspace(-1, 1, SIZE).expand(4, 3, SIZE, SIZE)
+    found = sharpness(traces_of(ramp / 2), traces_of(ramp))
+    assert found.measures["ratio"] == pytest.approx(0.5, rel=1e-4)
+    across = float(ramp.diff(dim=-1).abs().mean()) / 2
+    assert traces_of(ramp).gradients.tolist() == pytest.approx([across / 2] * 4, rel=1e-4)
+
+
+def test_a_colour_drift_is_flagged_with_its_size() -> None:
+    shifted = TARGETS + torch.tensor([0.2, 0.0, 0.0]).view(3, 1, 1)
+    assert "color_bias" in fired(shifted)
+    bias = color_bias(traces_of(shifted), traces_of(TARGETS)).measures["bias"]
+    assert bias == pytest.approx([0.1, 0.0, 0.0], abs=1e-6)
+
+
+def test_distances_are_those_of_scipy() -> None:
+    generated = traces_of(memorising(SOURCES) * 0.9)
+    flat, training = generated.thumbnails.flatten(1).double(), TRAINING_THUMBNAILS.flatten(1).double()
+    expected = cdist(flat, training) / flat.shape[1] ** 0.5
+    check, distances, places = memorisation(generated, traces_of(TARGETS), TRAINING_THUMBNAILS)
+    assert distances.tolist() == pytest.approx(expected.min(1))
+    assert places.tolist() == expected.argmin(1).tolist()
+    apart = cdist(flat, flat) / flat.shape[1] ** 0.5
+    real = traces_of(TARGETS).thumbnails.flatten(1).double()
+    apart_real = cdist(real, real) / flat.shape[1] ** 0.5
+    assert collapse(generated, traces_of(TARGETS)).measures["diversity"] == pytest.approx(
+        apart.sum() / apart_real.sum()
+    )
+
+
+def test_training_images_among_the_evaluated_ones_are_told() -> None:
+    targets = torch.cat([batch(TRAINING)[1][:3], TARGETS[3:]])
+    check, _, _ = memorisation(traces_of(targets), traces_of(targets), TRAINING_THUMBNAILS)
+    assert "3 of the 30 real targets are among the training targets" in check.words
+
+
+def test_the_gain_of_the_right_source_is_one_minus_a_ratio_of_errors() -> None:
+    generated, target = traces_of(TARGETS * 0.5), traces_of(TARGETS)
+    check = source_use(generated, target, ORDER)
+    partner = [ORDER.tolist()[(ORDER.tolist().index(i) + shift) % 30] for i in range(30) for shift in (1, 2, 3, 4)]
+    own = F.l1_loss(generated.thumbnails, target.thumbnails)
+    shuffled = F.l1_loss(generated.thumbnails[partner], target.thumbnails.repeat_interleave(4, 0))
+    assert check.measures["gain"] == pytest.approx(1 - float(own / shuffled), rel=1e-5)
+    assert not {partner[4 * i + shift] == i for i in range(30) for shift in range(4)} - {False}
+
+
+def test_two_images_are_enough() -> None:
+    traces = [Traces.joined([traces_of(image[None]) for image in TARGETS[:2]]) for _ in range(2)]
+    assert not source_use(*traces, torch.tensor([1, 0])).fired
+    assert not collapse(*traces).fired
+    assert not color_bias(*traces).fired
+
+
+def test_images_of_odd_sizes_and_many_channels() -> None:
+    images = torch.rand(3, 5, 37, 50, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    traces = traces_of(images)
+    assert traces.thumbnails.shape == (3, 5, THUMBNAIL, THUMBNAIL)
+    for check in (checkerboard, collapse, color_bias, sharpness):
+        assert not check(traces, traces).fired
+
+
+def test_the_verdict_says_what_fired_first() -> None:
+    target = traces_of(TARGETS)
+    checks = {"collapse": collapse(target, target), "sharpness": sharpness(traces_of(TARGETS * 0), target)}
+    lines = verdict(checks).splitlines()
+    assert lines[0] == "1 of 2 checks fired: sharpness."
+    assert lines[1].startswith("  ! sharpness")
+    assert verdict({"collapse": checks["collapse"]}).startswith("No check fired.")
