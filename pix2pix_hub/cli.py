@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from pix2pix_hub.commands.convert import convert
 from pix2pix_hub.commands.data import data_build, data_inspect
 from pix2pix_hub.commands.evaluate import evaluate_model
+from pix2pix_hub.commands.export import export
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.push import push
+from pix2pix_hub.commands.space import space_push
 from pix2pix_hub.commands.translate import translate
 from pix2pix_hub.commands.translate_dataset import translate_dataset
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
@@ -58,6 +60,7 @@ def train(arguments: list[str]) -> int:
             logger.info("Dry run: everything checked, nothing trained or written.")
             return 0
         publisher.open()
+        trainer.accelerator.wait_for_everyone()  # where it fails, the others have not begun either
         result = _train_and_publish(trainer, publisher)
     except UserError as error:
         logger.error("error: %s", error)
@@ -208,7 +211,9 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "translate-dataset": translate_dataset,
     "evaluate": evaluate_model,
     "push": push,
+    "space push": space_push,
     "convert": convert,
+    "export": export,
     "data inspect": data_inspect,
     "data build": data_build,
 }

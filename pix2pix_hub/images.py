@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -227,6 +229,21 @@ def _bomb_text(name: str) -> str:
     return f"{name} unpacks to more than {Image.MAX_IMAGE_PIXELS} pixels (a decompression bomb?); cut it into tiles."
 
 
+def eight_bit(picture: Image.Image | NDArray[Any]) -> Image.Image:
+    """Any stored image, a PIL image or an array `(H, W[, C])`, → RGB for the eye: 16 bits lose their lower half, floats
+    go from the smallest to the largest value, and of many channels the first (three) are shown."""
+    if isinstance(picture, Image.Image) and picture.mode in EIGHT_BIT_MODES:
+        return over_white(picture)
+    values = np.asarray(picture)
+    if values.dtype == np.uint16:
+        values = values >> 8
+    elif values.dtype != np.uint8:
+        low, high = float(values.min()), float(values.max())
+        values = (values - low) / max(high - low, 1e-12) * 255.0
+    planes = values if values.ndim == 2 else values[:, :, :3] if values.shape[2] >= 3 else values[:, :, 0]
+    return Image.fromarray(planes.astype(np.uint8)).convert("RGB")
+
+
 def save_grid(
     rows: Sequence[tuple[Tensor, ...]], path: str | Path, formats: Sequence[PixelFormat] | None = None
 ) -> None:
@@ -253,13 +270,13 @@ def save_grid(
 def displayed(image: Tensor, column: PixelFormat) -> Tensor:
     """`(C, H, W)` in [-1, 1] → uint8 `(3, H, W)` on the CPU."""
     if column.mode == "labels":
-        colors = torch.tensor(column.colors or _distinct_colors(column.channels), dtype=torch.uint8)
+        colors = torch.tensor(column.colors or distinct_colors(column.channels), dtype=torch.uint8)
         return colors[image.argmax(0).cpu()].permute(2, 0, 1)
     shown = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
     return from_model_range(shown).cpu()
 
 
-def _distinct_colors(count: int) -> list[tuple[int, ...]]:
+def distinct_colors(count: int) -> list[tuple[int, ...]]:
     """Colours for classes that came without: around the colour circle."""
     hues = (colorsys.hsv_to_rgb(index / count, 0.85, 1.0 - 0.4 * (index % 2)) for index in range(count))
     return [tuple(round(255 * part) for part in rgb) for rgb in hues]

@@ -84,6 +84,11 @@ class HubRoutes:
         repo.gated = bool(wish.get("gated", repo.gated))
         return {}
 
+    def request_hardware(self, kind: str, repo_id: str) -> Any:
+        repo, wish = self._repo(kind, repo_id, write=True), json.loads(self.body)
+        repo.settings["hardware"] = wish["flavor"]
+        return {"stage": "BUILDING", "hardware": {"current": None, "requested": wish["flavor"]}}
+
     def repo_info(self, kind: str, repo_id: str, revision: str = "") -> Any:
         repo = self._repo(kind, repo_id)
         commit = self._commit(repo, revision)
@@ -245,6 +250,7 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (rf"GET {_API}/revision/([^/]+)", HubRoutes.repo_info),
     (rf"GET {_API}/auth-check(/write)?", HubRoutes.auth_check),
     (rf"PUT {_API}/settings", HubRoutes.change_settings),
+    (rf"POST {_API}/hardware", HubRoutes.request_hardware),
     (rf"GET {_API}/refs", HubRoutes.refs),
     (rf"GET {_API}/commits/([^/]+)", HubRoutes.list_commits),
     (rf"GET {_API}/tree/([^/]+)(?:/(.+))?", HubRoutes.tree),

@@ -52,7 +52,8 @@ class Publisher:
 
     def complete_export(self, partial_folder: Path, folder: Path) -> None:
         """Write the card of an export that is about to be put in place of `folder`."""
-        write_card(partial_folder, self._repo_id or str(folder), previous=folder / CARD_NAME)
+        published = self._repo_id if folder.name == PUSHED_EXPORT else None
+        write_card(partial_folder, published or str(folder), previous=folder / CARD_NAME)
 
     def on_export(self, folder: Path) -> None:
         """Push it, if it is the one that gets pushed."""

@@ -69,7 +69,7 @@ def open_repo(repo_id: str, *, private: bool = False, revision: str | None = Non
         try:
             info = api.model_info(repo_id)
         except RepositoryNotFoundError:
-            api.create_repo(repo_id, private=private, exist_ok=True)
+            api.create_repo(repo_id, private=private or None, exist_ok=True)  # None: as an organisation has it
         else:
             _check_existing(api, info, private)
         if revision is not None and not revision.startswith("refs/"):
@@ -86,7 +86,14 @@ def _check_existing(api: HfApi, info: Any, private: bool) -> None:
             "Hub first, or push to another name."
         )
     if "config.json" in {file.rfilename for file in info.siblings}:
-        path = api.hf_hub_download(info.id, "config.json", revision=info.sha)
-        config = json.loads(Path(path).read_text())
-        if not isinstance(config, dict) or "architecture" not in config:
+        path = Path(api.hf_hub_download(info.id, "config.json", revision=info.sha))
+        if not _is_ours(path):
             raise PushError(f"{info.id} holds another kind of model, which would be overwritten: push to another name.")
+
+
+def _is_ours(config_file: Path) -> bool:
+    try:
+        config = json.loads(config_file.read_text())
+    except ValueError:
+        return False
+    return isinstance(config, dict) and "architecture" in config

@@ -44,7 +44,7 @@ def write_card(folder: Path, model_id: str, *, previous: Path | None = None, lic
 
 
 def make_card(folder: Path, model_id: str, *, published: str | None = None, license: str | None = None) -> str:
-    """The card's whole text; a card that came without a run's files (a converted model's) stays as it is.
+    """The card's whole text; one that came without a run's files (a converted model's) stays, but for the example.
 
     Args:
         folder: the export; a card in it gives its kept part.
@@ -58,18 +58,28 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
     local = (folder / CARD_NAME).read_text() if (folder / CARD_NAME).is_file() else None
     kept = kept_text(local, published)
     run = read_object(folder / "training_config.json")
+    license_known = license or _license_of(published) or _license_of(local)
     if local is not None and not run:
-        return with_kept_text(local, kept)
-    chosen_license = license or _license_of(published) or _license_of(local) or DEFAULT_LICENSE
+        return _adapted(local, model_id, kept, license_known)
     metrics = read_object(folder / "metrics.json")
     facts = _facts(folder, run, metrics, model_id)
     card = ModelCard.from_template(
-        _card_data(run, metrics, chosen_license, facts["name"]),
+        _card_data(run, metrics, license_known or DEFAULT_LICENSE, facts["name"]),
         template_path=str(TEMPLATE),
         kept=kept_block(kept),
         **facts,
     )
     return re.sub(r"\n{3,}", "\n\n", card.content)
+
+
+def _adapted(card: str, model_id: str, kept: str, license: str | None) -> str:
+    """A card that was written with the export, where it is published: its example names the place."""
+    text = re.sub(r'(?<=from_pretrained\(")[^"]*(?="\))', lambda _: model_id, with_kept_text(card, kept))
+    if license is None:
+        return text
+    adapted = ModelCard(text)
+    adapted.data["license"] = license
+    return str(adapted.content)
 
 
 def _card_data(run: dict[str, Any], metrics: dict[str, Any], license: str, name: str) -> ModelCardData:

@@ -47,7 +47,7 @@ def with_kept_text(card: str, text: str) -> str:
     """A card that was written elsewhere, with `text` in its kept part (at its end, where it has none)."""
     if KEPT.search(card) is not None:
         return KEPT.sub(lambda _: kept_block(text), card, count=1)
-    return f"{card.rstrip()}\n\n{kept_block(text)}\n" if text else card
+    return f"{card.rstrip()}\n\n{kept_block(text)}\n"
 
 
 def front_matter(card: str) -> str:

@@ -113,7 +113,13 @@ def retrying(attempt: Callable[[], str], repo_id: str, give_up: Callable[[float]
             logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, wait)
             if (give_up or _sleep)(wait):
                 raise
-    return attempt()
+    try:
+        return attempt()
+    except PushError as error:
+        if not error.temporary:
+            raise
+        text = f"pushing to {repo_id} failed {len(WAITS) + 1} times, at last because {error}. Push again later."
+        raise PushError(text, temporary=True) from error
 
 
 def _sleep(seconds: float) -> bool:

@@ -21,7 +21,10 @@ from pix2pix_hub.models.resnet_generator import NormedConv, ResNetGenerator
 
 CPU_BODY_BYTES, ACCELERATOR_BODY_BYTES = 2**30, 2**33  # that whole maps may take; above, less is done whole
 BODY_MAPS = 6  # as large as the one that `body` gets, in memory at the same time
-MARGIN = 2  # pixels of the split's map: on the way there each stage sees one further, and so on the way back
+UNET_MARGIN, RESNET_MARGIN = (
+    1,
+    2,
+)  # pixels of the split's map that it depends on beyond a core, and that the output does
 
 
 class Split(ABC):
@@ -67,7 +70,7 @@ class UNetSplit(Split):
         edge = generator.encoder[level - 1]
         assert isinstance(edge, ConvBlock)
         self.generator, self.edge = generator, edge  # the stage that the split goes through, before its norm
-        self.factor, self.margin = 2**level, MARGIN * 2**level
+        self.factor, self.margin = 2**level, UNET_MARGIN * 2**level
         self.channels = edge.conv.out_channels
         self.outer_encoder, self.inner_encoder = generator.encoder[: level - 1], generator.encoder[level:]
         self.inner_decoder = generator.decoder[: len(self.inner_encoder)]
@@ -115,7 +118,7 @@ class ResNetSplit(Split):
         edge = generator.encoder[-1]
         assert isinstance(edge, NormedConv) and isinstance(edge.conv, nn.Conv2d)
         self.generator, self.edge = generator, edge
-        self.factor, self.margin = generator.size_multiple, MARGIN * generator.size_multiple
+        self.factor, self.margin = generator.size_multiple, RESNET_MARGIN * generator.size_multiple
         self.channels = edge.conv.out_channels
 
     def streamed(self) -> Iterable[nn.Module]:
@@ -149,7 +152,7 @@ class ResNetPieces(Split):
     def __init__(self, generator: ResNetGenerator) -> None:
         self.generator = generator
         self.factor, self.channels = generator.size_multiple, 0
-        self.margin = (2 * MARGIN + 2 * len(generator.blocks)) * self.factor  # two convolutions a block
+        self.margin = (2 * RESNET_MARGIN + 2 * len(generator.blocks)) * self.factor  # two convolutions a block
 
     def streamed(self) -> Iterable[nn.Module]:
         return (self.generator,)

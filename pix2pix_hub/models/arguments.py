@@ -20,6 +20,13 @@ def check_count(name: str, value: Any, least: int, most: int) -> None:
         raise ValueError(f"{name} is {reprlib.repr(value)}, expected a whole number from {least} to {most}.")
 
 
+def check_channels(in_channels: Any, out_channels: Any, base_channels: Any) -> None:
+    """The channel counts of a generator."""
+    check_count("in_channels", in_channels, 1, MAX_IMAGE_CHANNELS)
+    check_count("out_channels", out_channels, 1, MAX_IMAGE_CHANNELS)
+    check_count("base_channels", base_channels, 1, MAX_BASE_CHANNELS)
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str | int]) -> None:
     """One of `choices`, of their type."""
     if type(value) is not type(choices[0]) or value not in choices:

@@ -74,6 +74,13 @@ def fetch_files(
         raise UserError(f"{reason}{_close_folder(folder)}") from error
 
 
+def export_of(repo_or_folder_or_run: str | Path) -> str | Path:
+    """The `model/` of a run's folder; anything else as it is."""
+    export = Path(repo_or_folder_or_run).expanduser() / "model"
+    is_run = (export / constants.CONFIG_NAME).is_file() and not (export.parent / constants.CONFIG_NAME).is_file()
+    return export if is_run else repo_or_folder_or_run
+
+
 def commit_of(folder: Path) -> str | None:
     """The commit that a folder of the Hub's cache holds; None for any other folder."""
     return folder.name if folder.parent.name == "snapshots" else None

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pix2pix_hub.models.arguments import (
-    MAX_BASE_CHANNELS,
-    MAX_IMAGE_CHANNELS,
+    check_channels,
     check_choice,
     check_count,
     check_norm_statistics,
@@ -78,9 +77,7 @@ class UNetGenerator(Generator):
         output_layer: str = "matching",
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels, 1, MAX_IMAGE_CHANNELS)
-        check_count("out_channels", out_channels, 1, MAX_IMAGE_CHANNELS)
-        check_count("base_channels", base_channels, 1, MAX_BASE_CHANNELS)
+        check_channels(in_channels, out_channels, base_channels)
         check_count("num_downs", num_downs, 1, MAX_DOWNS)
         check_choice("norm", norm, NORMS)
         check_choice("encoder_activation", encoder_activation, ("relu", "leaky_relu"))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pix2pix_hub.models.arguments import (
-    MAX_BASE_CHANNELS,
-    MAX_IMAGE_CHANNELS,
+    check_channels,
     check_choice,
     check_count,
     check_norm_statistics,
@@ -104,9 +103,7 @@ class ResNetGenerator(Generator):
         norm_statistics: str = "image",
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels, 1, MAX_IMAGE_CHANNELS)
-        check_count("out_channels", out_channels, 1, MAX_IMAGE_CHANNELS)
-        check_count("base_channels", base_channels, 1, MAX_BASE_CHANNELS)
+        check_channels(in_channels, out_channels, base_channels)
         check_count("num_blocks", num_blocks, 0, MAX_BLOCKS)
         check_choice("norm", norm, NORMS)
         check_choice("upsampling", upsampling, UPSAMPLINGS)

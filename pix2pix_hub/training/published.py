@@ -17,6 +17,7 @@ from accelerate import PartialState
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits
+from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
@@ -32,12 +33,9 @@ METRICS_NAME = "metrics.json"
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
 FACTS = (CONFIG_NAME, f"{DISCRIMINATOR}/{CONFIG_NAME}", PREPROCESSOR_NAME, TRAINING_CONFIG_NAME, METRICS_NAME)
 WEIGHTS = (WEIGHTS_NAME, f"{DISCRIMINATOR}/{WEIGHTS_NAME}")
-NOT_IN_WEIGHTS = {
-    "dropout",
-    "dropout_stages",
-    "first_dropout_stage",
-    "norm_statistics",
-}  # may differ from the published network's
+OPTIONS = {field.name for field in fields(TrainingConfig)}
+# These may differ from the published network's.
+NOT_IN_WEIGHTS = {"dropout", "dropout_stages", "first_dropout_stage", "norm_statistics"}
 # What a published run does not say about the machine it is continued on: its folder of pairs had another path there.
 CHANGEABLE_FROM_HUB = CHANGEABLE | {"dataset", "init_from", "resume_from_hub"}
 
@@ -107,16 +105,20 @@ class Published:
     def _check_same_network(self, theirs: HubModel, ours: HubModel) -> None:
         kinds = {"architecture": (type(theirs).__name__, type(ours).__name__)}
         options = {name: (theirs.config[name], ours.config.get(name)) for name in theirs.config}
-        differing = [
-            f"{name} {there} (here {here})"
+        differing = {
+            name: f"{name} {there} (here {here})"
             for name, (there, here) in (kinds | options).items()
             if there != here and name not in NOT_IN_WEIGHTS
-        ]
-        if differing:
-            raise UserError(
-                f"{self.flag} {self.name}: its {type(theirs).__name__} has {', '.join(differing)}. Leave out the "
-                "options that change it; channels come from the pairs, and num_downs needs an --image-size as large."
-            )
+        }
+        if not differing:
+            return
+        text = f"{self.flag} {self.name}: its {type(theirs).__name__} has {', '.join(differing.values())}. "
+        if unknown := sorted(set(differing) - OPTIONS - {"architecture", "in_channels", "out_channels", "num_blocks"}):
+            raise UserError(f"{text}Networks with another {', '.join(unknown)} can be used, but not trained on here.")
+        raise UserError(
+            f"{text}Leave out the options that change it; channels come from the pairs, and num_downs needs an "
+            "--image-size as large."
+        )
 
     def check_formats(self, formats: Mapping[str, PixelFormat]) -> None:
         """The pairs have the channels that the published model was trained on, with the same meaning.
@@ -124,11 +126,11 @@ class Published:
         Raises:
             UserError: for a side that does not.
         """
-        described = self.read(PREPROCESSOR_NAME)
-        for side, here in formats.items():
-            known = {field.name for field in fields(PixelFormat)}
-            values = {name: value for name, value in described.get(side, {}).items() if name in known}
-            there = PixelFormat.from_dict(values) if values else here
+        if not (self.folder / PREPROCESSOR_NAME).is_file():
+            return  # a bare network; its channels are looked at with the weights
+        published = Preprocessor.from_folder(self.folder)
+        for side, there in (("source", published.source), ("target", published.target)):
+            here = formats[side]
             if (there.mode, there.channels, there.classes) != (here.mode, here.channels, here.classes):
                 mode = there.mode if there.mode != "channels" else "auto"
                 raise UserError(
@@ -256,16 +258,16 @@ def architecture_options(published: Published) -> dict[str, Any]:
     """The training options that build networks of the published kind, and the image size they were trained at.
 
     Raises:
-        UserError: damaged files.
+        UserError: damaged files, or a generator that no option builds.
     """
-    known = {field.name for field in fields(TrainingConfig)}
-    options = {name: value for name, value in published.read(CONFIG_NAME).items() if name in known}
-    judge = published.read(f"{DISCRIMINATOR}/{CONFIG_NAME}")
+    config, judge = published.read(CONFIG_NAME), published.read(f"{DISCRIMINATOR}/{CONFIG_NAME}")
+    options = {name: value for name, value in config.items() if name in OPTIONS}
+    options["generator"] = "unet" if "num_blocks" not in config else f"resnet_{config['num_blocks']}"
     if judge:
         options["discriminator_base_channels"] = judge.get("base_channels")
         options |= {name: judge[name] for name in ("output_stride", "spectral_norm") if name in judge}
-    if size := published.read(PREPROCESSOR_NAME).get("image_size"):
-        options["image_size"] = "x".join(str(side) for side in size)
+    if (published.folder / PREPROCESSOR_NAME).is_file():
+        options["image_size"] = "{}x{}".format(*Preprocessor.from_folder(published.folder).image_size)
     return options
 
 

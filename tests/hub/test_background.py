@@ -33,6 +33,8 @@ def background(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Back
     background = BackgroundPush(partial(commit_export, repo_id=REPO), REPO)
     yield background
     background.abandon()
+    if background._thread is not None:
+        background._thread.join(30)
 
 
 def titles(hub: HubServer) -> list[str]:

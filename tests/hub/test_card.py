@@ -13,9 +13,11 @@ from PIL import Image
 from run_exports import COMMIT, make_export
 
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.hub import card
 from pix2pix_hub.hub.card import make_card, write_card
 from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.metrics import METRICS
 
 REPO = "tester/streets"
 
@@ -26,9 +28,9 @@ def export(tmp_path: Path) -> Path:
 
 
 def test_the_metadata_is_what_the_hub_reads(hub: HubServer, export: Path) -> None:
-    card = ModelCard(make_card(export, REPO))
-    card.validate()
-    data = card.data
+    made = ModelCard(make_card(export, REPO))
+    made.validate()
+    data = made.data
     assert (data.library_name, data.pipeline_tag, data.license) == ("pix2pix-hub", "image-to-image", "apache-2.0")
     assert data.datasets == ["user/streets"] and data.metrics == ["l1", "psnr"] and "pix2pix" in data.tags
     assert data.model_name == "streets"
@@ -64,10 +66,10 @@ def test_it_says_what_the_run_was(export: Path) -> None:
 
 def test_a_local_data_set_is_named_but_not_linked(tmp_path: Path) -> None:
     export = make_export(tmp_path / "run" / "model", id="pairs", fingerprint="files-0123456789abcdef")
-    card = ModelCard(make_card(export, "runs/x/model"))
-    assert card.data.datasets is None and "huggingface.co/datasets" not in card.text
-    assert card.data.model_name == "pix2pix-pairs"
-    assert "fingerprint `files-0123456789abcdef`" in card.text
+    made = ModelCard(make_card(export, "runs/x/model"))
+    assert made.data.datasets is None and "huggingface.co/datasets" not in made.text
+    assert made.data.model_name == "pix2pix-pairs"
+    assert "fingerprint `files-0123456789abcdef`" in made.text
 
 
 def usage(card: str) -> str:
@@ -145,9 +147,9 @@ def test_the_next_export_of_a_run_takes_over_what_was_written_in_the_last(export
 def test_a_card_that_was_not_made_here_is_kept_whole(hub: HubServer, export: Path) -> None:
     hub.create(REPO, {"README.md": "---\nlicense: mit\n---\n# My streets\n\nBy hand.\n"})
     push_export(export, REPO)
-    card = ModelCard(hub.repo(REPO).read("README.md").decode())
-    assert kept(card.content) == "# My streets\n\nBy hand."
-    assert card.data.license == "mit" and card.data.library_name == "pix2pix-hub"
+    made = ModelCard(hub.repo(REPO).read("README.md").decode())
+    assert kept(made.content) == "# My streets\n\nBy hand."
+    assert made.data.license == "mit" and made.data.library_name == "pix2pix-hub"
     push_export(export, REPO, license="cc-by-4.0")
     assert b"\nlicense: cc-by-4.0\n" in hub.repo(REPO).read("README.md")
 
@@ -158,9 +160,25 @@ def test_a_converted_models_own_card_stays(hub: HubServer, export: Path) -> None
     minimal = make_card(export, REPO)
     ModelCard(minimal).validate()
     assert "## Training" not in minimal and "## Metrics" not in minimal and "None" not in minimal
-    (export / "README.md").write_text("---\nlicense: mit\n---\n# Converted\n")
+    own = '---\ntags:\n- converted\n---\n\n# Converted\n\nPix2PixPipeline.from_pretrained("{}")\n'
+    (export / "README.md").write_text(own.format("folder"))
     push_export(export, REPO)
-    assert hub.repo(REPO).read("README.md") == b"---\nlicense: mit\n---\n# Converted\n"
+    first = hub.repo(REPO).read("README.md").decode()
+    assert first.startswith(own.format(REPO)) and kept(first) == ""
+    push_export(export, REPO, license="mit")
+    second = hub.repo(REPO).read("README.md").decode()
+    assert second == first.replace("---\n\n", "license: mit\n---\n\n")
+    hub.add_commit(hub.repo(REPO), {"README.md": edit(second, "Mine.")})
+    push_export(export, REPO)
+    third = hub.repo(REPO).read("README.md").decode()
+    assert kept(third) == "Mine." and third.split("<!--")[0] == second.split("<!--")[0]
+
+
+def test_it_knows_every_metric_that_training_and_evaluation_compute() -> None:
+    for name, metric in METRICS.items():
+        title, _ = card.METRICS[name]
+        assert title.startswith(metric.title)
+        assert ("higher" in title) == metric.higher_is_better
 
 
 def test_a_damaged_file_is_named(export: Path) -> None:

@@ -15,14 +15,12 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from hub_server import HubServer
 from huggingface_hub import close_session
+from launching import LAUNCH_TWO, ROOT, TINY, environment, finish, start, wait_for
 from run_exports import FILES
 
 from pix2pix_hub.cli import main, parse_training_config, train
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.trainer import Pix2PixTrainer
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from launching import LAUNCH_TWO, ROOT, TINY, environment, finish, start, wait_for
 
 REPO = "user/pix2pix-facades"
 COMMITS = "POST .*/commit/"

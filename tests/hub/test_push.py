@@ -124,7 +124,7 @@ def test_a_commit_of_somebody_else_meanwhile_is_kept(
 
 def test_it_gives_up_in_the_end_and_nothing_is_there(hub: HubServer, export: Path) -> None:
     hub.fail("POST .*/commit/", status=503, times=99)
-    with pytest.raises(PushError, match="answered 503") as raised:
+    with pytest.raises(PushError, match=r"failed 4 times, at last because the Hub answered 503 .*later") as raised:
         push_export(export, REPO)
     assert raised.value.temporary
     assert hub.repo(REPO).files() == {".gitattributes"}
@@ -164,6 +164,10 @@ def other_model(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.create(REPO, {"config.json": json.dumps({"architectures": ["BertModel"]})}, private=True)
 
 
+def no_json(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.create(REPO, {"config.json": "width: 3"}, private=True)
+
+
 def public(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.create(REPO)
 
@@ -184,6 +188,7 @@ def nothing(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
         (nothing, "a/b/c", r"'a/b/c' is no repository id.*give user/name"),
         (nothing, "stranger/streets", r"the token is tester's.*push to tester/streets"),
         (other_model, REPO, r"holds another kind of model, which would be overwritten: push to another name"),
+        (no_json, REPO, r"holds another kind of model"),
         (public, REPO, r"exists and is public.*make it private in its settings"),
     ],
 )

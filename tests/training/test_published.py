@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from pix2pix_hub.cli import parse_training_config
 from pix2pix_hub.config import TrainingConfig, preset_config
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.models import ResNetGenerator, UNetGenerator
+from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.training.schedule import linear_decay_factor
 from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
 
@@ -83,6 +85,42 @@ def test_the_command_line_takes_the_architecture_from_the_published_model(publis
     assert parse_training_config(["--init_from", str(published), "--image-size", "64"]).image_size == "64"
 
 
+def test_a_residual_generator_is_recognised_and_fine_tuned(tiny: Tiny, tmp_path: Path) -> None:
+    ResNetGenerator(base_channels=4, num_blocks=6, dropout=0.5).save_files(tmp_path / "bare")
+    config = parse_training_config(["--init-from", str(tmp_path / "bare")])
+    assert (config.generator, config.base_channels) == ("resnet_6", 4)
+    options = tiny(init_from=str(tmp_path / "bare"), generator="resnet_6", num_downs=5, upsampling="transposed")
+    trainer = Pix2PixTrainer(options)
+    assert_holds(trainer.learner.generator, tmp_path / "bare")
+    ResNetGenerator(base_channels=4, num_blocks=2).save_files(tmp_path / "short")
+    with pytest.raises(UserError, match="--generator 'resnet_2' is unknown"):
+        parse_training_config(["--init-from", str(tmp_path / "short")])
+
+
+def test_a_network_that_training_has_no_option_for_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    UNetGenerator(base_channels=4, num_downs=3, upsampling="resize", output_layer="resize_4x4").save_files(
+        tmp_path / "a"
+    )
+    with pytest.raises(UserError, match=r"has output_layer resize_4x4 .*can be used, but not trained on here"):
+        Pix2PixTrainer(tiny(init_from=str(tmp_path / "a")))
+
+
+@pytest.mark.parametrize(
+    ("network", "chosen"),
+    [
+        (ResNetGenerator(base_channels=4, num_blocks=6, norm="batch", norm_statistics="running"), "resnet_6"),
+        (UNetGenerator(base_channels=4, num_downs=3, dropout_stages=2, first_dropout_stage=1, dropout=0.5), "unet"),
+    ],
+)
+def test_a_converted_model_is_fine_tuned(network: Generator, chosen: str, tmp_path: Path) -> None:
+    network.save_files(tmp_path / "converted")
+    arguments = ["--init-from", str(tmp_path / "converted"), "--image-size", "32", "--max-train-pairs", "4"]
+    config = parse_training_config([*arguments, "--max-validation-pairs", "2", "--output-dir", str(tmp_path / "run")])
+    assert config.generator == chosen
+    trainer = Pix2PixTrainer(config)
+    assert_holds(trainer.learner.generator, tmp_path / "converted")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -117,7 +155,7 @@ def continued(published: Path, tmp_path: Path, **options: Any) -> TrainingConfig
 def test_a_continued_run_has_the_options_the_weights_and_the_place_in_the_schedule(
     published: Path, tmp_path: Path
 ) -> None:
-    config = continued(published, tmp_path, epochs=4, decay_epochs=4)
+    config = continued(published, tmp_path, epochs=4, decay_epochs=4, early_stopping_patience=2)
     assert (config.batch_size, config.dropout, config.max_train_pairs) == (2, 0.25, 6)
     trainer = Pix2PixTrainer(config)
     assert_holds(trainer.learner.generator, published)
@@ -138,8 +176,9 @@ def test_a_run_published_within_an_epoch_goes_on_with_the_rest_of_it(published: 
     shutil.copytree(published, copy)
     metrics = json.loads((copy / "metrics.json").read_text())
     (copy / "metrics.json").write_text(json.dumps(metrics | {"step": 4, "epoch": 1}))
-    result = train(continued(copy, tmp_path))
-    assert [(entry["step"], entry["epoch"]) for entry in entries(result, "train")] == [(5, 2), (6, 2)]
+    result = train(continued(copy, tmp_path, epochs=3))
+    steps = [(entry["step"], entry["epoch"]) for entry in entries(result, "train")]
+    assert steps == [(5, 2), (6, 2), (7, 3), (8, 3), (9, 3)]
 
 
 def test_what_cannot_be_continued_is_named(published: Path, tmp_path: Path) -> None:

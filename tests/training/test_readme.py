@@ -63,6 +63,9 @@ def test_the_snippets_run(tiny: Callable[..., TrainingConfig], tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     Pix2PixTrainer(tiny(output_dir=None, epochs=1)).train()
     names: dict = {}
+    exec(block_with("Pix2PixPipeline.from_pretrained"), names)
+    assert names["generated"].size == names["label_map"].size == (128, 128)
+    assert len(names["variants"]) == 4 and names["realism"].shape == (8, 8)
     exec(block_with("UNetGenerator.from_pretrained"), names)
     assert names["generated"].shape == (1, 3, 128, 128)
     assert names["realism"].shape == (1, 1, 8, 8)

@@ -1,0 +1,137 @@
+"""Gradio's components as this page uses them: pictures checked before they are opened, and a drawing board.
+
+Components are altered one by one, not by classes of our own: for each of those Gradio would write a stub file beside
+this one, wherever it is installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData, GradioRootModel, ImageData
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.ui.events import told
+from pix2pix_hub.ui.exports import Export, hex_color
+from pix2pix_hub.ui.pictures import encode_drawing, shown
+
+CANVAS = Path(__file__).parent / "canvas"
+NO_ADDRESSES = "a web address came in place of a picture; send the picture itself (gradio_client: handle_file)."
+READ_SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
+
+
+def picture_input(**options: Any) -> gr.Image:
+    """An image that reaches its event as the path of the file that was uploaded, unopened; or as None.
+
+    Gradio itself would decode it first, at any size. Events may give it a new value, not other options.
+    """
+    image = gr.Image(format="png", **options)
+    image.preprocess = _uploaded_path  # type: ignore[method-assign, assignment]
+    _take_uploads_only(image)
+    return image
+
+
+def picture_files(**options: Any) -> gr.File:
+    """Files that reach their event as the paths of what was uploaded, unopened."""
+    files = gr.File(file_count="multiple", **options)
+    files.preprocess = _uploaded_paths  # type: ignore[method-assign, assignment]
+    _take_uploads_only(files)
+    return files
+
+
+def _uploaded_path(payload: ImageData | None) -> Path | None:
+    """The file that Gradio has stored, and has checked to be an upload."""
+    if payload is None:
+        return None
+    if payload.path is None or (payload.url or "").startswith("data:"):
+        raise told(UserError("no file came with the picture; upload one."))
+    return Path(payload.path)
+
+
+def _uploaded_paths(payload: GradioRootModel | FileData | None) -> list[Path]:
+    files = payload.root if isinstance(payload, GradioRootModel) else [payload] if payload else []
+    return [Path(file.path) for file in files]
+
+
+def _take_uploads_only(component: gr.Image | gr.File) -> None:
+    """Gradio would download whatever address comes in a picture's place, however much there is."""
+    move = component.async_move_resource_to_block_cache
+
+    async def move_upload(url_or_file_path: str | Path | None) -> str | None:
+        if str(url_or_file_path).lower().startswith(("http:", "https:")):
+            raise told(UserError(NO_ADDRESSES))
+        return await move(url_or_file_path)
+
+    component.async_move_resource_to_block_cache = move_upload  # type: ignore[method-assign]
+
+
+def drawing_board(export: Export | None, **options: Any) -> gr.HTML:
+    """A canvas with the model's own colours, which draws exactly those. Its value is the drawing, a PNG data URL.
+
+    Why not `gr.ImageEditor` (of Gradio 6.31): it says nothing of the first stroke, smooths strokes into colours that
+    no class has, cannot fill, sends three pictures a stroke, and takes seconds a stroke where there is no GPU.
+
+    Args:
+        export: the model to draw for; None: nothing yet.
+        **options: of `gr.HTML`.
+    """
+    html, css, script = ((CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js"))
+    setup = board_setup(export, 0) if export else EMPTY_BOARD
+    return gr.HTML(
+        html_template=html, css_template=css, js_on_load=script, apply_default_css=False, setup=setup, **options
+    )
+
+
+EMPTY_BOARD = {
+    "width": 256, "height": 256, "background": "#ffffff", "free": True, "image": None, "publish": False, "key": "empty",
+    "colors": [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}],
+}  # fmt: skip
+
+
+def example_strip(export: Export | None, name: str) -> gr.Gallery:
+    """A row of the sources of a model's examples, to choose from."""
+    return gr.Gallery(
+        value=example_pictures(export),
+        label="Examples",
+        show_label=False,
+        columns=6,
+        height=92,
+        object_fit="cover",
+        allow_preview=False,
+        buttons=[],
+        format="png",
+        interactive=False,
+        elem_id=name,
+        elem_classes="strip",
+    )
+
+
+def example_pictures(export: Export | None) -> list[Any]:
+    """What the strip shows of another model."""
+    return [shown(example.source, exact=True) for example in export.examples] if export else []
+
+
+def board_setup(export: Export, example: int | None, *, publish: bool = False) -> dict[str, Any]:
+    """What the canvas starts from.
+
+    Args:
+        export: the model.
+        example: the validation pair whose source is on it, where the model has examples; None: an empty one.
+        publish: translate it at once.
+    """
+    colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in export.source.paints]
+    image = None
+    if example is not None and example < len(export.examples):
+        image = encode_drawing(export.examples[example].source)
+    return {
+        "width": export.width,
+        "height": export.height,
+        "colors": colors or EMPTY_BOARD["colors"],
+        "background": hex_color(export.background),
+        "free": not colors,
+        "image": image,
+        "publish": publish,
+        "key": f"{export.name} {example}",
+    }

@@ -1,0 +1,105 @@
+"""What one request may cost a public host, and the checks that hold it: before decoding, and while it runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from pix2pix_hub.errors import UserError
+
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one request. Each can be set by the environment variable `PIX2PIX_` + its name in capitals."""
+
+    max_upload_mb: int = 25  # one file, in 10^6 bytes
+    max_request_mb: int = 100  # one request's body: all files of a batch together
+    max_message_mb: int = 4  # a body without files: a drawing, or a picture written into a message
+    max_megapixels: float = 16.0  # one image, in 10^6 pixels
+    max_seconds: float = 60.0  # of computing for one request
+    max_files: int = 32  # in a batch
+    max_variants: int = 8  # of one image
+    max_models: int = 2  # in memory; the one not used for longest leaves
+    max_queue: int = 64  # requests that wait; more are told to come back
+
+    @classmethod
+    def from_environment(cls) -> Limits:
+        """The defaults, but for what the environment says.
+
+        Raises:
+            UserError: a variable that holds no positive number.
+        """
+        chosen: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"PIX2PIX_{field.name.upper()}"
+            if text := os.environ.get(variable):
+                value = _positive(variable, text)
+                chosen[field.name] = int(value) if isinstance(field.default, int) else value
+        return cls(**chosen)
+
+
+def _positive(variable: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value < 1e9:
+        raise UserError(f"{variable}={text!r}: expected a number from 1.")
+    return value
+
+
+def check_picture(path: Path, name: str, limits: Limits) -> None:
+    """Refuse a file that is too large, or no picture, by its size and header alone.
+
+    Args:
+        path: the file.
+        name: what errors call it.
+        limits: the bounds.
+
+    Raises:
+        UserError: more bytes or pixels than the limits allow, or none of `READ_FORMATS`.
+    """
+    size = path.stat().st_size
+    if size > limits.max_upload_mb * 1e6:
+        raise UserError(f"{name} has {size / 1e6:.1f} MB; at most {limits.max_upload_mb} MB are taken here.")
+    expected = "expected a PNG, JPEG, WebP, BMP or TIFF picture"
+    try:
+        with Image.open(path, formats=READ_FORMATS) as image:
+            pixels = image.width * image.height * getattr(image, "n_frames", 1)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(_too_many_pixels(name, limits)) from None
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is not a picture that is read here; {expected}.") from None
+    except Exception as error:  # damaged headers raise almost anything
+        raise UserError(f"{name} is damaged; {expected}.") from error
+    if pixels > limits.max_megapixels * 1e6:
+        raise UserError(_too_many_pixels(name, limits))
+
+
+def _too_many_pixels(name: str, limits: Limits) -> str:
+    return f"{name} has too many pixels; at most {limits.max_megapixels:g} megapixels are taken here. Make it smaller."
+
+
+class Deadline:
+    """Called between steps of a request; raises `UserError` once the request has had its time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.max_seconds = limits.max_seconds
+        self._end = time.monotonic() + limits.max_seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the end, from 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    def check(self) -> None:
+        """Raise where no time is left."""
+        if not self.seconds_left:
+            raise UserError(f"this took longer than {self.max_seconds:g} seconds and was stopped: send less at once.")

@@ -1,0 +1,81 @@
+"""`python app.py`: serve the page, and meanwhile get ready for the first request."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from threading import Thread
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.ui.limits import Deadline, Limits
+from pix2pix_hub.ui.models import ModelStore, choose_models
+
+logger = logging.getLogger(__name__)
+
+USAGE_ERROR = 2
+
+
+@dataclass(frozen=True)
+class AppOptions:
+    """Show a pix2pix model in the browser."""
+
+    model: str | None = None
+    """Hub ids (user/name) or folders of exports or runs, with commas between them. Without it what PIX2PIX_MODEL says,
+    else the newest export under runs/, else the small model that is part of the package."""
+    allow_any_model: bool = False
+    """Let people name any model on the Hub (safetensors only)."""
+    host: str | None = None
+    """Address to listen at: 0.0.0.0 for all of this machine's. Without it this machine alone can reach the page."""
+    port: int | None = None
+    """Port; without it the first free one from 7860."""
+
+
+def serve(arguments: list[str] | None = None) -> int:
+    """`app.py`: parse, launch, stay. Returns the exit status."""
+    import tyro
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = tyro.cli(AppOptions, args=arguments, prog="app.py")
+    try:
+        limits = Limits.from_environment()
+        store = ModelStore(choose_models(options.model), limits, allow_any=options.allow_any_model)
+    except UserError as error:
+        logger.error("error: %s", error)
+        return USAGE_ERROR
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: the files are deleted
+    with _own_files():
+        from pix2pix_hub.ui.page import build_demo, launch_options
+
+        demo = build_demo(store=store, limits=limits)
+        demo.launch(
+            server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options(limits)
+        )
+        Thread(target=get_ready, args=(store, limits), daemon=True).start()
+        demo.block_thread()
+    return 0
+
+
+@contextlib.contextmanager
+def _own_files() -> Iterator[None]:
+    """Uploads and results go to a folder that goes with this process. To be entered before Gradio is imported."""
+    assert "gradio" not in sys.modules, "Gradio reads the environment when it is imported"
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    with tempfile.TemporaryDirectory(prefix="pix2pix_", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield
+
+
+def get_ready(store: ModelStore, limits: Limits) -> None:
+    """Import what is heavy and load the first model, so that the first request need not."""
+    try:
+        with store.use(None, Deadline(limits)):
+            import_module("pix2pix_hub.metrics")  # torchmetrics takes as long as PyTorch
+    except UserError as error:
+        logger.warning("%s", error)  # the page says it too, to whoever asks for this model

@@ -1,0 +1,134 @@
+"""Spaces: exactly the files the app needs, one commit, and the folder starts by itself and answers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from hub_server import HubServer
+from PIL import Image
+from tiny_exports import write_tiny_export
+
+from pix2pix_hub.cli import main
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.hub.space import push_space, space_files
+from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+
+PATIENCE = 120  # seconds
+
+
+def front_matter(text: str) -> str:
+    return text.split("---\n")[1]
+
+
+def test_a_space_holds_the_app_and_nothing_else() -> None:
+    files = space_files(["user/maps", "user/shoes"], title="maps-demo")
+    readme, requirements = files["README.md"].decode(), files["requirements.txt"].decode()
+    assert f"sdk_version: {importlib.metadata.version('gradio')}\n" in front_matter(readme)
+    assert "sdk: gradio\n" in front_matter(readme) and "app_file: app.py\n" in front_matter(readme)
+    assert "- user/maps\n- user/shoes\n" in front_matter(readme)
+    assert "'PIX2PIX_MODEL', 'user/maps,user/shoes'" in files["app.py"].decode().replace('"', "'")
+    assert all(re.fullmatch(r"[\w\[\]]+==[\d.]+", line) for line in requirements.splitlines())
+    assert f"gradio[mcp]=={importlib.metadata.version('gradio')}" in requirements
+    tops = {name.split("/")[1] for name in files if name.startswith("pix2pix_hub/")}
+    assert {"ui", "inference", "models"} <= tops
+    assert not tops & {"training", "evaluation", "convert", "hub", "commands", "cli.py", "assets"}
+    assert {name.split("/")[0] for name in files} == {"README.md", "app.py", "requirements.txt", "pix2pix_hub"}
+    assert {"pix2pix_hub/ui/style.css", "pix2pix_hub/ui/canvas/canvas.js"} <= set(files)
+    assert sum(map(len, files.values())) < 2e6
+
+
+def test_push_is_one_commit_and_an_update_deletes_what_is_no_longer_needed(hub: HubServer, tmp_path: Path) -> None:
+    hub.add_folder("tester/maps", write_tiny_export(tmp_path / "model"))
+    assert main(["space", "push", "tester/demo", "--model", "tester/maps", "--private"]) == 0
+    space = hub.repo("tester/demo", "spaces")
+    assert space.private and space.settings["sdk"] == "gradio" and len(space.commits) == 2
+    assert space.files() - {".gitattributes"} == set(space_files(["tester/maps"], title="demo"))
+
+    readme = (
+        space.read("README.md")
+        .decode()
+        .replace("title: demo", "title: My maps")
+        .replace("sdk_version: ", "sdk_version: 0")
+    )
+    hub.add_commit(space, {"README.md": readme, "pix2pix_hub/old.py": "gone", "LICENSE": "mine"})
+    push_space("demo", ["tester/maps"], hardware="t4-small")
+    assert len(space.commits) == 4 and "pix2pix_hub/old.py" not in space.files() and "LICENSE" in space.files()
+    updated = space.read("README.md").decode()
+    assert "title: My maps\n" in updated and f"sdk_version: {importlib.metadata.version('gradio')}\n" in updated
+    assert space.settings["hardware"] == "t4-small"
+
+
+def test_what_cannot_be_pushed_is_refused_before_anything_is_made(hub: HubServer, tmp_path: Path) -> None:
+    hub.add_folder("tester/maps", write_tiny_export(tmp_path / "model"))
+    hub.create("tester/other", {"app.py": "import streamlit"}, kind="spaces")
+    hub.create("tester/open", {"README.md": "x"}, kind="spaces")
+    for repo_id, models, private, text in (
+        ("tester/new", ["tester/nothing"], False, "tester/nothing is not on the Hub: `pix2pix-hub push"),
+        ("tester/new", ["no id at all"], False, "is no repository id"),
+        ("somebody/new", ["tester/maps"], False, "has no part in somebody"),
+        ("tester/other", ["tester/maps"], False, "holds another app"),
+        ("tester/open", ["tester/maps"], True, "is public"),
+    ):
+        with pytest.raises(UserError, match=text):
+            push_space(repo_id, models, private=private)
+    assert ("spaces", "tester/new") not in hub.repos
+    assert len(hub.repo("tester/other", "spaces").commits) == len(hub.repo("tester/open", "spaces").commits) == 2
+
+
+def test_the_pushed_folder_starts_by_itself_and_answers(hub: HubServer, tmp_path: Path) -> None:
+    """A process of its own, whose only pix2pix_hub is the Space's, and whose model comes from the Hub."""
+    export = write_tiny_export(tmp_path / "model")
+    hub.add_folder("tester/maps", export)
+    push_space("tester/demo", ["tester/maps"])
+    space = hub.repo("tester/demo", "spaces")
+    folder = tmp_path / "space"
+    for name in space.files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(space.read(name))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = hub.environment() | {"GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path / "temporary")}
+    environment.pop("PYTHONPATH", None)
+    (tmp_path / "temporary").mkdir()
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        client = connect(f"http://127.0.0.1:{port}/", process, tmp_path / "log")
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))
+        picture.save(tmp_path / "a.png")
+        made = np.asarray(Image.open(client.predict(handle_file(tmp_path / "a.png"), api_name="/translate")))
+        np.testing.assert_array_equal(made, np.asarray(Pix2PixPipeline.from_pretrained(export)(picture)))
+        page = client.predict(handle_file(tmp_path / "a.png"), handle_file(tmp_path / "a.png"), api_name="/compare")
+        assert 0 < page[2]["realism"] < 1
+        own = list((tmp_path / "temporary").glob("pix2pix_*"))
+        assert len(own) == 1 and list(own[0].rglob("*.png"))
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+    assert not list((tmp_path / "temporary").glob("pix2pix_*")), "uploads and results go with the process"
+
+
+def connect(url: str, process: subprocess.Popen[bytes], log: Path) -> Client:
+    """Once the page is there."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        try:
+            return Client(url, verbose=False, httpx_kwargs={"timeout": PATIENCE})
+        except (OSError, ValueError):
+            os.sched_yield()
+        except Exception as error:
+            if not type(error).__module__.startswith("httpx"):
+                raise
+    raise AssertionError(log.read_text())

@@ -1,0 +1,198 @@
+"""Large images: made in tiles, and yet the result of the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_exports import noise
+
+from pix2pix_hub.images import RGB
+from pix2pix_hub.inference import splits
+from pix2pix_hub.inference.inputs import prepare
+from pix2pix_hub.inference.job import Job
+from pix2pix_hub.inference.padding import padded_axes
+from pix2pix_hub.inference.pieces import Piece, Span, spans
+from pix2pix_hub.inference.results import Canvas, Kind
+from pix2pix_hub.inference.splits import ResNetPieces, ResNetSplit, Split, UNetSplit, split_for
+from pix2pix_hub.inference.streamed_norms import StreamedNorms
+from pix2pix_hub.inference.tiling import translate_in_tiles
+from pix2pix_hub.models import ResNetGenerator, UNetGenerator
+from pix2pix_hub.models.dropout import SeededDropout
+
+GENERATORS = {
+    "default": lambda: UNetGenerator(base_channels=2, num_downs=4),
+    "resize": lambda: UNetGenerator(base_channels=2, num_downs=4, upsampling="resize"),
+    "paper": lambda: UNetGenerator(
+        base_channels=2, num_downs=4, norm="batch", bottleneck="none", encoder_activation="leaky_relu"
+    ),
+    "no norm": lambda: UNetGenerator(base_channels=2, num_downs=4, norm="none"),
+    "huggan's": lambda: UNetGenerator(
+        base_channels=2, num_downs=4, skip_activation="none", output_layer="resize_4x4", dropout_stages=4
+    ),
+    "running": lambda: UNetGenerator(base_channels=2, num_downs=3, norm="batch", norm_statistics="running"),
+    "resnet": lambda: ResNetGenerator(base_channels=2, num_blocks=2, dropout=0.5),
+    "resnet resize": lambda: ResNetGenerator(base_channels=2, num_blocks=3, upsampling="resize", norm="batch"),
+}
+
+
+def trained(name: str) -> torch.nn.Module:
+    """Far from its initial weights, whose output is nearly gray; in evaluation mode."""
+    torch.manual_seed(0)
+    generator = GENERATORS[name]()
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.5)
+    return generator.eval()
+
+
+def all_splits(generator: torch.nn.Module) -> list[Split]:
+    if isinstance(generator, UNetGenerator):
+        return [UNetSplit(generator, level) for level in range(1, len(generator.encoder) + 1)]
+    return [ResNetSplit(generator), ResNetPieces(generator)]
+
+
+def in_tiles(generator, split: Split, source: torch.Tensor, tile_size: int, dropout=None) -> torch.Tensor:
+    image = prepare(source, RGB, "x")
+    rows, columns = padded_axes(image.size, generator)
+    job = Job(image, rows, columns, Canvas(image.size, 3, RGB, Kind("torch")), None, split, tile_size)
+    steps = []
+    with torch.inference_mode():
+        translate_in_tiles(job, split, lambda batch: batch, dropout, lambda: steps.append(1))
+    assert len(steps) == job.steps
+    return job.canvas.finish()
+
+
+def whole(generator, source: torch.Tensor) -> torch.Tensor:
+    """Height and width are multiples already."""
+    with torch.inference_mode():
+        return generator(source[None])[0]
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_tiles_make_what_the_whole_makes(name: str) -> None:
+    """At every level of the split, on an image whose left half is blank: tiles there have no contrast of their own."""
+    generator = trained(name)
+    source = torch.rand(3, 208, 304) * 2 - 1
+    source[:, :, :150] = 0.3
+    expected = whole(generator, source)
+    assert expected.std() > 0.05
+    for split in all_splits(generator):
+        made = in_tiles(generator, split, source, 64)
+        assert (made - expected).abs().max() < 1e-4, split
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_the_margin_is_as_narrow_as_it_can_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one pixel of the split's map less the result is wrong: what the test above shows is no accident."""
+    generator = trained(name)
+    source = torch.rand(3, 208, 304) * 2 - 1
+    monkeypatch.setattr(splits, "UNET_MARGIN", splits.UNET_MARGIN - 1)
+    monkeypatch.setattr(splits, "RESNET_MARGIN", splits.RESNET_MARGIN - 1)
+    errors = [
+        (in_tiles(generator, split, source, 64) - whole(generator, source)).abs().max()
+        for split in all_splits(generator)
+    ]
+    assert max(errors) > 1e-3, errors
+
+
+def test_without_whole_statistics_tiles_differ() -> None:
+    """What the streaming of statistics is for: each tile with its own."""
+    generator = trained("default")
+    source = torch.rand(3, 128, 256) * 2 - 1
+    source[:, :, :128] = 0.3
+    apart = torch.cat([whole(generator, half) for half in source.split(128, dim=2)], 2)
+    assert (apart - whole(generator, source)).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["default", "huggan's", "resnet"])
+def test_dropout_is_that_of_the_whole(name: str) -> None:
+    generator = trained(name)
+    source = torch.rand(3, 112, 144) * 2 - 1
+    with SeededDropout(generator, [(3,)]):
+        expected = whole(generator, source)
+    assert (expected - whole(generator, source)).abs().max() > 0.1
+    for split in all_splits(generator):
+        with SeededDropout(generator, [(3,)]) as dropout:
+            assert (in_tiles(generator, split, source, 64, dropout) - expected).abs().max() < 1e-4, split
+
+
+def test_sizes_that_need_padding() -> None:
+    generator = trained("default")
+    source = torch.rand(3, 99, 171) * 2 - 1
+    made = [in_tiles(generator, UNetSplit(generator, 2), source, size) for size in (64, 80, 1024)]
+    assert made[0].shape == (3, 99, 171)
+    assert max((one - made[2]).abs().max() for one in made[:2]) < 1e-4
+
+
+def test_the_generator_is_left_as_it_was() -> None:
+    """Also where a pass ends in an error."""
+    generator = trained("default")
+    source = torch.rand(3, 64, 64) * 2 - 1
+    expected = whole(generator, source)
+    with pytest.raises(ZeroDivisionError), StreamedNorms(UNetSplit(generator, 2).layers()):
+        1 / 0  # noqa: B018
+    assert torch.equal(whole(generator, source), expected)
+
+
+def test_large_images_are_split_further_inside_and_the_split_does_not_depend_on_the_machine() -> None:
+    generator = UNetGenerator()
+    levels = [split_for(generator, side, side).factor for side in (1024, 2048, 4096, 8192, 16384)]
+    assert levels == sorted(levels) and levels[0] < levels[-1]
+    resnet = ResNetGenerator()
+    assert isinstance(split_for(resnet, 1024, 1024), ResNetSplit)
+    assert isinstance(split_for(resnet, 8192, 8192), ResNetPieces)
+
+
+# --------------------------------------------------------------------------------------------------------- pieces
+
+
+@given(st.integers(1, 60), st.integers(64, 300), st.sampled_from([1, 2, 8, 32]), st.integers(0, 4))
+def test_cores_cover_an_axis_once(units: int, tile_size: int, factor: int, margin: int) -> None:
+    length = units * factor
+    pieces = spans(length, tile_size, factor, margin * factor)
+    covered = [place for piece in pieces for place in range(piece.core.start, piece.core.stop)]
+    assert covered == list(range(length))
+    for piece in pieces:
+        assert piece.core.start % factor == 0 and piece.core.stop - piece.core.start <= max(tile_size, factor)
+        assert piece.window.start == max(0, piece.core.start - margin * factor)
+        assert piece.window.stop == min(length, piece.core.stop + margin * factor)
+
+
+def test_moments_of_pieces_are_those_of_the_whole() -> None:
+    """Of values whose mean is a thousand times their spread, which sums of squares in float32 would lose."""
+    x = torch.randn(1, 3, 24, 40) + 1000.0
+    layer = torch.nn.InstanceNorm2d(3)
+    cuts = spans(24, 64, 8, 8), spans(40, 64, 8, 8)
+    pieces = [Piece(row, column) for row in spans(24, 8, 8, 8) for column in spans(40, 16, 8, 8)]
+    made = torch.zeros_like(x)
+
+    def run(piece: Piece) -> None:
+        rows, columns = piece.rows, piece.columns
+        made[..., rows.core, columns.core] = piece.core_of(layer(x[..., rows.window, columns.window]))
+
+    with StreamedNorms([layer]) as norms:
+        norms.sweep(pieces, run, lambda: None)
+    expected = (x.double() - x.double().mean((2, 3), keepdim=True)) / (
+        x.double().var((2, 3), keepdim=True, correction=0) + layer.eps
+    ).sqrt()
+    assert len(pieces) > len(cuts[0]) * len(cuts[1])
+    assert (made - expected).abs().max() < 1e-3
+
+
+def test_a_span_within_its_window() -> None:
+    span = Span(window=slice(24, 80), core=slice(32, 64))
+    assert span.within() == slice(8, 40) and span.within(8) == slice(1, 5)
+
+
+def test_large_arrays_are_never_held_as_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only pieces of an 8-bit image are converted, and its result is 8-bit from the start."""
+    image = prepare(noise((300, 200, 3)), RGB, "x")
+    assert image.stored.dtype == torch.uint8
+    canvas = Canvas((300, 200), 3, RGB, Kind("numpy"))
+    assert canvas.pixels.dtype == torch.uint8
+    canvas.place(-3, 190, torch.ones(3, 10, 20))
+    filled = np.zeros((300, 200), bool)
+    filled[:7, 190:] = True
+    assert (canvas.pixels.numpy()[filled] == 255).all()

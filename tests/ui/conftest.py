@@ -1,0 +1,91 @@
+"""The app on a free port, in this process, and a real Chromium to look at it with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from running_app import RunningApp
+from tiny_exports import RGB16, write_tiny_export
+
+from pix2pix_hub.ui.limits import Limits
+from pix2pix_hub.ui.models import SHIPPED, ModelStore
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+CHROMIUM_OPTIONS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    """One app for all tests: the shipped model, a tiny one of 16 bits, and one that is damaged."""
+    folder = tmp_path_factory.mktemp("models")
+    sixteen = write_tiny_export(folder / "sixteen", RGB16, RGB16, dropout=0.5)
+    damaged = shutil.copytree(SHIPPED, folder / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"not weights")
+    files = tmp_path_factory.mktemp("files")
+    os.environ |= {"GRADIO_TEMP_DIR": str(files), "GRADIO_ANALYTICS_ENABLED": "False"}
+    from pix2pix_hub.ui import build_demo, launch_options
+    from pix2pix_hub.ui.serve import get_ready
+
+    limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_models=2)
+    store = ModelStore({"demo": SHIPPED, "sixteen": sixteen, "damaged": damaged}, limits)
+    demo = build_demo(store=store, limits=limits)
+    get_ready(store, limits)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
+    yield RunningApp(url, store, limits, files)
+    demo.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    if not Path(CHROMIUM).exists():
+        text = f"no Chromium at {CHROMIUM}: apt-get install chromium, or set CHROMIUM"
+        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Complaints:
+    """What a page said in its console, asked of others, or did not get."""
+
+    found: list[str] = field(default_factory=list)
+
+    def listen(self, page: Page, url: str) -> None:
+        """Collect from now on."""
+
+        def console(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                self.found.append(f"console: {message.text}")
+
+        def request(asked: Request) -> None:
+            if not asked.url.startswith((url, "data:", "blob:")):
+                self.found.append(f"asked others: {asked.url}")
+
+        page.on("console", console)
+        page.on("request", request)
+        page.on("pageerror", lambda error: self.found.append(f"page: {error}"))
+
+
+@pytest.fixture
+def page(app: RunningApp, browser: Browser) -> Iterator[Page]:
+    """The app's page, opened; a test that uses it fails where the browser had anything to complain of."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
+    complaints, page = Complaints(), context.new_page()
+    complaints.listen(page, app.url.rstrip("/"))
+    page.goto(app.url)
+    page.get_by_role("tab", name="Translate").wait_for()
+    yield page
+    context.close()
+    assert complaints.found == []

@@ -1,0 +1,353 @@
+"""Each tab's main path in a real browser, with real clicks, strokes and files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+from running_app import RunningApp
+
+from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
+from pix2pix_hub.ui.limits import Deadline
+from pix2pix_hub.ui.pictures import shown
+
+PATIENCE = 60_000  # milliseconds: the machine may be busy
+IMAGE_AS_BYTES = """async (image) => {
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: image.naturalWidth, height: image.naturalHeight });
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  return canvas.toDataURL("image/png").split(",")[1];
+}"""
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def patience(page: Page) -> None:
+    page.set_default_timeout(PATIENCE)
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def pixels(image: Locator) -> NDArray[np.int16]:
+    """What an <img> shows, (H, W, 3)."""
+    data = base64.b64decode(image.evaluate(IMAGE_AS_BYTES))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int16)
+
+
+def wait_for_another(image: Locator, source: str | None) -> None:
+    """Until the <img> shows another file."""
+    expect(image).not_to_have_attribute("src", source or "")
+
+
+def expected(app: RunningApp, source: Image.Image) -> NDArray[np.int16]:
+    """The pipeline's own answer."""
+    with app.store.use("demo", Deadline(app.limits)) as pipeline:
+        return np.asarray(pipeline(source)).astype(np.int16)
+
+
+def facade(path: Path, index: int, size: tuple[int, int] = (128, 128)) -> Image.Image:
+    """A label map that the model was not trained on, saved."""
+    source, _ = render_pair(index, size, seed=7)
+    source.save(path)
+    return source
+
+
+def test_first_screen_shows_a_translated_example(page: Page) -> None:
+    before, after = page.locator("#translate-result img").first, page.locator("#translate-result img").last
+    expect(after).to_be_visible()
+    assert after.bounding_box()["y"] < 1000
+    difference = np.abs(pixels(before) - pixels(after)).mean()
+    assert difference > 20, "before and after show the same"
+
+
+def test_translate_an_upload_move_the_slider_and_download(page: Page, app: RunningApp, tmp_path: Path) -> None:
+    source = facade(tmp_path / "my façade.png", 1, (96, 160))
+    result = page.locator("#translate-result img")
+    example = result.last.get_attribute("src")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#translate-input").get_by_label("Drop an image file here to upload").click()
+    chooser.value.set_files(tmp_path / "my façade.png")
+    wait_for_another(result.last, example)
+    expect(page.locator("#translate-note")).to_contain_text("160x96 pixels")
+
+    handle = page.get_by_role("slider", name="Border between before and after")
+    box = handle.bounding_box()
+    clip = result.last.get_attribute("style")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] - 120, box["y"] + box["height"] / 2, steps=3)
+    page.mouse.up()
+    expect(result.last).not_to_have_attribute("style", clip)
+    clip = result.last.get_attribute("style")
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    expect(result.last).not_to_have_attribute("style", clip)
+
+    with page.expect_download() as download:
+        page.locator("#translate-download").click()
+    made = np.asarray(Image.open(download.value.path())).astype(np.int16)
+    np.testing.assert_array_equal(made, expected(app, source))
+
+
+def test_variants_follow_from_their_seed(page: Page, tmp_path: Path) -> None:
+    facade(tmp_path / "one.png", 2)
+    page.locator("#translate-input input[type=file]").first.set_input_files(tmp_path / "one.png")
+    expect(page.locator("#translate-note")).to_contain_text("128x128 pixels")
+    page.get_by_role("button", name="Variants").click()
+    page.get_by_label("Seed").fill("5")
+    page.get_by_label(re.compile("number input for Variants")).fill("2")
+    found = []
+    for seed in ("5", "6", "5"):
+        page.get_by_label("Seed").fill(seed)
+        page.locator("#translate-button").click()
+        expect(page.locator("#translate-note")).to_contain_text(f"seed {seed}")
+        images = page.locator("#translate-variants img")
+        expect(images).to_have_count(2)
+        found.append([pixels(images.nth(number)) for number in range(2)])
+    assert np.abs(found[0][0] - found[0][1]).max() > 0, "both variants are the same"
+    assert np.abs(found[0][0] - found[1][0]).max() > 0, "the seed changes nothing"
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def stroke(page: Page, canvas: Locator, points: list[tuple[float, float]]) -> None:
+    """With the mouse, in fractions of the canvas."""
+    box = canvas.bounding_box()
+    (first, *rest) = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*first)
+    page.mouse.down()
+    for point in rest:
+        page.mouse.move(*point, steps=2)
+    page.mouse.up()
+
+
+def drawing(canvas: Locator) -> NDArray[np.uint8]:
+    data = base64.b64decode(canvas.evaluate("canvas => canvas.toDataURL('image/png').split(',')[1]"))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_a_stroke_changes_the_picture_where_it_was_drawn(page: Page, app: RunningApp) -> None:
+    open_tab(page, "Draw")
+    canvas, result = page.locator("#board canvas"), page.locator("#draw-result img")
+    before, before_source = drawing(canvas), result.get_attribute("src")
+    page.get_by_text("shop", exact=True).click()
+    stroke(page, canvas, [(0.1, 0.9), (0.9, 0.9)])
+    after = drawing(canvas)
+    changed = (before != after).any(axis=2)
+    assert 300 < changed.sum() < 4000 and changed[: 128 * 7 // 10].sum() == 0
+    assert {tuple(color) for color in after[changed]} == {CMP_CLASSES["shop"]}, "only the class's own colour is drawn"
+    wait_for_another(result, before_source)
+    wanted = Image.fromarray(expected(app, Image.fromarray(after)).astype(np.uint8)).resize((512, 512), Image.BICUBIC)
+    np.testing.assert_array_equal(pixels(result), np.asarray(wanted))
+    far, near = (
+        np.abs(pixels(result) - np.asarray(_shown_example(app)))[rows].mean()
+        for rows in (slice(0, 250), slice(400, 512))
+    )
+    assert near > 10 and near > 5 * far
+
+
+def _shown_example(app: RunningApp) -> Image.Image:
+    return shown(app.store.export("demo").examples[0].generated)
+
+
+def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
+    open_tab(page, "Draw")
+    canvas = page.locator("#board canvas")
+    start = drawing(canvas)
+    page.get_by_role("button", name="Fill").click()
+    page.get_by_text("door", exact=True).click()
+    stroke(page, canvas, [(0.02, 0.02)])
+    filled = drawing(canvas)
+    assert (filled[0, 0] == CMP_CLASSES["door"]).all()
+    connected = (start == start[0, 0]).all(axis=2)
+    assert ((filled != start).any(axis=2) <= connected).all(), "fill stays in the area it was poured into"
+    page.get_by_role("button", name="Undo").click()
+    np.testing.assert_array_equal(drawing(canvas), start)
+    page.get_by_role("button", name="Redo").click()
+    np.testing.assert_array_equal(drawing(canvas), filled)
+    page.get_by_role("button", name="Pen").click()
+    page.get_by_text("pillar", exact=True).click()
+    canvas.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Space")
+    assert (drawing(canvas) != filled).any()
+    page.keyboard.press("Control+z")
+    np.testing.assert_array_equal(drawing(canvas), filled)
+    result = page.locator("#draw-result img")
+    before = result.get_attribute("src")
+    page.locator("#draw-examples").get_by_role("button").nth(2).click()
+    wait_for_another(result, before)
+    np.testing.assert_array_equal(drawing(canvas), np.asarray(app.store.export("demo").examples[2].source))
+
+
+def test_compare_a_validation_pair_and_ones_own(page: Page, app: RunningApp, tmp_path: Path) -> None:
+    open_tab(page, "Compare")
+    numbers = page.locator("#compare-numbers b")
+    expect(numbers.first).not_to_have_text("–")  # the first pair, by itself
+    first = numbers.all_inner_texts()
+    page.locator("#compare-examples").get_by_role("button").nth(1).click()
+    expect(numbers.first).not_to_have_text(first[0])
+    example = app.store.export("demo").examples[1]
+    l1 = np.abs(expected(app, example.source) - np.asarray(example.target)).mean() / 255
+    assert abs(float(numbers.first.inner_text()) - l1) < 2e-3
+    heat, generated = (pixels(page.locator(f"#compare-{name} img")) for name in ("realism", "generated"))
+    assert heat.shape == generated.shape and 1 < np.abs(heat - generated).mean() < 120
+    for name in ("source", "target"):
+        assert pixels(page.locator(f"#compare-{name} img")).shape == generated.shape
+    expect(page.get_by_text("looks real to the discriminator")).to_be_visible()
+
+    source, target = render_pair(3, (64, 64), seed=7)
+    source.save(tmp_path / "source.png")
+    target.save(tmp_path / "target.png")
+    before = numbers.first.inner_text()
+    page.get_by_role("button", name="A pair of your own").click()
+    for name in ("source", "target"):
+        page.locator(f"#compare-own-{name} input[type=file]").set_input_files(tmp_path / f"{name}.png")
+        expect(page.locator(f"#compare-own-{name} img")).to_be_visible()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(numbers.first).not_to_have_text(before)
+    l1 = np.abs(expected(app, source) - np.asarray(target)).mean() / 255
+    assert abs(float(numbers.first.inner_text()) - l1) < 2e-3
+
+
+def test_batch_gives_a_gallery_and_a_zip_and_lists_the_bad_file(page: Page, app: RunningApp, tmp_path: Path) -> None:
+    sources = {f"house {number}.png": facade(tmp_path / f"house {number}.png", number) for number in (1, 2)}
+    (tmp_path / "notes.png").write_text("no picture")
+    open_tab(page, "Batch")
+    page.locator("#batch-files input[type=file]").set_input_files([tmp_path / name for name in (*sources, "notes.png")])
+    expect(page.locator("#batch-files")).to_contain_text("notes")
+    page.get_by_role("button", name="Translate all").click()
+    expect(page.locator("#batch-gallery img")).to_have_count(2)
+    expect(page.locator("#batch-outcomes")).to_contain_text("is not a picture")
+    expect(page.get_by_text("1 of 3 files could not be translated")).to_be_visible()
+    with page.expect_download() as download:
+        page.locator("#batch-zip").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert sorted(archive.namelist()) == ["house_1.png", "house_2.png"]
+        made = np.asarray(Image.open(io.BytesIO(archive.read("house_2.png")))).astype(np.int16)
+    np.testing.assert_array_equal(made, expected(app, sources["house 2.png"]))
+
+
+def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path: Path) -> None:
+    facade(tmp_path / "one.png", 4, (64, 64))
+    page.locator("#translate-input input[type=file]").first.set_input_files(tmp_path / "one.png")
+    expect(page.locator("#translate-note")).to_contain_text("64x64")
+    result = page.locator("#translate-result img").last
+    with_demo = result.get_attribute("src")
+    choose_model(page, "sixteen")
+    expect(page.locator("#status")).to_contain_text("16-bit RGB → 16-bit RGB")
+    wait_for_another(result, with_demo)  # the same picture, translated by the other model
+    choose_model(page, "damaged")
+    expect(page.get_by_test_id("toast-text").first).to_contain_text(
+        "the model damaged cannot be used", ignore_case=True
+    )
+    choose_model(page, "demo")
+    expect(page.locator("#status")).to_contain_text("8-bit RGB")
+    expect(result).to_have_attribute("src", with_demo)
+
+
+def choose_model(page: Page, name: str) -> None:
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name=name).click()
+
+
+def test_about_shows_the_card_and_the_metrics(page: Page, app: RunningApp) -> None:
+    open_tab(page, "About this model")
+    expect(page.locator("#about-card")).to_contain_text("demo")
+    expect(page.locator("#about-metrics")).to_contain_text(f"{app.store.export('demo').metrics['psnr']:.2f} dB")
+    expect(page.locator("#about-samples img")).to_be_visible()
+
+
+def test_a_text_file_named_png_is_refused_in_words(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture at all")
+    page.locator("#translate-input input[type=file]").first.set_input_files(tmp_path / "notes.png")
+    toast = page.get_by_test_id("toast-text").first
+    expect(toast).to_contain_text("notes.png is not a picture that is read here", ignore_case=True)
+    assert "Traceback" not in page.content() and str(tmp_path) not in page.content()
+
+
+def test_every_control_has_a_name_and_tab_reaches_it(page: Page) -> None:
+    for name in ("Translate", "Draw", "Compare", "Batch", "About this model"):
+        open_tab(page, name)
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll("button, input, canvas[tabindex], [role=slider]")]
+              .filter((each) => each.offsetParent && !["file", "hidden"].includes(each.type))
+              .filter((each) => !(each.getAttribute("aria-label") || each.innerText?.trim() || each.labels?.length
+                                  || each.title || each.getAttribute("aria-labelledby")
+                                  || each.querySelector("img[alt]:not([alt=''])")))
+              .map((each) => each.outerHTML.slice(0, 200))"""
+        )
+        assert nameless == [], name
+    open_tab(page, "Draw")
+    page.get_by_role("tab", name="Draw").focus()
+    reached = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText")
+        )
+    assert {"Pen", "Fill", "Eraser", "Clear", "Pen size in pixels"} <= reached
+    assert any(name and name.startswith("Drawing.") for name in reached), reached
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_window_and_results_move_nothing(page: Page, tmp_path: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for name in ("Draw", "Compare", "Batch", "About this model", "Translate"):
+        if width == 390 and not page.get_by_role("tab", name=name, exact=True).is_visible():
+            page.get_by_role("button", name=re.compile("more|⋯|…", re.I)).first.click()
+            page.get_by_role("button", name=name, exact=True).click()
+        else:
+            open_tab(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    button = page.locator("#translate-button")
+    place = button.bounding_box()
+    facade(tmp_path / "one.png", 5)
+    page.locator("#translate-input input[type=file]").first.set_input_files(tmp_path / "one.png")
+    expect(page.locator("#translate-note")).to_contain_text("128x128 pixels")
+    assert button.bounding_box() == place
+
+
+def test_a_late_answer_never_takes_the_place_of_a_newer_one(page: Page, app: RunningApp) -> None:
+    """The first stroke's translation is held up until the second stroke is drawn."""
+    open_tab(page, "Draw")
+    canvas, result = page.locator("#board canvas"), page.locator("#draw-result img")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        begun.set()
+        go_on.wait(PATIENCE / 1000)
+
+    with app.store.use("demo", Deadline(app.limits)) as pipeline:
+        hook = pipeline.generator.register_forward_pre_hook(hold)
+    page.get_by_text("shop", exact=True).click()
+    stroke(page, canvas, [(0.1, 0.9), (0.9, 0.9)])
+    assert begun.wait(PATIENCE / 1000)
+    last = result.get_attribute("src")
+    stroke(page, canvas, [(0.1, 0.1), (0.9, 0.1)])
+    hook.remove()
+    go_on.set()
+    wanted = Image.fromarray(expected(app, Image.fromarray(drawing(canvas))).astype(np.uint8))
+    wanted_pixels = np.asarray(wanted.resize((512, 512), Image.Resampling.BICUBIC))
+    for _ in range(2):  # the answer to the first stroke may be shown before that to the second, and no other
+        wait_for_another(result, last)
+        last = result.get_attribute("src")
+        if np.array_equal(pixels(result), wanted_pixels):
+            break
+    np.testing.assert_array_equal(pixels(result), wanted_pixels)
+    open_tab(page, "Compare")  # its answer comes the same way, after all that were sent before
+    expect(page.locator("#compare-numbers b").first).not_to_have_text("–")
+    open_tab(page, "Draw")
+    np.testing.assert_array_equal(pixels(result), wanted_pixels)

@@ -1,0 +1,369 @@
+"""The endpoints against the running app: what they answer, to how many, and what they refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import select
+import socket
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import tifffile
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from numpy.typing import NDArray
+from PIL import Image
+from running_app import RunningApp
+
+from pix2pix_hub.data.encoding import encode
+from pix2pix_hub.data.pixels import PixelArray, read_image
+from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
+from pix2pix_hub.ui.limits import Deadline
+
+SECRET = "/etc/hostname"
+
+
+@pytest.fixture(scope="module")
+def client(app: RunningApp) -> Client:
+    return Client(app.url, verbose=False)
+
+
+def pipeline_answer(app: RunningApp, model: str, source: Any, **options: Any) -> Any:
+    with app.store.use(model, Deadline(app.limits)) as pipeline:
+        return pipeline(source, **options)
+
+
+def random_picture(seed: int, size: tuple[int, int]) -> Image.Image:
+    width, height = size
+    values = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), np.uint8)
+    return Image.fromarray(values).resize(size, Image.Resampling.BICUBIC)
+
+
+def saved(picture: Image.Image, path: Path) -> str:
+    picture.save(path)
+    return str(path)
+
+
+def opened(path: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+# ------------------------------------------------------------------------------------------------------- answers
+
+
+def test_endpoints_are_four_typed_and_documented(client: Client, app: RunningApp) -> None:
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(endpoints) == {"/translate", "/draw", "/compare", "/batch"}
+    parameters = {
+        name: {each["parameter_name"]: each for each in entry["parameters"]} for name, entry in endpoints.items()
+    }
+    assert set(parameters["/translate"]) == {"image", "model", "stochastic", "seed"}
+    assert parameters["/translate"]["stochastic"]["python_type"]["type"] == "bool"
+    openapi = httpx.get(f"{app.url}gradio_api/openapi.json").json()
+    assert "/call/translate" in json.dumps(openapi) or "translate" in json.dumps(openapi)
+
+
+def test_translate_keeps_any_size(client: Client, app: RunningApp, tmp_path: Path) -> None:
+    for size in ((128, 128), (33, 70), (301, 123)):
+        picture = random_picture(1, size)
+        result = client.predict(handle_file(saved(picture, tmp_path / "a.png")), api_name="/translate")
+        np.testing.assert_array_equal(opened(result), np.asarray(pipeline_answer(app, "demo", picture)))
+
+
+def test_translate_keeps_sixteen_bits(client: Client, app: RunningApp, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (40, 56, 3), np.uint16)
+    (tmp_path / "deep.png").write_bytes(encode(PixelArray(values, "rgb"), "deep.png", ".png"))
+    wanted = pipeline_answer(app, "sixteen", values)
+    assert wanted.dtype == np.uint16
+    result = client.predict(handle_file(tmp_path / "deep.png"), "sixteen", api_name="/translate")
+    made = read_image(Path(result), "result")
+    assert isinstance(made, PixelArray)
+    np.testing.assert_array_equal(made.values, wanted)
+    tifffile.imwrite(tmp_path / "deep.tif", values, photometric="rgb")
+    result = client.predict(handle_file(tmp_path / "deep.tif"), "sixteen", api_name="/translate")
+    np.testing.assert_array_equal(read_image(Path(result), "result").values, wanted)  # type: ignore[union-attr]
+
+
+def test_variants_follow_from_the_seed(client: Client, tmp_path: Path) -> None:
+    file = handle_file(saved(random_picture(2, (64, 64)), tmp_path / "a.png"))
+    made = {}
+    for seed in (3, 4, 3):
+        result = client.predict(file, "demo", True, seed, api_name="/translate")
+        assert np.array_equal(made.setdefault(seed, opened(result)), opened(result))
+    assert not np.array_equal(made[3], made[4])
+    plain = opened(client.predict(file, "demo", api_name="/translate"))
+    assert not any(np.array_equal(plain, each) for each in made.values())
+
+
+def test_draw_takes_any_size_and_only_the_classes_colours(client: Client, app: RunningApp, tmp_path: Path) -> None:
+    source, _ = render_pair(1, (128, 128), seed=7)
+    result = client.predict(handle_file(saved(source, tmp_path / "a.png")), "demo", api_name="/draw")
+    wanted = np.asarray(pipeline_answer(app, "demo", source))
+    np.testing.assert_array_equal(opened(result), wanted)
+    large = source.resize((512, 512), Image.Resampling.NEAREST)
+    noisy = np.clip(np.asarray(large).astype(int) + np.random.default_rng(0).integers(-9, 10, (512, 512, 3)), 0, 255)
+    result = client.predict(
+        handle_file(saved(Image.fromarray(noisy.astype(np.uint8)), tmp_path / "b.png")), api_name="/draw"
+    )
+    np.testing.assert_array_equal(opened(result), wanted)
+
+
+def test_compare_measures(client: Client, app: RunningApp, tmp_path: Path) -> None:
+    source, target = render_pair(2, (96, 64), seed=7)
+    files = [handle_file(saved(each, tmp_path / f"{name}.png")) for name, each in (("s", source), ("t", target))]
+    generated, heat, metrics = client.predict(*files, api_name="/compare")
+    made, true = (np.asarray(each).astype(float) for each in (pipeline_answer(app, "demo", source), target))
+    assert abs(metrics["l1"] - np.abs(made - true).mean() / 255) < 2e-3
+    assert abs(metrics["psnr"] - 10 * np.log10(255**2 / ((made - true) ** 2).mean())) < 0.05
+    assert 0 < metrics["realism"] < 1 and 0 < metrics["realism_target"] < 1
+    assert opened(generated).shape == opened(heat).shape
+
+
+def test_batch_lists_what_failed(client: Client, app: RunningApp, tmp_path: Path) -> None:
+    pictures = [random_picture(seed, (40, 40)) for seed in range(2)]
+    names = [saved(picture, tmp_path / f"p{number}.png") for number, picture in enumerate(pictures)]
+    (tmp_path / "bad.png").write_bytes(Path(names[0]).read_bytes()[:100])
+    archive, outcomes = client.predict(
+        [handle_file(name) for name in (names[0], str(tmp_path / "bad.png"), names[1])], api_name="/batch"
+    )
+    assert [each["file"] for each in outcomes] == ["p0.png", "bad.png", "p1.png"]
+    assert outcomes[0]["outcome"] == outcomes[2]["outcome"] == "translated"
+    assert "bad.png is damaged or truncated" in outcomes[1]["outcome"]
+    with zipfile.ZipFile(archive) as content:
+        assert content.namelist() == ["p0.png", "p1.png"]
+        made = np.asarray(Image.open(io.BytesIO(content.read("p1.png"))))
+    np.testing.assert_array_equal(made, np.asarray(pipeline_answer(app, "demo", pictures[1])))
+
+
+def test_plain_http(app: RunningApp, tmp_path: Path) -> None:
+    picture = random_picture(5, (48, 48))
+    with open(saved(picture, tmp_path / "a.png"), "rb") as file:
+        path = httpx.post(f"{app.url}gradio_api/upload", files={"files": file}).json()[0]
+    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", False, 0]}
+    event = httpx.post(f"{app.url}gradio_api/call/translate", json=message).json()["event_id"]
+    answer = httpx.get(f"{app.url}gradio_api/call/translate/{event}", timeout=60).text
+    assert answer.startswith("event: complete")
+    result = json.loads(answer.split("data: ", 1)[1])[0]
+    made = Image.open(io.BytesIO(httpx.get(result["url"]).content))
+    np.testing.assert_array_equal(np.asarray(made), np.asarray(pipeline_answer(app, "demo", picture)))
+
+
+def test_mcp_tools(app: RunningApp) -> None:
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamable_http_client
+
+    picture, buffer = random_picture(6, (48, 48)), io.BytesIO()
+    picture.save(buffer, format="PNG")
+    data_url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+    async def progress(*_: Any) -> None: ...
+
+    async def ask() -> tuple[Any, ...]:
+        async with (
+            streamable_http_client(f"{app.url}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            answer = await session.call_tool("translate", {"image": data_url})
+            refused = await session.call_tool("translate", {"image": data_url, "model": "nobody/knows"})
+            pair = {"source": data_url, "target": data_url}
+            return tools, answer, refused, await session.call_tool("compare", pair, progress_callback=progress)
+
+    with ThreadPoolExecutor(1) as thread:  # the browser's tests may have an event loop in this one
+        tools, answer, refused, compared = thread.submit(asyncio.run, ask()).result()
+    assert set(tools) == {"translate", "draw", "compare", "batch"}
+    assert "dropout" in tools["translate"].inputSchema["properties"]["stochastic"]["description"]
+    made = Image.open(io.BytesIO(base64.b64decode(answer.content[0].data)))
+    np.testing.assert_array_equal(np.asarray(made), np.asarray(pipeline_answer(app, "demo", picture)))
+    assert refused.isError and "is not offered here" in refused.content[0].text
+    assert [each.type for each in compared.content] == ["image", "text", "image", "text", "text"]
+    assert "psnr" in compared.content[-1].text
+
+
+# ------------------------------------------------------------------------------------------------------- many at once
+
+
+def test_forty_clients_each_get_their_own_picture(app: RunningApp, tmp_path: Path) -> None:
+    sizes = [(32, 32), (64, 48), (128, 128), (200, 90), (31, 77), (700, 400)]
+    pictures = [random_picture(seed, sizes[seed % len(sizes)]) for seed in range(40)]
+    wanted = [np.asarray(pipeline_answer(app, "demo", picture)) for picture in pictures]
+    files = [saved(picture, tmp_path / f"{number}.png") for number, picture in enumerate(pictures)]
+    before = psutil.Process().memory_info().rss
+
+    def ask(file: str) -> NDArray[np.uint8]:
+        client = Client(app.url, verbose=False, httpx_kwargs={"timeout": 120})
+        return opened(client.predict(handle_file(file), api_name="/translate"))
+
+    with ThreadPoolExecutor(40) as clients:
+        answers = list(clients.map(ask, files))
+    for answer, expected in zip(answers, wanted, strict=True):
+        np.testing.assert_array_equal(answer, expected)
+    assert psutil.Process().memory_info().rss - before < 500e6
+
+
+def test_a_full_queue_says_so(app: RunningApp, tmp_path: Path) -> None:
+    with open(saved(random_picture(7, (32, 32)), tmp_path / "a.png"), "rb") as file:
+        path = httpx.post(f"{app.url}gradio_api/upload", files={"files": file}).json()[0]
+    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", False, 0]}
+    events, refused = [], None
+    with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60) as http:
+        with app.store.use("demo", Deadline(app.limits)):  # nobody else gets a turn
+            while refused is None and len(events) < 2 * app.limits.max_queue:
+                answer = http.post("translate", json=message)
+                if answer.status_code == 200:
+                    events.append(answer.json()["event_id"])
+                else:
+                    refused = answer
+        assert refused is not None and "queue is full" in refused.text.lower()
+        for event in events:
+            assert http.get(f"translate/{event}").text.startswith("event: complete")
+
+
+# ------------------------------------------------------------------------------------------------------- abuse
+
+
+def refusal(client: Client, *arguments: Any, api_name: str = "/translate") -> str:
+    with pytest.raises(AppError) as caught:
+        client.predict(*arguments, api_name=api_name)
+    text = str(caught.value)
+    assert "Traceback" not in text and "/tmp/" not in text and len(text) < 400
+    return text
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says it is so large, and holds nothing."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, format="PNG")
+    data = bytearray(buffer.getvalue())
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+def test_pictures_that_are_none(client: Client, tmp_path: Path) -> None:
+    Image.new("P", (32, 32)).save(tmp_path / "moving.gif")
+    (tmp_path / "drawn.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "huge.png").write_bytes(png_header(30_000, 30_000))
+    (tmp_path / "large.png").write_bytes(png_header(2_000, 1_001))
+    (tmp_path / "empty.png").write_bytes(b"")
+    random_picture(1, (200, 200)).save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
+    for name, text in (
+        ("moving.gif", "moving.gif is not a picture that is read here"),
+        ("drawn.svg", "drawn.svg is not a picture that is read here"),
+        ("text.png", "text.png is not a picture that is read here"),
+        ("huge.png", "huge.png has too many pixels; at most 2 megapixels"),
+        ("large.png", "large.png has too many pixels; at most 2 megapixels"),
+        ("empty.png", "empty.png is not a picture"),
+        ("cut.jpg", "cut.jpg is damaged or truncated"),
+    ):
+        for endpoint in ("/translate", "/draw"):
+            assert text.lower() in refusal(client, handle_file(tmp_path / name), api_name=endpoint).lower()
+
+
+def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, tmp_path: Path) -> None:
+    with open(saved(random_picture(1, (32, 32)), tmp_path / "a.png"), "rb") as file:
+        data = file.read()
+    for name in (
+        "../../../../tmp/escaped.png",
+        "..\\..\\x.png",
+        "<img src=x onerror=alert(1)>.png",
+        "a" * 300 + ".png",
+    ):
+        path = httpx.post(f"{app.url}gradio_api/upload", files={"files": (name, data)}).json()[0]
+        assert Path(path).resolve().is_relative_to(app.files.resolve())
+        archive, outcomes = client.predict([{"path": path, "meta": {"_type": "gradio.FileData"}}], api_name="/batch")
+        assert outcomes[0]["outcome"] == "translated"
+        with zipfile.ZipFile(archive) as content:
+            (inside,) = content.namelist()
+        assert "/" not in inside and "\\" not in inside and "<" not in inside and len(inside) < 80
+
+
+def test_no_file_of_this_machine_is_read(client: Client, app: RunningApp) -> None:
+    for path in (SECRET, "/work/../etc/hostname", f"file://{SECRET}", "pix2pix_hub/assets/demo_model/samples.png"):
+        for endpoint, before in (("/translate", []), ("/draw", []), ("/compare", [None])):
+            message = {"data": [*before, {"path": path, "meta": {"_type": "gradio.FileData"}}, None]}
+            event = httpx.post(f"{app.url}gradio_api/call{endpoint}", json=message).json()["event_id"]
+            answer = httpx.get(f"{app.url}gradio_api/call{endpoint}/{event}", timeout=60).text
+            assert answer.startswith("event: error"), (path, endpoint)
+            assert Path(SECRET).read_text().strip() not in answer
+        served = httpx.get(f"{app.url}gradio_api/file={path}")
+        assert served.status_code in (403, 404), path
+
+
+def test_nothing_is_fetched_from_addresses(client: Client, app: RunningApp) -> None:
+    address = f"{app.url}static/img/logo.svg"
+    message = {"data": [{"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}, None, False, 0]}
+    event = httpx.post(f"{app.url}gradio_api/call/translate", json=message).json()["event_id"]
+    answer = httpx.get(f"{app.url}gradio_api/call/translate/{event}", timeout=60).text
+    assert "web address came in place of a picture" in answer
+    assert httpx.get(f"{app.url}gradio_api/file={address}").status_code == 403
+    assert httpx.get(f"{app.url}gradio_api/proxy=https://example.hf.space/x").status_code == 403
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "../damaged", "/etc", "demo/../demo", "x" * 5000])
+def test_models_that_are_not_offered(client: Client, name: str, tmp_path: Path) -> None:
+    file = handle_file(saved(random_picture(1, (32, 32)), tmp_path / "a.png"))
+    assert "is not offered here; choose one of: demo, sixteen, damaged" in refusal(client, file, name)
+
+
+def test_values_out_of_range(client: Client, tmp_path: Path) -> None:
+    file = handle_file(saved(random_picture(1, (32, 32)), tmp_path / "a.png"))
+    assert "seed is -1; expected" in refusal(client, file, "demo", True, -1).lower()
+    refusal(client, file, "demo", True, 10**30)
+    assert "needs two pictures" in refusal(client, file, None, api_name="/compare")
+    assert "expected one size" in refusal(
+        client, file, handle_file(saved(random_picture(1, (48, 32)), tmp_path / "b.png")), api_name="/compare"
+    )
+    assert "no picture yet" in refusal(client, None)
+    assert "no files yet" in refusal(client, [], api_name="/batch")
+
+
+def test_three_hundred_megabytes_are_not_waited_for(app: RunningApp) -> None:
+    """Refused when they are announced, and where they are not announced, once too much has come."""
+    host, port = urlsplit(app.url).hostname, urlsplit(app.url).port
+    for route in ("upload", "queue/join", "mcp/"):
+        with socket.create_connection((host, port), timeout=60) as connection:
+            request = f"POST /gradio_api/{route} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 300000000\r\n\r\n"
+            connection.sendall(request.encode())
+            assert b" 413 " in connection.recv(4096).split(b"\r\n")[0]
+
+    with socket.create_connection((host, port), timeout=60) as connection:
+        head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}:{port}\r\nTransfer-Encoding: chunked\r\n"
+        connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
+        part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        sent, answered = 0, False
+        while sent < 300e6 and not answered:
+            connection.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+            sent, part = sent + len(part), bytes(1 << 20)
+            answered = bool(select.select([connection], [], [], 0)[0])
+        assert answered and b" 413 " in connection.recv(4096).split(b"\r\n")[0]
+        assert sent < 100e6
+    left = sum(file.stat().st_size for file in app.files.rglob("*") if file.is_file())
+    assert left < 30e6
+
+
+def test_one_file_of_too_many_megabytes(client: Client, app: RunningApp, tmp_path: Path) -> None:
+    path = tmp_path / "heavy.bmp"
+    random_picture(1, (1300, 1300)).save(path)
+    assert path.stat().st_size > app.limits.max_upload_mb * 1e6
+    with open(path, "rb") as file:
+        answer = httpx.post(f"{app.url}gradio_api/upload", files={"files": file}, timeout=60)
+    assert answer.status_code == 413 and "maximum allowed size" in answer.text
+
+
+def test_a_drawing_in_the_palette_only(app: RunningApp) -> None:
+    assert {paint.name for paint in app.store.export("demo").source.paints} <= set(CMP_CLASSES)

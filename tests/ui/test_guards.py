@@ -1,0 +1,147 @@
+"""What stands between a stranger's request and the work it asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.ui.events import MAX_SESSIONS, Newest, answering, on_gpu
+from pix2pix_hub.ui.handlers import Handlers
+from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
+from pix2pix_hub.ui.models import SHIPPED, ModelStore
+from pix2pix_hub.ui.web import RequestGuard
+
+
+def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Limits.from_environment() == Limits()
+    monkeypatch.setenv("PIX2PIX_MAX_MODELS", "5")
+    monkeypatch.setenv("PIX2PIX_MAX_MEGAPIXELS", "1.5")
+    assert Limits.from_environment() == Limits(max_models=5, max_megapixels=1.5)
+    for text in ("many", "0", "-3", "nan", "inf"):
+        monkeypatch.setenv("PIX2PIX_MAX_MODELS", text)
+        with pytest.raises(UserError, match="PIX2PIX_MAX_MODELS='.*': expected a number from 1"):
+            Limits.from_environment()
+
+
+def test_the_largest_picture_allowed_is_allowed_and_one_more_row_is_not(tmp_path: Path) -> None:
+    limits = Limits(max_megapixels=0.01)
+    for height, suffix in ((100, "png"), (100, "tiff"), (100, "webp")):
+        Image.new("L", (100, height)).save(tmp_path / f"a.{suffix}")
+        check_picture(tmp_path / f"a.{suffix}", "a", limits)
+        Image.new("L", (100, height + 1)).save(tmp_path / f"a.{suffix}")
+        with pytest.raises(UserError, match=r"a has too many pixels; at most 0\.01 megapixels"):
+            check_picture(tmp_path / f"a.{suffix}", "a", limits)
+    pages = [Image.new("L", (100, 60)) for _ in range(2)]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    with pytest.raises(UserError, match="too many pixels"):
+        check_picture(tmp_path / "pages.tiff", "pages", limits)
+    with pytest.raises(UserError, match=r"has 0\.0 MB|MB; at most"):
+        check_picture(tmp_path / "a.png", "a", Limits(max_upload_mb=0))
+
+
+def guarded() -> TestClient:
+    async def echo(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    routes = [Route(path, echo, methods=["GET", "POST"]) for path in ("/upload", "/join", "/file={path:path}")]
+    guard = Middleware(RequestGuard, max_upload_bytes=1000, max_message_bytes=100)
+    return TestClient(Starlette(routes=routes, middleware=[guard]))
+
+
+def test_bodies_end_at_their_limit_announced_or_not() -> None:
+    client = guarded()
+    for path, most in (("/upload", 1000), ("/join", 100)):
+        assert client.post(path, content=bytes(most)).text == str(most)
+        assert client.post(path, content=bytes(most + 1)).status_code == 413
+        chunks = (bytes(50) for _ in range(most // 50))
+        assert client.post(path, content=chunks).text == str(most)
+        chunks = (bytes(50) for _ in range(most // 50 + 1))
+        answer = client.post(path, content=chunks)
+        assert answer.status_code == 413 and "send less" in answer.text
+
+
+def test_nobody_browses_the_web_through_the_server() -> None:
+    client = guarded()
+    assert client.get("/file=/tmp/x.png").status_code == 200
+    for path in (
+        "/file=http://example.com/a.png",
+        "/file=HTTPS://example.com/",
+        "/gradio_api/proxy=https://x.hf.space/",
+    ):
+        assert client.get(path).status_code == 403
+
+
+def test_only_the_newest_request_of_a_session_is_answered() -> None:
+    newest = Newest()
+    first, other = newest.number("a"), newest.number("b")
+    second = newest.number("a")
+    assert not newest.is_newest("a", first) and newest.is_newest("a", second) and newest.is_newest("b", other)
+    for session in range(MAX_SESSIONS + 5):
+        newest.number(str(session))
+    assert len(newest._last) == MAX_SESSIONS
+
+
+def test_errors_become_sentences_that_hold_no_markup(caplog: pytest.LogCaptureFixture) -> None:
+    @answering
+    def refuse() -> None:
+        raise UserError("<img src=x onerror=alert(1)>.png is damaged")
+
+    @answering
+    def fail() -> None:
+        raise KeyError("/secret/path")
+
+    with pytest.raises(gr.Error) as refused:
+        refuse()
+    assert refused.value.message == "&lt;img src=x onerror=alert(1)&gt;.png is damaged"
+    with pytest.raises(gr.Error) as failed:
+        fail()
+    assert "secret" not in failed.value.message and "not your doing" in failed.value.message
+    assert "/secret/path" in caplog.text  # for whoever runs the server
+
+
+def test_a_gpu_is_asked_for_where_spaces_lend_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> int:
+        return 1
+
+    assert on_gpu(work) is work
+    asked: list[Any] = []
+
+    class Spaces:
+        @staticmethod
+        def GPU(function: Any) -> Any:  # noqa: N802
+            asked.append(function)
+            return function
+
+    monkeypatch.setitem(__import__("sys").modules, "spaces", Spaces)
+    assert on_gpu(work) is work and asked == [work]
+
+
+def test_a_request_that_takes_too_long_is_stopped_between_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(max_seconds=1000)
+    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), limits, lambda: tmp_path / "results")
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    seconds = iter([0.0, 1.0, 2.0, *[2000.0] * 100])  # it begins, gets the model, is about to start, has made a tile
+    monkeypatch.setattr("pix2pix_hub.ui.limits.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    with pytest.raises(UserError, match="took longer than 1000 seconds"):
+        handlers.translate(tmp_path / "a.png", None)
+    monkeypatch.undo()
+    assert not (tmp_path / "results").exists()
+    assert handlers.translate(tmp_path / "a.png", None).file.exists()  # the model is free again
+    late = Deadline(limits)
+    late._end = 0.0
+    with pytest.raises(UserError, match="took longer"):
+        late.check()

@@ -1,0 +1,144 @@
+"""Which models are offered, which stay in memory, and what is said of those that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_exports import write_tiny_export
+
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.ui.limits import Deadline, Limits
+from pix2pix_hub.ui.models import SHIPPED, ModelStore, choose_models
+
+LIMITS = Limits(max_models=2, max_seconds=30)
+
+
+def made_export(folder: Path, age: int) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("preprocessor_config.json", "config.json"):
+        shutil.copyfile(SHIPPED / name, folder / name)
+        os.utime(folder / name, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_asked_models_come_before_runs_and_runs_before_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIX2PIX_MODEL", raising=False)
+    runs = tmp_path / "runs"
+    assert choose_models(None, runs) == {"demo": SHIPPED}
+    made_export(runs / "older" / "model", 200)
+    newest = made_export(runs / "newer" / "model", 100)
+    made_export(runs / "newer" / "model_best", 100)
+    assert choose_models(None, runs) == {"newer": newest}
+    monkeypatch.setenv("PIX2PIX_MODEL", f"user/maps, {runs / 'older'}")
+    assert choose_models(None, runs) == {"user/maps": "user/maps", "older": runs / "older" / "model"}
+    assert choose_models("user/shoes", runs) == {"user/shoes": "user/shoes"}
+
+
+def test_two_folders_of_one_name_get_two_names_and_none_says_where_it_lies(tmp_path: Path) -> None:
+    places = [made_export(tmp_path / side / "run" / "model", 0) for side in ("a", "b")]
+    models = choose_models(",".join(map(str, places)))
+    assert models == {"run": places[0], "run (2)": places[1]}
+
+
+@pytest.mark.parametrize("place", ["no/such/folder", "nothing", "user/", "http://x/y", "../runs"])
+def test_places_that_are_none(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="neither a folder nor a repository id"):
+        choose_models(place)
+
+
+def test_the_model_not_used_for_longest_leaves() -> None:
+    loaded: list[str] = []
+
+    def load(location: Any) -> Any:
+        loaded.append(str(location))
+        return object()
+
+    store = ModelStore({name: name for name in ("a/a", "b/b", "c/c")}, LIMITS, load=load)
+
+    def use(name: str) -> Any:
+        with store.use(name, Deadline(LIMITS)) as pipeline:
+            return pipeline
+
+    first = use("a/a")
+    use("b/b")
+    assert use("a/a") is first
+    use("c/c")  # b leaves
+    assert use("a/a") is first
+    use("b/b")
+    assert loaded == ["a/a", "b/b", "c/c", "b/b"]
+
+
+def test_many_threads_never_load_a_model_twice_or_hold_too_many() -> None:
+    loaded: list[str] = []
+
+    def load(location: Any) -> Any:
+        loaded.append(str(location))
+        return object()
+
+    store = ModelStore({name: name for name in ("a/a", "b/b")}, LIMITS, load=load)
+    together = threading.Barrier(16)
+
+    def use(name: str) -> None:
+        together.wait()
+        with store.use(name, Deadline(LIMITS)):
+            pass
+
+    threads = [threading.Thread(target=use, args=("ab"[number % 2] + "/" + "ab"[number % 2],)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(loaded) == ["a/a", "b/b"]
+
+
+def test_a_model_that_cannot_be_loaded_says_why_without_its_place_and_leaves_the_others(tmp_path: Path) -> None:
+    good, bad = write_tiny_export(tmp_path / "good"), write_tiny_export(tmp_path / "secret place" / "bad")
+    (bad / "model.safetensors").write_bytes(b"no weights")
+    store = ModelStore({"good": good, "bad": bad}, LIMITS)
+    for _ in range(2):
+        with (
+            pytest.raises(UserError, match="the model bad cannot be used: ") as caught,
+            store.use("bad", Deadline(LIMITS)),
+        ):
+            pass
+        assert "secret place" not in str(caught.value)
+    with store.use("good", Deadline(LIMITS)) as pipeline:
+        assert pipeline.folder == good
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="the model empty has no preprocessor_config.json"):
+        ModelStore({"empty": tmp_path / "empty"}, LIMITS).export(None)
+
+
+def test_only_offered_models_are_reached_unless_any_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    offered = ModelStore({"good/one": "good/one"}, LIMITS, load=loaded.append)
+    with pytest.raises(UserError, match="not offered here; choose one of: good/one"):
+        offered.check("other/one")
+    assert offered.check("") == offered.check(None) == "good/one"
+    anything = ModelStore({"good/one": "good/one"}, LIMITS, allow_any=True, load=loaded.append)
+    with anything.use("other/one", Deadline(LIMITS)):
+        pass
+    assert loaded == ["other/one"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "looks" / "like").mkdir(parents=True)
+    for name in ("looks/like", "/etc/passwd", "..", "a/b/c", "https://x/y", "looks"):
+        with pytest.raises(UserError, match="is no repository id"):
+            anything.check(name)
+
+
+def test_a_busy_model_is_not_waited_for_for_ever() -> None:
+    short = Limits(max_seconds=1)
+    store = ModelStore({"a/a": "a/a"}, short, load=lambda location: object())  # type: ignore[arg-type, return-value]
+    deadline = Deadline(short)
+    with store.use("a/a", deadline):
+        deadline._end = 0.0
+        with pytest.raises(UserError, match="was busy for 1 seconds"), store.use("a/a", deadline):
+            pass

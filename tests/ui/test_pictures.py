@@ -1,0 +1,155 @@
+"""Drawings, palettes, heat maps and what an export shows of itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pix2pix_hub.data.pixels import PixelArray, read_image
+from pix2pix_hub.data.synthetic import CMP_CLASSES
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.ui.exports import Export, Side
+from pix2pix_hub.ui.models import SHIPPED
+from pix2pix_hub.ui.pictures import (
+    FAKE,
+    REAL,
+    as_stored,
+    decode_drawing,
+    encode_drawing,
+    heat_map,
+    nearest_paints,
+    save_result,
+    shown,
+)
+
+BLUE, RED, GREEN = (0, 0, 255), (255, 0, 0), (0, 200, 0)
+
+
+def test_smoothed_borders_become_one_of_their_two_sides_never_a_third() -> None:
+    purple = (128, 0, 128)  # halfway between blue and red, and a class of its own
+    pixels = np.array([[BLUE, BLUE, (100, 0, 155), (200, 0, 55), RED, RED]], np.uint8)
+    assert nearest_paints(pixels, [BLUE, purple, RED]).tolist() == [[0, 0, 0, 2, 2, 2]]
+    assert nearest_paints(np.array([[(130, 3, 120)]], np.uint8), [BLUE, purple, RED]).tolist() == [[1]]
+
+
+def test_nothing_is_taken_from_beyond_the_edge() -> None:
+    pixels = np.array([[RED, (90, 90, 90), (90, 90, 90), BLUE]], np.uint8)
+    assert nearest_paints(pixels, [BLUE, RED]).tolist() == [[1, 1, 0, 0]]
+    pixels = np.array([[(90, 90, 90), (90, 90, 90), (90, 90, 90), BLUE]], np.uint8)
+    assert nearest_paints(pixels, [BLUE, RED]).tolist() == [[0, 0, 0, 0]]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
+def test_exact_colours_stay(seed: int, height: int, width: int) -> None:
+    palette = list(CMP_CLASSES.values())
+    classes = np.random.default_rng(seed).integers(0, len(palette), (height, width))
+    pixels = np.array(palette, np.uint8)[classes]
+    assert (nearest_paints(pixels, palette) == classes).all()
+
+
+def test_colours_of_classes_become_their_values() -> None:
+    config = {"mode": "labels", "classes": [0, 7, 200], "colors": [BLUE, RED, GREEN], "channels": 3}
+    side = Side.from_dict(config | {"palette": [{"color": list(RED), "name": "door", "share": 0.9}]})
+    assert [paint.name for paint in side.paints] == ["#0000ff", "door", "#00c800"]
+    drawn = Image.fromarray(np.array([[BLUE, RED], [GREEN, GREEN]], np.uint8))
+    stored = as_stored(drawn, side, (4, 2))
+    assert np.asarray(stored).tolist() == [[0, 0, 7, 7], [200, 200, 200, 200]]
+
+
+def test_drawings_go_to_the_page_and_back() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8))
+    np.testing.assert_array_equal(np.asarray(decode_drawing(encode_drawing(picture))), np.asarray(picture))
+    huge = encode_drawing(Image.new("L", (5000, 1)))
+    for value, text in (
+        ("data:image/jpeg;base64,AAAA", "expected a PNG data URL"),
+        ("/etc/passwd", "expected a PNG data URL"),
+        ("data:image/png;base64,!!", "damaged"),
+        ("data:image/png;base64," + base64.b64encode(b"GIF89a").decode(), "damaged"),
+        (encode_drawing(picture)[:80], "damaged"),
+        (huge, "side of over 4096 pixels"),
+    ):
+        with pytest.raises(UserError, match=text):
+            decode_drawing(value)
+
+
+@pytest.mark.parametrize(
+    ("values", "suffix"),
+    [
+        (np.arange(12, dtype=np.uint8).reshape(2, 2, 3), ".png"),
+        (np.arange(12, dtype=np.uint16).reshape(2, 2, 3) * 5000, ".png"),
+        (np.arange(4, dtype=np.uint16).reshape(2, 2) * 20000, ".png"),
+        (np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 2, 5), ".tif"),
+    ],
+)
+def test_results_are_written_with_every_bit(values: np.ndarray, suffix: str, tmp_path: Path) -> None:
+    path = save_result(values, tmp_path / "new", "made")
+    assert path.name == f"made{suffix}"
+    read = read_image(path, "made")
+    found = read.values if isinstance(read, PixelArray) else np.asarray(read)
+    np.testing.assert_array_equal(found.squeeze(), values.squeeze())
+
+
+def test_what_is_shown_is_neither_tiny_nor_huge() -> None:
+    assert shown(Image.new("RGB", (128, 64))).size == (512, 256)
+    assert shown(Image.new("L", (3000, 1500))).size == (1024, 512)
+    labels = Image.fromarray(np.array([[BLUE, RED]], np.uint8))
+    assert set(map(tuple, np.asarray(shown(labels, exact=True)).reshape(-1, 3))) == {BLUE, RED}
+    deep = shown(np.full((600, 600, 3), 65535, np.uint16))
+    assert deep.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_heat_map_is_blue_where_real_orange_where_made_and_clear_between() -> None:
+    gray = Image.new("RGB", (3, 1), (100, 100, 100))
+    left, middle, right = np.asarray(heat_map(gray, np.array([[1.0, 0.5, 0.0]], np.float32)))[0].astype(float)
+    np.testing.assert_allclose(left, 0.4 * 100 + 0.6 * np.array(REAL), atol=1)
+    np.testing.assert_allclose(middle, 100, atol=1)
+    np.testing.assert_allclose(right, 0.4 * 100 + 0.6 * np.array(FAKE), atol=1)
+
+
+def test_the_shipped_model_shows_itself() -> None:
+    export = Export(SHIPPED, "demo")
+    assert (export.height, export.width) == (128, 128) and len(export.examples) >= 4
+    assert {paint.name: paint.color for paint in export.source.paints}.items() <= CMP_CLASSES.items()
+    for example in export.examples:
+        colors = set(map(tuple, np.asarray(example.source).reshape(-1, 3)))
+        assert colors <= {paint.color for paint in export.source.paints}
+        assert example.source.size == example.generated.size == example.target.size == (128, 128)
+    assert export.metrics["psnr"] > 15
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*.safetensors")) <= 4e6
+
+
+def test_exports_of_strangers(tmp_path: Path) -> None:
+    config = json.loads((SHIPPED / "preprocessor_config.json").read_text())
+
+    def export(**changes: object) -> Export:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(config | changes))
+        return Export(tmp_path, "theirs")
+
+    plain = export()
+    assert plain.examples == [] and plain.metrics == {} and plain.card == "" and plain.curves is None
+    for changes in (
+        {"image_size": [10**9, 1]},
+        {"image_size": "large"},
+        {"source": 3},
+        {"source": {"mode": "rgb", "palette": [{"color": [0, 0, 999]}]}},
+        {"source": {"mode": "rgb", "palette": 7}},
+    ):
+        with pytest.raises(UserError, match=r"preprocessor_config\.json of the model theirs"):
+            export(**changes)
+    (tmp_path / "samples.png").write_bytes(b"no picture")
+    (tmp_path / "metrics.json").write_text("[1, 2")
+    (tmp_path / "README.md").write_text(
+        "---\nlicense: mit\n---\n# Mine\n![x](samples.png) <img src='http://x/y.png'> text"
+    )
+    card = export()
+    assert card.examples == [] and card.metrics == {} and card.card == "# Mine\n  text"
+    shutil.copyfile(SHIPPED / "samples.png", tmp_path / "samples.png")
+    assert export(image_size=[64, 64]).examples == []  # rows of another size
