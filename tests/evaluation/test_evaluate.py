@@ -211,8 +211,19 @@ def test_the_card_gets_the_results(run: Path, pairs: Path, tmp_path: Path, capsy
     assert len(ModelCard.load(model / "README.md").data.eval_results or []) == 4
 
 
-def test_a_model_without_card_is_left_as_it_is(run: Path, plain: dict[str, Any]) -> None:
-    assert not (run / "model" / "README.md").exists()
+def test_what_was_entered_stays_when_the_export_is_published(run: Path, pairs: Path, tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    from pix2pix_hub.hub.card import make_card, write_card
+
+    model = tmp_path / "model"
+    shutil.copytree(run / "model", model)
+    write_card(model, "user/facades")
+    own = len(ModelCard.load(model / "README.md").data.eval_results or [])
+    evaluated(model, pairs, tmp_path / "out", *PLAIN, "--no-checks")
+    published = ModelCard(make_card(model, "user/facades")).data.eval_results or []
+    assert len(published) == own + 3
+    assert {result.dataset_split for result in published} == {"validation", "val"}
 
 
 def test_bad_input_is_refused_with_words(
