@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,15 @@ PREPROCESSOR_NAME = "preprocessor_config.json"  # in an export: the formats of b
 
 
 @dataclass(frozen=True)
+class PaletteColor:
+    """One of the few colours that label maps and drawings are made of."""
+
+    color: tuple[int, int, int]  # red, green, blue in [0, 255]
+    name: str | None  # of its class, where it is known
+    share: float  # of the pixels, in [0, 1]
+
+
+@dataclass(frozen=True)
 class PixelFormat:
     """How the images of one side are stored, and with that how they reach [-1, 1] and come back from there.
 
@@ -43,6 +52,8 @@ class PixelFormat:
     high: float = 255.0  # … and 1
     classes: tuple[int, ...] = ()  # labels: the stored values, in the order of the channels
     colors: tuple[tuple[int, int, int], ...] = ()  # labels: what to show each class in
+    # What a drawing tool offers, by share, largest first; empty for photos. No part of how pixels are stored.
+    palette: tuple[PaletteColor, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `bit_depth` is there for readers."""
@@ -56,6 +67,11 @@ class PixelFormat:
         values = {name: value for name, value in values.items() if name != "bit_depth"}
         values["classes"] = tuple(values.get("classes", ()))
         values["colors"] = tuple((red, green, blue) for red, green, blue in values.get("colors", ()))
+        values["palette"] = tuple(
+            PaletteColor((red, green, blue), entry["name"], entry["share"])
+            for entry in values.get("palette", ())
+            for red, green, blue in [entry["color"]]
+        )
         return cls(**values)
 
     def describe(self) -> str:
@@ -276,7 +292,7 @@ def displayed(image: Tensor, column: PixelFormat) -> Tensor:
     return from_model_range(shown).cpu()
 
 
-def distinct_colors(count: int) -> list[tuple[int, ...]]:
+def distinct_colors(count: int) -> list[tuple[int, int, int]]:
     """Colours for classes that came without: around the colour circle."""
     hues = (colorsys.hsv_to_rgb(index / count, 0.85, 1.0 - 0.4 * (index % 2)) for index in range(count))
-    return [tuple(round(255 * part) for part in rgb) for rgb in hues]
+    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in hues]

@@ -1,5 +1,6 @@
 """Starting the training script as its user does, in processes of its own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train_accelerate.py"
@@ -23,9 +26,11 @@ def environment() -> dict[str, str]:
     return os.environ | quiet
 
 
-def start(*options: str, cwd: Path, launcher: tuple[str, ...] = (), **how: Any) -> subprocess.Popen[str]:
+def start(
+    *options: str, cwd: Path, launcher: tuple[str, ...] = (), script: Path = SCRIPT, **how: Any
+) -> subprocess.Popen[str]:
     """`python train_accelerate.py OPTIONS` in folder `cwd`."""
-    return start_command([*launcher, str(SCRIPT), *options], cwd=cwd, **how)
+    return start_command([*launcher, str(script), *options], cwd=cwd, **how)
 
 
 def start_command(
@@ -65,5 +70,15 @@ def send(process: subprocess.Popen[str], number: signal.Signals) -> str:
     return output
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to it and all it has started, as when the power goes: a launcher that dies ends the others in order."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.communicate(timeout=120)
+
+
 LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
 LAUNCH_TWO = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+TORCHRUN_TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")  # the same, sooner

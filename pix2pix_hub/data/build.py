@@ -14,8 +14,9 @@ import datasets
 from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
+from pix2pix_hub.data.bad_pairs import write_bad_pairs
 from pix2pix_hub.data.encoding import encode, suffix_for
-from pix2pix_hub.data.examine import Findings, examine, write_bad_pairs
+from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder

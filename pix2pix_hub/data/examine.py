@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
+from pix2pix_hub.data.bad_pairs import LISTED_FAULTS, Fault
 from pix2pix_hub.data.pair_dataset import PairDataset
+from pix2pix_hub.data.palette import SAMPLED_PAIRS, Color, ColorSample, color_sample, palette_of
 from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.images import PixelFormat, distinct_colors
 
-LISTED_FAULTS = 20
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
-BAD_PAIRS_NAME = "bad_pairs.jsonl"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A pair that cannot be used; `reason` starts with its name."""
-
-    split: str
-    row: int
-    reason: str
+Names = Mapping[Color, str]
 
 
 @dataclass(frozen=True)
@@ -44,8 +33,9 @@ class Findings:
 
     def applied_to(self, pairs: PairDataset) -> PairDataset:
         """The sound ones of `pairs`, which can now be decoded."""
-        bad = {fault.row for fault in self.faults if fault.split == pairs.split}
-        indices = [row for row in pairs.indices if row not in bad] if bad else pairs.indices
+        bad = {fault.place for fault in self.faults if fault.split == pairs.split}
+        sound = [row for index, row in enumerate(pairs.indices) if pairs.place(index) not in bad] if bad else None
+        indices = pairs.indices if sound is None else sound
         return replace(pairs, indices=indices, decoder=pairs.decoder.with_formats(self.source, self.target))
 
 
@@ -56,6 +46,7 @@ class Facts:
     size: tuple[int, int]
     source: Stored
     target: Stored
+    colors: tuple[ColorSample | None, ColorSample | None] | None = None  # of both, where they were looked at
 
 
 def examine(
@@ -65,6 +56,7 @@ def examine(
     everything: bool,
     skip: bool,
     formats: tuple[PixelFormat, PixelFormat] | None = None,
+    names: Names | None = None,
 ) -> Findings:
     """Decode every pair once, in threads (Pillow decodes outside the interpreter's lock).
 
@@ -72,23 +64,22 @@ def examine(
         everything: False looks at the first few pairs only, and passes over bad ones.
         skip: leave bad pairs out instead of stopping.
         formats: of source and target, where a model says what they must be; None: what most pairs have.
+        names: of the classes, by their colours.
 
     Raises:
         UserError: names up to `LISTED_FAULTS` bad pairs and counts them all.
     """
     keys = [(pairs, index) for pairs in parts for index in range(len(pairs))]
     keys = keys if everything else keys[:FIRST_PAIRS]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda key: facts_of(key[0], key[1], request), keys)
-        seen = list(tqdm(results, "checking pairs", len(keys), unit="pair", leave=False, disable=len(keys) <= 1000))
+    seen = look_at(keys, request)
     sound = [facts for facts in seen if isinstance(facts, Facts)]
     faults = [fault for fault in seen if isinstance(fault, Fault)]
     if not sound:
         raise UserError(_fault_text(faults, len(keys), request.dataset))
-    source, target = formats or settle_formats(sound, request)
+    source, target = formats or settle_formats(sound, request, names)
     for (pairs, index), facts in zip(keys, seen, strict=True):
         if isinstance(facts, Facts) and (reason := _misfit(facts, source, target)) is not None:
-            faults.append(Fault(pairs.split, pairs.indices[index], f"{pairs.name(index)}{reason}"))
+            faults.append(_fault(pairs, index, f"{pairs.name(index)}{reason}"))
     if not everything:
         return Findings(source, target, f"{size_text([sound[0].size])} (the first)")
     if faults and not skip:
@@ -96,24 +87,45 @@ def examine(
     return Findings(source, target, size_text([facts.size for facts in sound]), tuple(faults))
 
 
-def facts_of(pairs: PairDataset, index: int, request: PairRequest) -> Facts | Fault:
-    """Look at one pair."""
+def look_at(keys: Sequence[tuple[PairDataset, int]], request: PairRequest) -> list[Facts | Fault]:
+    """Every pair, decoded in threads; the colours of some, evenly spread."""
+    step = max(1, -(-len(keys) // SAMPLED_PAIRS))
+
+    def look(place: int) -> Facts | Fault:
+        return _facts_of(*keys[place], request, with_colors=place % step == 0)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(look, range(len(keys)))
+        return list(tqdm(results, "checking pairs", len(keys), unit="pair", leave=False, disable=len(keys) <= 1000))
+
+
+def _facts_of(pairs: PairDataset, index: int, request: PairRequest, with_colors: bool) -> Facts | Fault:
     try:
         source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
     except UserError as error:
-        return Fault(pairs.split, pairs.indices[index], str(error))
+        return _fault(pairs, index, str(error))
     height, width = size_of(source)
     size = (height, 2 * width) if len(pairs.columns) == 1 else (height, width)
-    return Facts(
-        size, stored_as(source, request.source_mode == "labels"), stored_as(target, request.target_mode == "labels")
-    )
+    labels = request.source_mode == "labels", request.target_mode == "labels"
+    colors = (color_sample(source, labels[0]), color_sample(target, labels[1])) if with_colors else None
+    return Facts(size, stored_as(source, labels[0]), stored_as(target, labels[1]), colors)
 
 
-def settle_formats(sound: Sequence[Facts], request: PairRequest) -> tuple[PixelFormat, PixelFormat]:
-    """The formats of both sides, from what all (or the first) pairs are stored as."""
+def _fault(pairs: PairDataset, index: int, reason: str) -> Fault:
+    shard, row = pairs.place(index)
+    return Fault(pairs.split, row, reason, shard)
+
+
+def settle_formats(
+    sound: Sequence[Facts], request: PairRequest, names: Names | None = None
+) -> tuple[PixelFormat, PixelFormat]:
+    """The formats of both sides, from what all (or the first) pairs are stored as, with their palettes."""
+    source = settle_format("source", [facts.source for facts in sound], request.source_mode)
+    target = settle_format("target", [facts.target for facts in sound], request.target_mode)
+    samples = [facts.colors for facts in sound if facts.colors is not None]
     return (
-        settle_format("source", [facts.source for facts in sound], request.source_mode),
-        settle_format("target", [facts.target for facts in sound], request.target_mode),
+        replace(source, palette=palette_of([colors[0] for colors in samples], names or {}, source)),
+        replace(target, palette=palette_of([colors[1] for colors in samples], names or {}, target)),
     )
 
 
@@ -152,7 +164,7 @@ def _value_range(members: Iterable[Stored], dtype: str) -> tuple[float, float]:
 
 
 def _labels(side: str, stored: Sequence[Stored]) -> PixelFormat:
-    """Class values found, in order, with the colours of the first palette there is."""
+    """Class values found, in order, with the colours of the first palette there is, else distinct ones."""
     single = [image for image in stored if image.values]
     if not single:
         raise UserError(
@@ -164,8 +176,12 @@ def _labels(side: str, stored: Sequence[Stored]) -> PixelFormat:
         raise UserError(f"--{side}-mode labels: values from {values[0]} to {values[-1]}; expected integers 0 to 255.")
     classes = tuple(int(value) for value in values)
     palette = next((image.colors for image in single if image.colors), ())
-    colors = tuple(palette[value] if value < len(palette) else (0, 0, 0) for value in classes) if palette else ()
-    return PixelFormat("labels", len(classes), "uint8", 0.0, 255.0, classes, colors)
+    colors = [palette[value] if value < len(palette) else (0, 0, 0) for value in classes]
+    return PixelFormat(
+        *("labels", len(classes), "uint8", 0.0, 255.0),
+        classes=classes,
+        colors=tuple(colors if palette else distinct_colors(len(classes))),
+    )
 
 
 def _misfit(facts: Facts, source: PixelFormat, target: PixelFormat) -> str | None:
@@ -173,12 +189,6 @@ def _misfit(facts: Facts, source: PixelFormat, target: PixelFormat) -> str | Non
         if (reason := misfit_of(stored, wanted)) is not None:
             return f", {side}, {reason}"
     return None
-
-
-def write_bad_pairs(folder: Path, faults: Sequence[Fault]) -> None:
-    """Write `bad_pairs.jsonl`: a line for each pair left out, with `split`, `row` and `reason`."""
-    with write_aside(folder / BAD_PAIRS_NAME) as partial:
-        partial.write_text("".join(json.dumps(asdict(fault)) + "\n" for fault in faults))
 
 
 def _fault_text(faults: Sequence[Fault], total: int, dataset: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from torch import Tensor
 
+from pix2pix_hub.data.bad_pairs import Place
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.images import PixelFormat
 
@@ -41,6 +42,10 @@ class PairDataset:
         """The pair's file inside the data set ("train/17.jpg"), or "row 17 of split train"."""
         row = self.indices[index]
         return self.rows[row]["name"] if "name" in self.rows.column_names else f"row {row} of split {self.split}"
+
+    def place(self, index: int) -> Place:
+        """Where in its split the pair is."""
+        return None, self.indices[index]
 
     @property
     def columns(self) -> tuple[str, ...]:

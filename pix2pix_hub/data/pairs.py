@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import VALIDATION_NAMES, assign_splits
-from pix2pix_hub.data.synthetic import render_pair
+from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
 
@@ -61,6 +61,7 @@ class FoundPairs:
     splits: dict[str, Dataset]  # columns `columns` as {"bytes", "path"} or None; `name` where pairs are files
     columns: tuple[str, ...]  # one: A and B side by side; two: A, B
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
+    class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def load_pairs(
         for part in (train_part, validation_part)
     ]
     if findings is None:  # what was just rendered need not be looked at
-        findings = examine(parts, request, everything=check and found.form != SYNTHETIC, skip=on_bad_pair == "skip")
+        look_at_all = check and found.form != SYNTHETIC
+        skip = on_bad_pair == "skip"
+        findings = examine(parts, request, everything=look_at_all, skip=skip, names=found.class_names)
     if found.form == SYNTHETIC:
         findings = replace(findings, sizes=size_text([request.image_size]))
     train, validation = (findings.applied_to(part) for part in parts)
@@ -202,7 +205,8 @@ def _find_synthetic(request: PairRequest) -> FoundPairs:
         columns = {name: [{"bytes": _png(pair[k]), "path": None} for pair in pairs] for k, name in enumerate(features)}
         splits[split] = Dataset.from_dict(columns, features=features)
     sample = hashlib.sha256(splits["train"][0]["photo"]["bytes"]).hexdigest()
-    return FoundPairs("synthetic", splits, ("label", "photo"), f"synthetic-{sample[:16]}")
+    names = {color: name for name, color in CMP_CLASSES.items()}
+    return FoundPairs("synthetic", splits, ("label", "photo"), f"synthetic-{sample[:16]}", names)
 
 
 def _png(image: Any) -> bytes:

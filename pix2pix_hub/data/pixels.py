@@ -203,7 +203,7 @@ def halves(decoded: Decoded) -> tuple[Decoded, Decoded]:
 
 def stored_as(decoded: Decoded, labels: bool) -> Stored:
     """How an image is stored; `labels`: look for the class values, too."""
-    values = frozenset(np.unique(_label_values(decoded)).tolist()) if labels and _is_single(decoded) else frozenset()
+    values = frozenset(np.unique(label_values(decoded)).tolist()) if labels and is_single(decoded) else frozenset()
     if isinstance(decoded, Image.Image):
         transparent = decoded.mode in TRANSPARENT_MODES or "transparency" in decoded.info
         kind = "gray" if decoded.mode in _GRAY_MODES else "rgba" if transparent else "rgb"
@@ -214,13 +214,13 @@ def stored_as(decoded: Decoded, labels: bool) -> Stored:
     return Stored(decoded.kind, pixels.shape[2], str(pixels.dtype), low, high, values)
 
 
-def _is_single(decoded: Decoded) -> bool:
+def is_single(decoded: Decoded) -> bool:
     """Whether there is one value a pixel, which can be a class."""
     return decoded.mode in ("1", "L", "P") if isinstance(decoded, Image.Image) else decoded.values.shape[2] == 1
 
 
-def _label_values(decoded: Decoded) -> NDArray[Any]:
-    """`(H, W, 1)`: palette indices, gray values."""
+def label_values(decoded: Decoded) -> NDArray[Any]:
+    """Class values, `(H, W, 1)` where the image can be labels: palette indices, gray values."""
     if isinstance(decoded, Image.Image):
         return np.asarray(decoded.convert("L") if decoded.mode == "1" else decoded)[:, :, None]
     return decoded.values
@@ -244,7 +244,7 @@ def to_tensor(decoded: Decoded, format: PixelFormat, name: str) -> Tensor:
     if (misfit := misfit_of(stored, format)) is not None:
         raise UserError(f"{name} {misfit}")
     if format.mode == "labels":
-        return torch.from_numpy(_label_values(decoded).astype(np.uint8)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(label_values(decoded).astype(np.uint8)).permute(2, 0, 1).contiguous()
     if isinstance(decoded, Image.Image):
         return _picture_to_tensor(decoded, format.mode, name)
     return _array_to_tensor(decoded.values, format)

@@ -23,6 +23,7 @@ from datasets import Dataset, IterableDataset
 from datasets import Image as ImageFeature
 from datasets.utils.file_utils import xopen
 
+from pix2pix_hub.data.bad_pairs import Place
 from pix2pix_hub.data.examine import FIRST_PAIRS, Findings, examine
 from pix2pix_hub.data.files import fingerprint
 from pix2pix_hub.data.hub_source import describe, open_on_hub
@@ -65,18 +66,27 @@ class StreamShards:
 
     def name(self, shard: int, row: int) -> str:
         """Where a person finds the pair."""
-        return f"row {row} of shard {shard} of split {self.split}"
+        return place_name(self.split, shard, row)
+
+
+def place_name(split: str, shard: int, row: int) -> str:
+    """What a streamed pair is called."""
+    return f"row {row} of shard {shard} of split {split}"
 
 
 @dataclass(frozen=True)
 class HeldPairs(PairDataset):
     """Pairs of a stream in memory, undecoded; they go by their places in the shards."""
 
-    names: Sequence[str] = ()  # of the rows
+    places: Sequence[tuple[int, int]] = ()  # shard and row of the rows
 
     def name(self, index: int) -> str:
         """Where a person finds the pair."""
-        return self.names[self.indices[index]]
+        return place_name(self.split, *self.places[self.indices[index]])
+
+    def place(self, index: int) -> Place:
+        """Where in its split the pair is."""
+        return self.places[self.indices[index]]
 
 
 @dataclass(frozen=True)
@@ -283,18 +293,18 @@ def _default_validation_count(spans: Sequence[Span], request: PairRequest, valid
 def _first_rows(shards: StreamShards, count: int, decoder: RecordDecoder) -> tuple[PairDataset, Counter[int]]:
     """The first `count` pairs of a split, in memory, undecoded; and how many of each shard they are."""
     rows: list[dict[str, Any]] = []
-    names: list[str] = []
+    places: list[tuple[int, int]] = []
     taken: Counter[int] = Counter()
     for shard in range(shards.rows_of.num_shards):
         for row, stored in enumerate(shards.rows(shard, 0, count - len(rows))):
             rows.append(stored)
-            names.append(shards.name(shard, row))
+            places.append((shard, row))
             taken[shard] += 1
         if len(rows) == count:
             break
     if not rows:
         raise UserError(f"split {shards.split}: no pairs there. Name another with --train-split or --validation-split.")
-    return HeldPairs(cast(Dataset, rows), range(len(rows)), decoder, shards.split, names), taken
+    return HeldPairs(cast(Dataset, rows), range(len(rows)), decoder, shards.split, places), taken
 
 
 def _without_first(spans: Sequence[Span], taken: Mapping[int, int]) -> list[Span]:

@@ -17,16 +17,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
+from pix2pix_hub.data.bad_pairs import Fault
 from pix2pix_hub.data.shards import Span, StreamPlan, stable_index
 from pix2pix_hub.data.transforms import PairTransform, mixed_seed
 from pix2pix_hub.errors import UserError
 
+FIRST_ROWS = 8  # of a shard, that are tried as stand-ins for a batch without a good pair
+STAND_INS = 64  # tried in all
 Row = Mapping[str, Any]
 Decode = Callable[[Row, str], tuple[Tensor, Tensor]]  # an undecoded row and its name → source and target as stored
 
 
 class Shards(Protocol):
-    """Rows in shards. Picklable, for the workers of a `DataLoader`."""
+    """Rows of a split in shards. Picklable, for the workers of a `DataLoader`."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
 
     def rows(self, shard: int, start: int, stop: int | None) -> Iterator[Row]:
         """Undecoded rows `start` to `stop` of a shard (None: to its end)."""
@@ -56,9 +63,10 @@ class PairStream(IterableDataset[dict[str, Any]]):
     """One process's share of a streamed set, as ready batches.
 
     A batch is `{"source", "target"}`, float32 `(N, C, H, W)` in [-1, 1]; `"index"`, `(N,)`, see `stable_index`;
-    `"bad_pairs"`, why pairs were left out; and `"position"`, the worker and its `Position` after the batch, so that
+    `"bad_pairs"`, a `Fault` for each left out; and `"position"`, the worker and its `Position` after the batch, so that
     the reading ahead of workers is not mistaken for training. A bad pair makes its batch smaller; where nothing would
-    be left the next good pair of the block stands in, so that all processes keep step.
+    be left a good pair from nearby stands in, so that all processes keep step. Where there is none either there are no
+    images in the batch.
     """
 
     shards: Shards
@@ -88,7 +96,8 @@ class PairStream(IterableDataset[dict[str, Any]]):
                 return
             samples, faults = self._samples(taken)
             after = taken[-1].position._replace(batches=number)
-            yield default_collate(samples) | {"bad_pairs": faults, "position": (worker, *after)}
+            images = default_collate(samples) if samples else {}
+            yield images | {"bad_pairs": faults, "position": (worker, *after)}
 
     def _records(self, spans: list[Span], position: Position) -> Iterator[Record]:
         for number, span in enumerate(spans[position.span :], position.span):
@@ -113,24 +122,30 @@ class PairStream(IterableDataset[dict[str, Any]]):
             first += len(held)
             del held  # before the next block is read
 
-    def _samples(self, records: list[Record]) -> tuple[list[dict[str, Any]], list[str]]:
-        """The good pairs, at least one, and why others are not."""
+    def _samples(self, records: list[Record]) -> tuple[list[dict[str, Any]], list[Fault]]:
+        """The good pairs, or one that stands in for them; and the bad ones."""
         results = [self._sample(*record.block[record.place]) for record in records]
         samples = [result for result in results if isinstance(result, dict)]
-        faults = [str(result) for result in results if isinstance(result, UserError)]
-        return samples or [self._stand_in(records[-1])], faults
+        faults = [result for result in results if isinstance(result, Fault)]
+        return samples or self._stand_in(records[-1]), faults
 
-    def _stand_in(self, record: Record) -> dict[str, Any]:
-        after = range(record.place + 1, len(record.block))
-        for place in chain(after, range(record.place)):
-            if isinstance(sample := self._sample(*record.block[place]), dict):
-                return sample
-        raise UserError(f"all {len(record.block)} pairs around {self.shards.name(*record.block[0][:2])} are bad.")
+    def _stand_in(self, record: Record) -> list[dict[str, Any]]:
+        """The next good pair of the block, else the first one of its shard, or of another; the same on resuming."""
+        in_block = record.block[record.place + 1 :] + record.block[: record.place]
+        candidates = chain(in_block, islice(self._first_rows(record.block[0][0]), STAND_INS))
+        samples = (self._sample(*candidate) for candidate in candidates)
+        return list(islice((sample for sample in samples if isinstance(sample, dict)), 1))
 
-    def _sample(self, shard: int, row: int, stored: Row) -> dict[str, Any] | UserError:
+    def _first_rows(self, shard: int) -> Iterator[tuple[int, int, Row]]:
+        for span in sorted(self.plan.spans, key=lambda span: span.shard != shard):
+            stop = span.start + FIRST_ROWS if span.stop is None else min(span.stop, span.start + FIRST_ROWS)
+            for row, stored in enumerate(self.shards.rows(span.shard, span.start, stop), span.start):
+                yield span.shard, row, stored
+
+    def _sample(self, shard: int, row: int, stored: Row) -> dict[str, Any] | Fault:
         index = stable_index(shard, row)
         try:
             source, target = self.decode(stored, self.shards.name(shard, row))
             return {**self.transform(source, target, epoch=self.epoch, index=index), "index": index}
         except UserError as error:
-            return error
+            return Fault(self.shards.split, row, str(error), shard)

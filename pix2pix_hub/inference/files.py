@@ -55,6 +55,8 @@ def plan_jobs(inputs: Sequence[str], output: Path, *, overwrite: bool = False, n
     Raises:
         UserError: nothing found, two inputs of one name, an input that would be overwritten, or results that exist.
     """
+    if not inputs:
+        raise UserError("No images were named: give files, folders or patterns.")
     found = {path.resolve(): (path, output / name) for text in inputs for path, name in _found(text)}
     jobs = [FileJob(path, _sample_names(place, num_samples)) for path, place in found.values()]
     places: dict[Path, Path] = {}

@@ -181,7 +181,7 @@ class Pix2PixPipeline:
         if num_samples > 1:
             made = [made[at : at + num_samples] for at in range(0, len(made), num_samples)]
         if isinstance(images, Tensor) and several and num_samples == 1 and output_type in (None, "torch"):
-            return torch.stack(made) if made else images
+            return torch.stack(made) if made else images.new_empty(0, self.generator.out_channels, *images.shape[2:])
         return made if several else made[0]
 
     def realism(self, source: AnyImage, image: AnyImage) -> NDArray[np.float32]:

@@ -28,7 +28,8 @@ class StreamedNorms:
         self.layers = [layer for layer in layers if _per_image(layer)]
         self._scale_shift: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         self._piece: Piece | None = None
-        self._layer: nn.Module | None = None  # that is being measured
+        self._layer: nn.Module | None = None  # that is being measured, and where its input lies
+        self._device = torch.device("cpu")
         self._moments = _Moments()
 
     def __enter__(self) -> StreamedNorms:
@@ -59,7 +60,7 @@ class StreamedNorms:
         """In place of the layer's forward."""
         if layer not in self._scale_shift:
             assert self._piece is not None and self._layer in (None, layer)
-            self._layer = layer
+            self._layer, self._device = layer, x.device
             self._moments.add(self._piece.core_of(x))
             raise _MeasuredInstead
         scale, shift = self._scale_shift[layer]
@@ -73,8 +74,10 @@ class StreamedNorms:
         scale = (variance + layer.eps).rsqrt()
         shift = -mean * scale
         if layer.weight is not None:
-            scale, shift = scale * layer.weight.double(), shift * layer.weight.double() + layer.bias.double()
-        self._scale_shift[layer] = scale.float()[:, None, None], shift.float()[:, None, None]
+            weight, bias = layer.weight.cpu().double(), layer.bias.cpu().double()
+            scale, shift = scale * weight, shift * weight + bias
+        scale, shift = (part.float().to(self._device)[:, None, None] for part in (scale, shift))
+        self._scale_shift[layer] = scale, shift
         self._layer, self._moments = None, _Moments()
 
 
@@ -82,20 +85,22 @@ class _Moments:
     """Mean and variance of each channel over pieces (Chan et al. 1979: exact, and safe where the mean is large)."""
 
     def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+        self.count = 0
+        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
 
     def add(self, x: Tensor) -> None:
         """`(1, C, h, w)`."""
         count = x[0, 0].numel()
-        variance, mean = (part.double() for part in torch.var_mean(x.float(), (0, 2, 3), correction=0))
+        # to the CPU, since not every accelerator has float64
+        variance, mean = (part.cpu().double() for part in torch.var_mean(x.float(), (0, 2, 3), correction=0))
         total = self.count + count
-        delta = mean - self.mean.to(mean)
-        self.squares = self.squares.to(mean) + variance * count + delta.square() * (self.count * count / total)
-        self.mean = self.mean.to(mean) + delta * (count / total)
+        delta = mean - self.mean
+        self.squares = self.squares + variance * count + delta.square() * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
         self.count = total
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Mean and (biased) variance, `(C,)` in float64."""
+        """Mean and (biased) variance, `(C,)` in float64 on the CPU."""
         return self.mean, self.squares / self.count
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState, skip_first_batches
 from accelerate.data_loader import prepare_data_loader
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,7 +22,7 @@ from pix2pix_hub.data.streaming import PairStream
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
-from pix2pix_hub.training.stream_loader import StreamLoader, log_bad_pair, refuse_bad_pair
+from pix2pix_hub.training.stream_loader import StreamLoader
 
 
 class TrainLoader:
@@ -50,6 +50,12 @@ class TrainLoader:
             return self.stream
         self._sampler.set_epoch(epoch)
         return skip_first_batches(self.loader, taken) if taken else self.loader
+
+    def reason_to_stop(self) -> str | None:
+        """Why training cannot go on with the next batch of one of the processes; all of them must ask."""
+        if self.stream is None:
+            return None
+        return next(filter(None, gather_object([self.stream.reason_ahead])), None)
 
 
 def _batches_of_stream(loader: StreamLoader, pairs: StreamedPairs) -> int | None:
@@ -148,8 +154,7 @@ def make_stream_loader(accelerator: Accelerator, config: TrainingConfig, pairs: 
     plan = StreamPlan(pairs.spans, config.seed, config.batch_size, *places)
     transform = train_transform(config, pairs.formats)
     stream = PairStream(pairs.shards, plan, pairs.decoder.decode, transform, config.shuffle_buffer)
-    on_bad_pair = log_bad_pair if config.on_bad_pair == "skip" else refuse_bad_pair
-    return StreamLoader(accelerator, stream, config.num_workers, on_bad_pair)
+    return StreamLoader(accelerator, stream, config.num_workers, skip_bad_pairs=config.on_bad_pair == "skip")
 
 
 def make_validation_loader(accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors) -> Any:

@@ -133,7 +133,8 @@ def check_same_run(
         UserError: naming each that does, with both values.
     """
     old, new = stored.to_dict(), asked.to_dict()
-    changed = [name for name in old if old[name] != new[name] and name not in changeable]
+    skips_now = ["on_bad_pair"] if new["streaming"] and new["on_bad_pair"] == "skip" else []  # none was met until now
+    changed = [name for name in old if old[name] != new[name] and name not in changeable.union(skips_now)]
     if changed:
         differences = ", ".join(f"--{name.replace('_', '-')} {new[name]} (the run has {old[name]})" for name in changed)
         raise UserError(

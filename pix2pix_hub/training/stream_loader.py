@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,26 +13,9 @@ from accelerate.state import GradientState
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
+from pix2pix_hub.data.bad_pairs import Fault, Place
 from pix2pix_hub.data.streaming import PairStream, Position
 from pix2pix_hub.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-
-def refuse_bad_pair(fault: str) -> None:
-    """What happens with a bad pair by default.
-
-    Raises:
-        UserError: always.
-    """
-    raise UserError(
-        f"{fault} Replace or remove that pair and start again, or leave such pairs out with --on-bad-pair skip."
-    )
-
-
-def log_bad_pair(fault: str) -> None:
-    """What happens with `--on-bad-pair skip`."""
-    logger.warning("Left out: %s", fault)
 
 
 class StreamLoader(DataLoaderStateMixin):
@@ -40,13 +23,13 @@ class StreamLoader(DataLoaderStateMixin):
 
     Accelerate 1.15 would save the state of a torchdata loader in one file of one name for all processes, and
     `datasets` does not save the content of its shuffle buffer. Here every batch brings the position after it along,
-    and each process keeps its own.
+    and each process keeps its own, with the bad pairs it has left out so far.
 
     Args:
         accelerator: of the run.
         stream: this process's share.
         num_workers: processes that read and augment; 0: none.
-        on_bad_pair: called with what is wrong, in this process, when a bad pair was left out.
+        skip_bad_pairs: leave them out, where else training stops before the batch that they are in.
     """
 
     def __init__(
@@ -54,10 +37,12 @@ class StreamLoader(DataLoaderStateMixin):
         accelerator: Accelerator,
         stream: PairStream,
         num_workers: int,
-        on_bad_pair: Callable[[str], None] = refuse_bad_pair,
+        skip_bad_pairs: bool = False,
     ) -> None:
         self.accelerator, self.dataset, self.num_workers = accelerator, stream, num_workers
-        self.on_bad_pair = on_bad_pair
+        self.skip_bad_pairs = skip_bad_pairs
+        self.faults: dict[Place, Fault] = {}  # pairs left out, in all epochs
+        self.reason_ahead: str | None = None  # why training cannot go on with the next batch
         self.gradient_state = GradientState()
         self._positions: dict[int, Position] = {}
         self._next_worker = 0
@@ -86,6 +71,7 @@ class StreamLoader(DataLoaderStateMixin):
             "workers": max(1, self.num_workers),
             "next_worker": self._next_worker,
             "positions": positions,
+            "faults": [dataclasses.asdict(fault) for fault in self.faults.values()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -101,23 +87,45 @@ class StreamLoader(DataLoaderStateMixin):
             )
         self._epoch, self._next_worker = state["epoch"], state["next_worker"]
         self._positions = {worker: Position(*position) for worker, position in state["positions"].items()}
+        self.faults = {(fault := Fault(**fields)).place: fault for fields in state["faults"]}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Batches without their `"position"` and `"bad_pairs"`, one read ahead, as accelerate's own loaders do."""
+        """Batches without their `"position"` and `"bad_pairs"`, one read ahead, as accelerate's own loaders do.
+
+        Raises:
+            UserError: training cannot go on with this batch, see `reason_ahead`, and has not stopped before.
+        """
         self.begin()
         try:
             batches = self._in_step(self._read())
             batch = next(batches, None)
+            self.reason_ahead = self._reason_to_stop(batch)
             while batch is not None:
+                if self.reason_ahead is not None:
+                    raise UserError(self.reason_ahead)
                 following = next(batches, None)
                 self.end_of_dataloader = following is None
+                self.reason_ahead = self._reason_to_stop(following)
                 self._note(*batch.pop("position"))
-                for fault in batch.pop("bad_pairs"):
-                    self.on_bad_pair(fault)
+                self.faults = {fault.place: fault for fault in batch.pop("bad_pairs")} | self.faults
                 yield batch
                 batch = following
         finally:
             self.end()
+
+    def _reason_to_stop(self, batch: Mapping[str, Any] | None) -> str | None:
+        """Why nobody should train on a batch."""
+        if batch is None or not batch["bad_pairs"]:
+            return None
+        reason = batch["bad_pairs"][0].reason
+        if not self.skip_bad_pairs:
+            return (
+                f"{reason} To go on from the last checkpoint without such pairs, add --resume --on-bad-pair skip to "
+                "the command; or mend it and start a new run."
+            )
+        if "source" not in batch:
+            return f"{reason} Nor is any pair near it good, or at the start of other shards: look at that one."
+        return None
 
     def _read(self) -> Iterator[dict[str, Any]]:
         stream = self.dataset

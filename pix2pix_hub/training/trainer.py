@@ -19,7 +19,6 @@ import torch
 from accelerate.utils import broadcast_object_list, set_seed
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.data.examine import write_bad_pairs
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.data.stream_source import StreamedPairs
@@ -36,6 +35,7 @@ from pix2pix_hub.training.checkpoint import (
     save_checkpoint,
 )
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, write_export
+from pix2pix_hub.training.left_out import LeftOut
 from pix2pix_hub.training.loaders import TrainLoader, open_together, total_steps
 from pix2pix_hub.training.overfitting import overfitting_words
 from pix2pix_hub.training.published import find_start
@@ -127,6 +127,7 @@ class Pix2PixTrainer:
         """Loaders, networks and what validates them."""
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
         self.train_loader = TrainLoader(accelerator, config, pairs)
+        self.left_out = LeftOut(accelerator, pairs.findings.faults, self.train_loader.stream)
         self.total_steps = total_steps(config, self.train_loader.batches_per_epoch)
         accelerator.register_for_checkpointing(self.progress)
         if self.published is not None:
@@ -163,7 +164,8 @@ class Pix2PixTrainer:
 
         Raises:
             TrainingDiverged: a loss is NaN or infinite.
-            UserError: a checkpoint could not be written or does not fit.
+            UserError: a checkpoint could not be written or does not fit; a stream came to a bad pair that may not be
+                left out, where everything before it is saved.
         """
         self._start()
         with StopSignals() as self._signals, self.reporter.progress_bar(self.total_steps):
@@ -177,8 +179,11 @@ class Pix2PixTrainer:
                 self._export("model")
         if self.accelerator.is_main_process and (words := overfitting_words(self.reporter.log.read())):
             logger.info("%s", words)
-        self.accelerator.end_training()
         progress = self.progress
+        reason = self.train_loader.reason_to_stop() if progress.step < self.total_steps else None
+        self.accelerator.end_training()
+        if reason is not None:
+            raise UserError(f"stopped after step {progress.step}, which is saved, at a bad pair. {reason}")
         return TrainingResult(self.run_folder, progress.metrics, progress.step, progress.epoch, self._signals.received)
 
     def train_epoch(self) -> dict[str, float]:
@@ -231,6 +236,7 @@ class Pix2PixTrainer:
                 logger.info("The run is finished: give a larger --epochs (or --max-steps) to train on.")
         elif self.config.resume:
             logger.info("%s has no checkpoint yet: starting at step %d.", self.run_folder, self.progress.step)
+        self.left_out.start(self.run_folder)
         self.reporter.start(self.config.to_dict())
         self._checkpointed = time.monotonic()
 
@@ -242,12 +248,12 @@ class Pix2PixTrainer:
 
     def _write_config(self) -> None:
         write_training_config(self.run_folder, self.config, run_facts(self))
-        if self.pairs.findings.faults:
-            write_bad_pairs(self.run_folder, self.pairs.findings.faults)
 
     def _stop_requested(self) -> bool:
-        """Whether a signal came to any process; asked at the same step by all of them."""
-        received = self._signals.received is not None
+        """Whether a signal, or a bad pair where none may be, came to any process; asked at the same step by all."""
+        stream = self.train_loader.stream
+        bad_pair = stream is not None and stream.reason_ahead is not None and self.progress.step < self.total_steps
+        received = self._signals.received is not None or bad_pair
         if self.accelerator.num_processes == 1:
             return received
         if self.accelerator.device.type != "cpu" and self.progress.step % STEPS_BETWEEN_STOPS:
@@ -266,6 +272,7 @@ class Pix2PixTrainer:
         """Log, draw and export what the epoch brought; take a checkpoint when one is due."""
         progress = self.progress
         progress.end_epoch(metrics)
+        self.left_out.update(self.run_folder)
         entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
         self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
         if self.accelerator.is_main_process:
@@ -302,6 +309,7 @@ class Pix2PixTrainer:
     def _checkpoint(self) -> None:
         self._fetch_losses()
         save_checkpoint(self.accelerator, self.run_folder, self.progress.step, self._own, self.config.keep_checkpoints)
+        self.left_out.update(self.run_folder)
         self._checkpointed = time.monotonic()
 
     def _samples_path(self) -> Path:

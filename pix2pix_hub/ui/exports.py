@@ -163,7 +163,7 @@ def _paints(entries: Sequence[dict[str, Any]]) -> tuple[Paint, ...]:
     return tuple(paints)
 
 
-def _distinct_colors(count: int) -> list[tuple[int, ...]]:
+def _distinct_colors(count: int) -> list[Color]:
     """Those that `samples.png` shows classes without colours in."""
     from pix2pix_hub.images import distinct_colors  # brings PyTorch with it
 

@@ -108,9 +108,7 @@ def shown(picture: Picture, *, exact: bool = False) -> Image.Image:
         picture: a PIL image of any mode, or an array `(H, W[, C])` as the pipeline gives it.
         exact: keep colours where it is enlarged (label maps).
     """
-    from pix2pix_hub.images import eight_bit  # brings PyTorch with it
-
-    small = eight_bit(picture)
+    small = picture.copy() if isinstance(picture, Image.Image) and picture.mode == "RGB" else _eight_bit(picture)
     longer = max(small.size)
     if longer > SHOWN_SIDE:
         small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
@@ -119,6 +117,12 @@ def shown(picture: Picture, *, exact: bool = False) -> Image.Image:
         method = Image.Resampling.NEAREST if exact else Image.Resampling.BICUBIC
         small = small.resize((small.width * factor, small.height * factor), method)
     return small
+
+
+def _eight_bit(picture: Picture) -> Image.Image:
+    from pix2pix_hub.images import eight_bit  # brings PyTorch with it
+
+    return eight_bit(picture)
 
 
 def save_result(picture: Picture, folder: Path, stem: str) -> Path:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +21,7 @@ from pix2pix_hub.ui.models import ModelStore, choose_models
 logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
+METRICS_AFTER = 15.0  # seconds: torchmetrics takes as long to import as PyTorch, and is not what people ask for first
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ def serve(arguments: list[str] | None = None) -> int:
         from pix2pix_hub.ui.page import build_demo, launch_options
 
         demo = build_demo(store=store, limits=limits)
+        import_module("pix2pix_hub.inference.pipeline")  # PyTorch: two seconds that the first request shall not wait
         demo.launch(
             server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options(limits)
         )
-        Thread(target=get_ready, args=(store, limits), daemon=True).start()
+        Thread(target=_get_ready, args=(store, limits), daemon=True).start()
         demo.block_thread()
     return 0
 
@@ -72,10 +75,12 @@ def _own_files() -> Iterator[None]:
         yield
 
 
-def get_ready(store: ModelStore, limits: Limits) -> None:
-    """Import what is heavy and load the first model, so that the first request need not."""
+def _get_ready(store: ModelStore, limits: Limits) -> None:
+    """Load the first model, and later what measures it, so that requests need not."""
     try:
         with store.use(None, Deadline(limits)):
-            import_module("pix2pix_hub.metrics")  # torchmetrics takes as long as PyTorch
+            pass
     except UserError as error:
         logger.warning("%s", error)  # the page says it too, to whoever asks for this model
+    time.sleep(METRICS_AFTER)
+    import_module("pix2pix_hub.metrics")

@@ -170,6 +170,7 @@ def test_samples_are_numbered_and_repeatable(model: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ([], "No images were named"),
         (["nothing-here.png"], "nothing-here.png: expected a file"),
         (["no*.png"], "a pattern that files match"),
         (["."], "with images"),

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.data.inspect import class_colors, inspect_pairs
+from pix2pix_hub.data.inspect import inspect_pairs
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.synthetic import CMP_CLASSES
 
@@ -16,13 +15,13 @@ from pix2pix_hub.data.synthetic import CMP_CLASSES
 @pytest.mark.parametrize(
     ("name", "direction", "layout", "counts", "labels"),
     [
-        ("facades", "BtoA", "right half → left half", {"train": 400, "val": 100}, {"source"}),
-        ("maps", "AtoB", "left half → right half", {"train": 100, "val": 20}, {"target"}),
-        ("edges2shoes", "AtoB", "left half → right half", {"train": 100, "val": 20}, {"source"}),
+        ("facades", "BtoA", "right half → left half", {"train": 400, "val": 100}, {"source": 12}),
+        ("maps", "AtoB", "left half → right half", {"train": 100, "val": 20}, {"target": 6}),
+        ("edges2shoes", "AtoB", "left half → right half", {"train": 100, "val": 20}, {"source": 2}),
     ],
 )
 def test_the_real_sets_are_named_rightly(
-    name: str, direction: str, layout: str, counts: dict, labels: set, real_data: Path, tmp_path: Path
+    name: str, direction: str, layout: str, counts: dict, labels: dict, real_data: Path, tmp_path: Path
 ) -> None:
     grid = tmp_path / "pairs.png"
     found = inspect_pairs(PairRequest(str(real_data / name), direction, (64, 64)), grid)
@@ -30,28 +29,19 @@ def test_the_real_sets_are_named_rightly(
     assert found.layout == f"{direction}: {layout}"
     assert found.counts == counts
     assert found.sizes == {"256x512": sum(counts.values())}
-    assert {side for side, colors in found.colors.items() if colors} == labels
+    assert {side: len(stored.palette) for side, stored in found.formats.items() if stored.palette} == labels
     assert not found.faults
     with Image.open(grid) as picture:
         assert picture.size == (3 * 66 + 2, 6 * 66 + 2)
 
 
-def test_facade_labels_have_twelve_classes(real_data: Path) -> None:
-    assert len(inspect_pairs(PairRequest(str(real_data / "facades"), "BtoA")).colors["source"]) == 12
-
-
 def test_the_colours_of_the_synthetic_labels_are_the_class_colours() -> None:
     found = inspect_pairs(PairRequest("synthetic", image_size=(128, 128)))
-    assert set(found.colors["source"]) == set(CMP_CLASSES.values())
-    assert found.colors["target"] == {}
-
-
-def test_lines_on_white_are_two_colours_and_noise_is_none() -> None:
-    drawing = torch.full((3, 64, 64), 255, dtype=torch.uint8)
-    drawing[:, ::8, :] = 0
-    assert set(class_colors([drawing])) == {(255, 255, 255), (0, 0, 0)}
-    noise = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert class_colors([noise]) == {}
+    assert {entry.color: entry.name for entry in found.formats["source"].palette} == {
+        color: name for name, color in CMP_CLASSES.items()
+    }
+    assert not found.formats["target"].palette
+    assert "#0055ff" in found.describe() and "window" in found.describe()
 
 
 def test_sizes_and_bad_pairs_are_listed_and_nothing_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

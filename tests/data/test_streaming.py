@@ -1,6 +1,6 @@
 """Streams: every pair once, shuffled, taken up again at the very next pair, bad pairs counted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sharded_sets import UNEVEN, png, write_parquet, write_tars
 
+from pix2pix_hub.data.bad_pairs import each_once
 from pix2pix_hub.data.shards import Span, StreamPlan, cut, shard_and_row, stable_index
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
 from pix2pix_hub.data.streaming import PairStream, Position
@@ -83,6 +84,16 @@ def test_an_epoch_holds_every_pair_once_in_another_order_each_time(parquet: Stre
     assert neighbours < 50  # of 100, in order it would be about 96
 
 
+def test_every_block_has_an_order_of_its_own(parquet: StreamedPairs) -> None:
+    orders: dict[tuple[int, int], list[int]] = {}
+    for batch in stream_of(parquet, shuffle_buffer=8):
+        for shard, row in map(shard_and_row, batch["index"].tolist()):
+            orders.setdefault((shard, row // 8), []).append(row % 8)
+    whole = [tuple(order) for order in orders.values() if len(order) == 8]
+    assert len(whole) == 11  # of shards of 30, 25 and 40 rows
+    assert len(set(whole)) == 11
+
+
 def test_what_a_sample_looks_like_depends_on_its_place_in_the_set_alone(parquet: StreamedPairs) -> None:
     jitter = PairTransform((32, 32), augment=True, rotation_degrees=10, color_jitter=0.2)
 
@@ -151,7 +162,7 @@ def test_without_a_validation_split_the_first_pairs_are_set_aside(
     assert sorted(number for batch in stream_of(pairs) for number in numbers(batch)) == list(range(5, 12))
 
 
-def break_pairs(pairs: StreamedPairs, bad: Sequence[int]) -> Callable:
+def break_pairs(pairs: StreamedPairs, bad: Container[int]) -> Callable:
     """The set's decoder, which refuses some pairs."""
 
     def decode(row: dict, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,8 +180,12 @@ def test_a_bad_pair_is_left_out_and_named(parquet: StreamedPairs) -> None:
     batches = list(stream)
     assert len(batches) == 26
     assert sorted(number for batch in batches for number in numbers(batch)) == sorted(set(range(101)) - {30, 77})
-    faults = sorted(fault for batch in batches for fault in batch["bad_pairs"])
-    assert faults == ["row 0 of shard 1 of split train is bad.", "row 21 of shard 3 of split train is bad."]
+    faults = each_once(fault for batch in batches for fault in batch["bad_pairs"])
+    assert [fault.reason for fault in faults] == [
+        "row 0 of shard 1 of split train is bad.",
+        "row 21 of shard 3 of split train is bad.",
+    ]
+    assert [(fault.split, *fault.place) for fault in faults] == [("train", 1, 0), ("train", 3, 21)]
 
 
 def test_where_a_batch_would_be_empty_a_neighbour_stands_in(parquet: StreamedPairs) -> None:
@@ -179,6 +194,21 @@ def test_where_a_batch_would_be_empty_a_neighbour_stands_in(parquet: StreamedPai
     seen = [number for batch in stream for number in numbers(batch)]
     assert len(seen) == 101  # the steps that the other processes take
     assert set(seen) == set(range(3, 101))
+
+
+def test_where_a_whole_shard_is_bad_a_pair_of_another_stands_in(parquet: StreamedPairs) -> None:
+    stream = stream_of(parquet, batch_size=1)
+    stream.decode = break_pairs(parquet, [30])  # the only one of its shard
+    batches = list(stream)
+    assert len(batches) == 101
+    assert [n for batch in batches if batch["bad_pairs"] for n in numbers(batch)] == [0]
+
+
+def test_where_nothing_stands_in_a_batch_has_no_images(parquet: StreamedPairs) -> None:
+    stream = stream_of(parquet, batch_size=1)
+    stream.decode = break_pairs(parquet, range(101))
+    first = next(iter(stream))
+    assert first.keys() == {"bad_pairs", "position"}
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hub_server import HubServer
+from huggingface_hub import create_repo, upload_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -253,6 +256,16 @@ def test_samples_differ_and_follow_from_seed_image_and_number(pipe: Pix2PixPipel
     assert not pipe.generator.training
 
 
+def test_threads_do_not_get_into_each_other(pipe: Pix2PixPipeline) -> None:
+    """Dropout, and statistics of large images, are put into the network while it is used: an app has many users."""
+    source = torch.rand(3, 90, 130) * 2 - 1
+    options: list[dict] = [{}, {"stochastic": True, "seed": 3}, {"tile_size": 64}] * 4
+    expected = [pipe(source, **chosen) for chosen in options[:3]] * 4
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda chosen: pipe(source, **chosen), options))
+    assert all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
+
+
 def test_a_generator_without_dropout_has_no_samples(make) -> None:
     with pytest.raises(UserError, match="this one has none"):
         make(dropout=0.0)(noise((4, 4, 3)), stochastic=True)
@@ -295,6 +308,23 @@ def test_a_run_an_export_and_both_networks(folder: Path, tmp_path: Path, pipe: P
     assert of_run.discriminator is None
     with pytest.raises(UserError, match="holds no discriminator"):
         of_run.realism(noise((9, 9, 3)), noise((9, 9, 3)))
+
+
+def test_a_hub_model_is_its_export(folder: Path, pipe: Pix2PixPipeline, hub: HubServer, tmp_path: Path) -> None:
+    """With both networks at one commit, also once the Hub is gone; without a discriminator there is none."""
+    for name, ignored in (("tester/both", None), ("tester/one", "discriminator/*")):
+        create_repo(name)
+        upload_folder(repo_id=name, folder_path=folder, ignore_patterns=ignored)
+    both = Pix2PixPipeline.from_pretrained("tester/both", device="cpu")
+    one = Pix2PixPipeline.from_pretrained("tester/one", device="cpu")
+    image = noise((20, 30, 3))
+    assert np.array_equal(both(image), pipe(image)) and np.array_equal(one(image), pipe(image))
+    assert np.array_equal(both.realism(image, image), pipe.realism(image, image))
+    assert one.discriminator is None
+    again = Pix2PixPipeline.from_pretrained("tester/both", device="cpu", local_files_only=True)
+    assert np.array_equal(again(image), pipe(image))
+    with pytest.raises(UserError, match="tester/none"):
+        Pix2PixPipeline.from_pretrained("tester/none")
 
 
 def test_realism_is_the_discriminators_map(pipe: Pix2PixPipeline) -> None:

@@ -2,103 +2,144 @@
 
 import dataclasses
 import json
-import signal
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from launching import LAUNCH_TWO, TINY, finish, send, start, wait_for
+from launching import LAUNCH_TWO, SCRIPT, TINY, TORCHRUN_TWO, finish, kill, start, wait_for
 from safetensors.torch import load_file
-from sharded_sets import write_parquet
+from sharded_sets import write_parquet, write_tars
 
+from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
-BAD = b"no image"
+Tiny = Callable[..., TrainingConfig]
 LENGTHS = (9, 4, 8)
+BAD = {2: (0, 2), 10: (1, 1), 20: (2, 7)}  # number of the pair: its shard and row; the first is found before training
+UNCOUNTED = Path(__file__).with_name("uncounted_stream.py")
+STREAM = ["--streaming", "--shuffle-buffer", "4", "--checkpoint-every", "2"]
+COUNTED = ["--max-train-pairs", "21"]  # three epochs of 11 steps
+NOT_COUNTED = ["--max-train-pairs", "None", "--max-steps", "20"]
 
 
-@pytest.fixture
-def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Options of a run over 21 pairs in three shards, in three epochs of 11 steps."""
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    folder = write_parquet(tmp_path / "set", LENGTHS)
-    stream = ["--streaming", "--shuffle-buffer", "4", "--checkpoint-every", "2"]
-    return [*TINY, "--max-train-pairs", "21", "--dataset", str(folder), *stream]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
 
+def same(run: Path, other: Path) -> bool:
+    ours, theirs = weights(run), weights(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def checkpoint(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"checkpoint_{step}" / "manifest.json"
 
 
-@pytest.mark.parametrize("workers,launcher,step", [("0", (), 14), ("2", (), 12), ("2", LAUNCH_TWO, 8)])
+def left_out(run: Path) -> list[tuple[str, int, int]]:
+    """Split, shard and row of the pairs in `bad_pairs.jsonl`, whose count and reasons are right."""
+    entries = [json.loads(line) for line in (run / "bad_pairs.jsonl").read_text().splitlines()]
+    assert json.loads((run / "training_config.json").read_text())["dataset"]["left_out"] == len(entries)
+    assert json.loads((run / "model" / "training_config.json").read_text())["dataset"]["left_out"] == len(entries)
+    for entry in entries:
+        name = "row {row} of shard {shard} of split {split}".format(**entry)
+        assert entry["reason"].startswith(f"{name}, column source"), entry
+    return [(entry["split"], entry["shard"], entry["row"]) for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("counted", "workers", "launcher", "step"),
+    [(True, "0", (), 14), (True, "2", TORCHRUN_TWO, 8), (False, "1", TORCHRUN_TWO, 8)],
+)
 def test_killed_and_resumed_it_ends_the_same(
-    workers: str, launcher: tuple[str, ...], step: int, parquet: list[str], tmp_path: Path
+    counted: bool, workers: str, launcher: tuple[str, ...], step: int, tmp_path: Path
 ) -> None:
-    options = [*parquet, "--num-workers", workers]
-    status, output = finish(*options, "--output-dir", "whole", cwd=tmp_path, launcher=launcher)
+    """The same weights, and the same pairs left out, each once."""
+    if counted:
+        folder, length, script = write_parquet(tmp_path / "set", LENGTHS, bad=BAD), COUNTED, SCRIPT
+    else:
+        folder, length, script = write_tars(tmp_path / "set", LENGTHS, bad=BAD), NOT_COUNTED, UNCOUNTED
+    options = [*TINY, *STREAM, *length, "--dataset", str(folder), "--num-workers", workers, "--on-bad-pair", "skip"]
+    how: dict[str, Any] = dict(cwd=tmp_path, launcher=launcher, script=script)
+    status, output = finish(*options, "--output-dir", "whole", **how)
     assert status == 0, output
-    process = start(*options, "--output-dir", "parts", cwd=tmp_path, launcher=launcher)
+    assert output.count("Left out: row 1 of shard 1 of split train") == 1  # however many epochs meet it
+    process = start(*options, "--output-dir", "parts", **how)
     wait_for(process, checkpoint(tmp_path / "parts", step).exists)
-    send(process, signal.SIGKILL)
+    kill(process)
     assert not (tmp_path / "parts" / "model").exists(), "it had ended already"
-    status, output = finish("--resume", "--output-dir", "parts", cwd=tmp_path, launcher=launcher)
+    status, output = finish("--resume", "--output-dir", "parts", **how)
     assert status == 0, output
-    ours, expected = (weights(tmp_path / name) for name in ("parts", "whole"))
-    assert not [name for name in expected if not torch.equal(ours[name], expected[name])]
-    if not launcher:
-        logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("parts", "whole")]
-        losses = [[(e["step"], e.get("g_l1")) for e in map(json.loads, log)] for log in logs]
-        assert losses[0] == losses[1]
+    assert same(tmp_path / "parts", tmp_path / "whole")
+    assert left_out(tmp_path / "whole") == [("train", *place) for place in BAD.values()]
+    assert (tmp_path / "parts" / "bad_pairs.jsonl").read_text() == (tmp_path / "whole" / "bad_pairs.jsonl").read_text()
+    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("parts", "whole")]
+    losses = [[(e["step"], e.get("g_l1")) for e in map(json.loads, log)] for log in logs]
+    assert losses[0] == losses[1]
+    if counted and not launcher:
         assert losses[0][-2][0] == 33  # three epochs of 11 steps
 
 
-def test_another_number_of_workers_cannot_go_on(parquet: list[str], tmp_path: Path) -> None:
-    options = [*parquet, "--output-dir", "run", "--max-steps", "3"]
-    status, output = finish(*options, cwd=tmp_path)
-    assert status == 0, output
-    status, output = finish("--resume", "--output-dir", "run", "--num-workers", "2", "--max-steps", "4", cwd=tmp_path)
-    assert status == 2
-    assert "--num-workers 1" in output
+def test_another_number_of_workers_cannot_go_on(tiny: Tiny, tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set", LENGTHS)
+    options = dict(dataset=str(folder), streaming=True, max_train_pairs=None)
+    Pix2PixTrainer(tiny(**options, max_steps=3)).train()
+    with pytest.raises(UserError, match="Go on with --num-workers 1"):
+        Pix2PixTrainer(tiny(**options, max_steps=4, resume=True, num_workers=2)).train()
 
 
-def test_a_bad_pair_stops_the_run_and_is_named(parquet: list[str], tmp_path: Path) -> None:
-    import datasets
+def test_a_bad_pair_stops_both_processes_and_is_named(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set", LENGTHS, bad=[10])
+    options = [*TINY, *STREAM, *COUNTED, "--dataset", str(folder), "--num-workers", "1", "--output-dir", "run"]
+    status, output = finish(*options, cwd=tmp_path, launcher=LAUNCH_TWO)
+    assert status != 0, output
+    (step,) = set(re.findall(r"error: stopped after step (\d+)", output))
+    assert output.count("at a bad pair. row 1 of shard 1 of split train") == 2  # both processes end of themselves
+    assert checkpoint(tmp_path / "run", int(step)).exists()
 
-    rows = [{"source": {"bytes": BAD}, "target": {"bytes": BAD}}]
-    features = datasets.Features({"source": datasets.Image(), "target": datasets.Image()})
-    file = tmp_path / "set" / "train-00001-of-00003.parquet"
-    datasets.Dataset.from_list(rows, features=features).to_parquet(file)
-    status, output = finish(*parquet, "--output-dir", "run", "--num-workers", "1", cwd=tmp_path)
-    assert status == 2, output
-    assert "row 0 of shard 1 of split train" in output
-    assert "Traceback" not in output
-    status, output = finish(*parquet, "--output-dir", "skipped", "--on-bad-pair", "skip", cwd=tmp_path)
-    assert status == 0, output
-    assert "Left out: row 0 of shard 1 of split train" in output
+
+def test_stopped_at_a_bad_pair_it_goes_on_as_if_it_had_skipped_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set", LENGTHS, bad=[10])
+    options = dict(dataset=str(folder), streaming=True, shuffle_buffer=4, max_train_pairs=None)
+    for resume in (False, True):  # and stops again where it stands
+        with pytest.raises(UserError, match="row 1 of shard 1 of split train.*add --resume --on-bad-pair skip"):
+            Pix2PixTrainer(tiny(**options, resume=resume)).train()
+    saved = [int(path.name.removeprefix("checkpoint_")) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert saved and not (tmp_path / "run" / "bad_pairs.jsonl").exists()
+    result = Pix2PixTrainer(tiny(**options, resume=True, on_bad_pair="skip")).train()
+    assert left_out(result.run_folder) == [("train", 1, 1)]
+    whole = Pix2PixTrainer(tiny(**options, output_dir=str(tmp_path / "whole"), on_bad_pair="skip")).train()
+    assert result.step == whole.step == 22
+    assert same(result.run_folder, whole.run_folder)
+    with pytest.raises(UserError, match="--on-bad-pair stop .the run has skip"):
+        Pix2PixTrainer(tiny(**options, resume=True))
 
 
 @pytest.fixture
-def unknown(parquet: list[str], tmp_path: Path, datasets_cache: Path) -> StreamedPairs:
-    return open_stream(str(tmp_path / "set"), image_size=(32, 32), lengths={"train": [None] * 3})
+def unknown(tmp_path: Path, datasets_cache: Path) -> StreamedPairs:
+    folder = write_parquet(tmp_path / "set", LENGTHS)
+    return open_stream(str(folder), image_size=(32, 32), lengths={"train": [None] * 3})
 
 
-def test_a_stream_of_unknown_length_needs_max_steps(tiny: Callable, unknown: StreamedPairs) -> None:
+def test_a_stream_of_unknown_length_needs_max_steps(tiny: Tiny, unknown: StreamedPairs) -> None:
     with pytest.raises(UserError, match="--max-steps"):
         Pix2PixTrainer(tiny(streaming=True), unknown)
 
 
-def test_a_stream_of_unknown_length_is_trained_on_to_max_steps(tiny: Callable, unknown: StreamedPairs) -> None:
+def test_a_stream_of_unknown_length_is_trained_on_to_max_steps(tiny: Tiny, unknown: StreamedPairs) -> None:
     result = Pix2PixTrainer(tiny(streaming=True, max_steps=15), unknown).train()
     assert (result.step, result.epoch) == (15, 2)  # 11 steps in the first, 4 in the second
 
 
-def test_the_size_that_the_set_states_is_enough_to_plan_with(tiny: Callable, unknown: StreamedPairs) -> None:
+def test_the_size_that_the_set_states_is_enough_to_plan_with(tiny: Tiny, unknown: StreamedPairs) -> None:
     stated = dataclasses.replace(unknown, expected_pairs=21)
     assert Pix2PixTrainer(tiny(streaming=True, epochs=2), stated).total_steps == 22

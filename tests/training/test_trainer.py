@@ -112,6 +112,8 @@ def test_the_preprocessing_travels_with_the_model(tiny: Tiny) -> None:
     assert content["image_size"] == [32, 64]
     assert content["size_multiple"] == 8
     assert content["source"]["channels"] == content["target"]["channels"] == 3
+    assert {entry["name"] for entry in content["source"]["palette"]} > {"window", "door"}
+    assert "palette" not in content["target"]
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_reads_the_data(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """Two gloo processes under `accelerate launch` train one model: the one a single process would."""
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launching import LAUNCH, LAUNCH_TWO, TINY, environment, finish, send, start, wait_for
+from launching import LAUNCH, LAUNCH_TWO, TINY, environment, finish, kill, start, wait_for
 from safetensors.torch import load_file
 
 WORKER = Path(__file__).with_name("two_process_worker.py")
@@ -64,7 +63,8 @@ def test_a_run_on_two_processes_killed_and_resumed_ends_the_same(tmp_path: Path)
     assert status == 0, output
     process = start(*options, "parts", cwd=tmp_path, launcher=LAUNCH_TWO)
     wait_for(process, lambda: (tmp_path / "parts" / "checkpoints" / "checkpoint_4" / "manifest.json").exists())
-    send(process, signal.SIGKILL)
+    kill(process)
+    assert not (tmp_path / "parts" / "model").exists(), "it had ended already"
     status, output = finish("--resume", "--output-dir", "parts", cwd=tmp_path, launcher=LAUNCH_TWO)
     assert status == 0, output
     ends = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")]

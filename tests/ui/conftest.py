@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 from running_app import RunningApp
 from tiny_exports import RGB16, write_tiny_export
 
+import pix2pix_hub.metrics  # noqa: F401  # takes its time, which no test shall wait for
 from pix2pix_hub.ui.limits import Limits
 from pix2pix_hub.ui.models import SHIPPED, ModelStore
 
@@ -33,12 +34,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     files = tmp_path_factory.mktemp("files")
     os.environ |= {"GRADIO_TEMP_DIR": str(files), "GRADIO_ANALYTICS_ENABLED": "False"}
     from pix2pix_hub.ui import build_demo, launch_options
-    from pix2pix_hub.ui.serve import get_ready
 
     limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_models=2)
     store = ModelStore({"demo": SHIPPED, "sixteen": sixteen, "damaged": damaged}, limits)
     demo = build_demo(store=store, limits=limits)
-    get_ready(store, limits)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
     yield RunningApp(url, store, limits, files)
     demo.close()
