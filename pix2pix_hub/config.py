@@ -17,6 +17,7 @@ from pix2pix_hub.config_checks import check_options
 from pix2pix_hub.errors import UserError
 
 PresetName = Literal["demo", "default", "compact", "paper"]
+MetricName = Literal["l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid"]
 PixelMode = Literal["auto", "gray", "rgb", "rgba", "labels"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"]
 
@@ -176,8 +177,10 @@ class TrainingConfig:
     """Steps between lines in metrics.jsonl and fetches of the losses (steps)."""
     sample_count: int = 6
     """Validation pairs shown in the sample grids (pairs)."""
-    best_metric: Literal["l1", "psnr", "ssim"] = "l1"
-    """Validation metric that picks the export in model_best/ and stops early."""
+    eval_metrics: tuple[MetricName, ...] = ("l1", "psnr", "ssim")
+    """Metrics of the validation pairs, computed every epoch; lpips, fid and kid need published weights."""
+    best_metric: MetricName = "l1"
+    """Which of --eval-metrics picks the export in model_best/ and stops early."""
     early_stopping_patience: int = 0
     """Stop after this many epochs without a better --best-metric (epochs); 0: never."""
     report_to: tuple[Tracker, ...] = ()
@@ -269,9 +272,8 @@ class TrainingConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(f"training options {unknown} are unknown to this version; known ones: {sorted(known)}.")
-        if "report_to" in values:
-            values = {**values, "report_to": tuple(values["report_to"])}
-        return cls(**values)
+        frozen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**frozen)
 
     @classmethod
     def from_json(cls, path: Path) -> TrainingConfig:

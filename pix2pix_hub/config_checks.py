@@ -71,6 +71,11 @@ def check_options(config: TrainingConfig, preset: Mapping[str, Any]) -> None:
             f"type --epochs {config.epochs + config.decay_epochs} for {config.epochs} constant and "
             f"{config.decay_epochs} falling ones."
         )
+    if config.best_metric not in config.eval_metrics:
+        raise UserError(
+            f"--best-metric {config.best_metric} is not computed: add it to --eval-metrics "
+            f"{' '.join(config.eval_metrics)}, or choose one of those."
+        )
     if config.init_from is not None and config.resume_from_hub is not None:
         raise UserError("--init-from begins a new run and --resume-from-hub continues one: give one of them.")
     publishing = {"--hub-private": config.hub_private, "--hub-revision": config.hub_revision}
@@ -107,9 +112,14 @@ def _is_of(value: Any, hint: Any) -> bool:
 def _check_choices(config: TrainingConfig) -> None:
     """`Literal` fields hold one of their values (the command line checks this too; files and callers need not)."""
     for name, hint in typing.get_type_hints(type(config)).items():
-        if typing.get_origin(hint) is Literal and getattr(config, name) not in typing.get_args(hint):
-            choices = ", ".join(str(choice) for choice in typing.get_args(hint))
-            raise UserError(f"{_flag(name)} {getattr(config, name)!r} is unknown: choose one of {choices}.")
+        several = typing.get_origin(hint) is tuple
+        values, kind = (getattr(config, name), typing.get_args(hint)[0]) if several else ([getattr(config, name)], hint)
+        if typing.get_origin(kind) is not Literal:
+            continue
+        for value in values:
+            if value not in typing.get_args(kind):
+                choices = ", ".join(str(choice) for choice in typing.get_args(kind))
+                raise UserError(f"{_flag(name)} {value!r} is unknown: choose one of {choices}.")
 
 
 def _check_ranges(config: TrainingConfig) -> None:

@@ -15,9 +15,6 @@ from pix2pix_hub.errors import UserError
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-CARD_NAME = "README.md"
-CARD_TASK = ("image-to-image", "Image-to-image translation")
-
 
 def evaluate_model(
     model: Positional[str],
@@ -116,19 +113,15 @@ def evaluate_model(
         content = write_evaluation(found, output)
         say(describe(content, found))
         say(f"written to {output}: {', '.join(sorted(path.name for path in output.iterdir() if path.is_file()))}")
-        if Path(model).exists() and update_card(measured.folder / CARD_NAME, content):
-            say(f"results entered in {measured.folder / CARD_NAME}")
+        card = measured.folder / "README.md"
+        if Path(model).exists() and card.is_file():
+            update_card(card, content)
+            say(f"results entered in {card}")
     state.destroy_process_group()
 
 
-def update_card(path: Path, content: dict[str, Any]) -> bool:
-    """Enter results in the `model-index` of a model card, in place of earlier ones of the same data and metric.
-
-    Returns:
-        Whether there was a card to enter them in.
-    """
-    if not path.is_file():
-        return False
+def update_card(path: Path, content: dict[str, Any]) -> None:
+    """Enter results in the `model-index` of a model card, in place of earlier ones of the same data and metric."""
     from huggingface_hub import ModelCard
 
     from pix2pix_hub.files import write_aside
@@ -140,28 +133,27 @@ def update_card(path: Path, content: dict[str, Any]) -> bool:
     card.data.eval_results = kept + results
     with write_aside(path) as partial:
         partial.write_text(str(card))
-    return True
 
 
 def _card_results(content: dict[str, Any]) -> list[EvalResult]:
-    """Every metric that has a value, rounded as far as it can be repeated elsewhere."""
+    """Every metric that has a value, named and rounded as the card's own."""
     from huggingface_hub import EvalResult
 
-    from pix2pix_hub.metrics import METRICS
+    from pix2pix_hub.hub.card import METRICS, TASK, TASK_NAME
 
     dataset = content["dataset"]
     return [
         EvalResult(
-            task_type=CARD_TASK[0],
-            task_name=CARD_TASK[1],
+            task_type=TASK,
+            task_name=TASK_NAME,
             dataset_type=dataset["id"],
             dataset_name=dataset["id"],
             dataset_split=dataset["split"],
             dataset_revision=dataset["revision"],
             metric_type=name,
-            metric_name=f"{metric.title} ({metric.unit})",
+            metric_name=name_for_people,
             metric_value=round(content[name]["value"], 6),
         )
-        for name, metric in METRICS.items()
+        for name, (name_for_people, _) in METRICS.items()
         if name in content and content[name]["value"] is not None
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ def protocol(evaluation: Evaluation) -> dict[str, Any]:
         "image_size": list(evaluation.image_size),
         "resize": preprocessor.resize,
         "resample": "bilinear, antialiased; labels nearest",
-        "source": preprocessor.source.to_dict(),
-        "target": preprocessor.target.to_dict(),
+        "source": replace(preprocessor.source, palette=()).to_dict(),
+        "target": replace(preprocessor.target, palette=()).to_dict(),
         "mode": "deterministic"
         if options.num_samples == 1
         else "stochastic: dropout on, values are means over samples",

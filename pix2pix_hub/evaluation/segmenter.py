@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def segmenter_for(
         "split": photos.pairs.split,
         "count": len(photos),
         "photo_side": photos.photo_side,
-        "formats": {side: stored.to_dict() for side, stored in photos.pairs.formats.items()},
+        "formats": {side: replace(stored, palette=()).to_dict() for side, stored in photos.pairs.formats.items()},
         "classes": {"colors": photos.classes.colors, "values": photos.classes.values},
         "image_size": list(image_size),
         "resize": resize,

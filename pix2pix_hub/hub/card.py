@@ -16,7 +16,7 @@ CARD_NAME = "README.md"
 TEMPLATE = Path(__file__).with_name("card_template.md")
 DEFAULT_LICENSE = "apache-2.0"
 TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
-TASK = "image-to-image"
+TASK, TASK_NAME = "image-to-image", "Image-to-image translation"
 # key in metrics.json: (name for people, format); what is not here (losses) is not the card's
 METRICS = {
     "l1": ("L1, in [0, 1] units (lower is better)", ".4f"),
@@ -47,7 +47,7 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
     """The card's whole text; one that came without a run's files (a converted model's) stays, but for the example.
 
     Args:
-        folder: the export; a card in it gives its kept part.
+        folder: the export; a card in it gives its kept part, and what `pix2pix-hub evaluate` entered.
         model_id: as in `write_card`.
         published: text of the card that is on the Hub, whose kept part stays too.
         license: as in `write_card`.
@@ -64,7 +64,7 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
     metrics = read_object(folder / "metrics.json")
     facts = _facts(folder, run, metrics, model_id)
     card = ModelCard.from_template(
-        _card_data(run, metrics, license_known or DEFAULT_LICENSE, facts["name"]),
+        _card_data(run, metrics, license_known or DEFAULT_LICENSE, facts["name"], _entered(local)),
         template_path=str(TEMPLATE),
         kept=kept_block(kept),
         **facts,
@@ -82,13 +82,22 @@ def _adapted(card: str, model_id: str, kept: str, license: str | None) -> str:
     return str(adapted.content)
 
 
-def _card_data(run: dict[str, Any], metrics: dict[str, Any], license: str, name: str) -> ModelCardData:
+def _entered(card: str | None) -> list[EvalResult]:
+    """The results in a card that is there."""
+    if card is None or not front_matter(card):
+        return []
+    return ModelCard(card, ignore_metadata_errors=True).data.get("eval_results") or []
+
+
+def _card_data(
+    run: dict[str, Any], metrics: dict[str, Any], license: str, name: str, entered: list[EvalResult]
+) -> ModelCardData:
     dataset = run.get("dataset", {})
     started_from = _started_from(run)
     results = [
         EvalResult(
             task_type=TASK,
-            task_name="Image-to-image translation",
+            task_name=TASK_NAME,
             dataset_type=dataset["id"],
             dataset_name=dataset["id"],
             dataset_split="validation",
@@ -100,6 +109,7 @@ def _card_data(run: dict[str, Any], metrics: dict[str, Any], license: str, name:
         for key, (name_of_metric, _) in METRICS.items()
         if key in metrics and dataset
     ]
+    results += [old for old in entered if not any(old.is_equal_except_value(new) for new in results)]
     return ModelCardData(
         library_name="pix2pix-hub",
         pipeline_tag=TASK,

@@ -19,6 +19,10 @@ class Metric:
     network: str | None = None  # whose published weights it needs: see `metrics.networks`
     least_size: int = 11  # pixels that height and width must have
 
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether a value is better than the best so far, if any."""
+        return best is None or (value > best if self.higher_is_better else value < best)
+
     def to_dict(self) -> dict[str, str | bool]:
         """JSON-ready: what stands beside a value."""
         return {"unit": self.unit, "higher_is_better": self.higher_is_better, "protocol": self.protocol}

@@ -16,17 +16,15 @@ from tqdm.auto import tqdm
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
+from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.training.checkpoint import Progress
 
 METRICS_NAME = "metrics.jsonl"
 CURVES_NAME = "curves.png"
 # (title, event, {field: label}) of each panel
-PANELS = [
+LOSS_PANELS = [
     ("training losses", "train", {"d_loss": "D", "g_gan": "G, adversarial"}),
     ("training L1 (in [-1, 1])", "train", {"g_l1": "L1"}),
-    ("validation L1 (in [0, 1])", "validation", {"l1": "L1"}),
-    ("validation PSNR (dB)", "validation", {"psnr": "PSNR"}),
-    ("validation SSIM", "validation", {"ssim": "SSIM"}),
 ]
 
 
@@ -69,8 +67,9 @@ class MetricsLog:
         from matplotlib.figure import Figure
 
         entries = self.read()
-        figure = Figure(figsize=(4 * len(PANELS), 3), layout="constrained")
-        for axes, (title, event, fields) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        panels = [*LOSS_PANELS, *_metric_panels(entries)]
+        figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
+        for axes, (title, event, fields) in zip(figure.subplots(1, len(panels)), panels, strict=True):
             for field, label in fields.items():
                 rows = [entry for entry in entries if entry["event"] == event and field in entry]  # weight 0: no field
                 marker = "." if len(rows) < 30 else None  # a line needs two points
@@ -80,6 +79,15 @@ class MetricsLog:
                 axes.legend()
         with write_aside(self.path.parent / CURVES_NAME) as path:
             figure.savefig(path, format="png", dpi=80)
+
+
+def _metric_panels(entries: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, str]]]:
+    """One for each metric that was validated; L1 beside that of training pairs."""
+    names = [name for name in METRICS if any(entry["event"] == "validation" and name in entry for entry in entries)]
+    fields = {
+        name: {name: "validation pairs"} | ({"train_l1": "training pairs"} if name == "l1" else {}) for name in names
+    }
+    return [(f"{METRICS[name].title} ({METRICS[name].unit})", "validation", fields[name]) for name in names]
 
 
 class Reporter:

@@ -37,6 +37,7 @@ from pix2pix_hub.training.checkpoint import (
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, write_export
 from pix2pix_hub.training.left_out import LeftOut
 from pix2pix_hub.training.loaders import TrainLoader, open_together, total_steps
+from pix2pix_hub.training.overfitting import overfitting_words
 from pix2pix_hub.training.published import find_start
 from pix2pix_hub.training.report import MetricsLog, Reporter
 from pix2pix_hub.training.run_folder import (
@@ -176,6 +177,8 @@ class Pix2PixTrainer:
             self._checkpoint()
             if self._exported_step != self.progress.step:
                 self._export("model")
+        if self.accelerator.is_main_process and (words := overfitting_words(self.reporter.log.read())):
+            logger.info("%s", words)
         progress = self.progress
         reason = self.train_loader.reason_to_stop() if progress.step < self.total_steps else None
         self.accelerator.end_training()
@@ -275,12 +278,10 @@ class Pix2PixTrainer:
         if self.accelerator.is_main_process:
             self.validation.save_samples(self._samples_path())
             self.reporter.log.draw_curves()
-        logger.info(
-            "Epoch %d: L1 %.4f, PSNR %.2f dB, SSIM %.3f; D loss %.3f.",
-            *(progress.epoch, metrics["l1"], metrics["psnr"], metrics["ssim"], losses.get("d_loss", math.nan)),
-        )
-        value, best = metrics[self.config.best_metric], progress.best_value
-        if best is None or (value > best if METRICS[self.config.best_metric].higher_is_better else value < best):
+        shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in self.config.eval_metrics)
+        logger.info("Epoch %d: %s; D loss %.3f.", progress.epoch, shown, losses.get("d_loss", math.nan))
+        value = metrics[self.config.best_metric]
+        if METRICS[self.config.best_metric].improves(value, progress.best_value):
             progress.best_value, progress.best_epoch = value, progress.epoch
             self._export("model_best")
         if self.config.push_every and progress.epoch % self.config.push_every == 0:

@@ -1,5 +1,7 @@
 """The checks fire on generators built to be bad, and on no real image."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,8 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from pix2pix_hub.data.pairs import load_pairs
+from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.evaluation.checks import (
     checkerboard,
     collapse,
@@ -41,6 +45,23 @@ def test_real_targets_of_the_training_split_are_flagged_by_none() -> None:
     _, targets = batch(TRAINING)
     chosen = targets[: len(ORDER)]
     assert fired(chosen, chosen, own=list(range(len(ORDER)))) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"), [("facades", "BtoA"), ("maps", "AtoB"), ("maps", "BtoA"), ("edges2shoes", "AtoB")]
+)
+def test_real_targets_of_real_sets_are_flagged_by_none(name: str, direction: str, real_data: Path) -> None:
+    pairs = load_pairs(
+        str(real_data / name), direction=direction, check=False, max_train_pairs=60, max_validation_pairs=20
+    )
+    transform = PairTransform((64, 64), augment=False, formats=pairs.formats)
+    training, targets = (
+        torch.stack([PairTensors(part, transform)[index]["target"] for index in range(len(part))])
+        for part in (pairs.train, pairs.validation)
+    )
+    measured = Measured(generated=[traces_of(targets)], target=[traces_of(targets)])
+    checks, _ = run_checks(measured, thumbnails_of(training), [None] * len(targets), torch.randperm(len(targets)))
+    assert not [name for name, check in checks.items() if check.fired]
 
 
 def test_a_memorising_generator_is_flagged() -> None:

@@ -338,3 +338,39 @@ def test_eight_facades_are_learnt_by_heart(real_data: Path, tiny: Tiny) -> None:
         flip_probability=0.0, jitter_scale=1.0, upsampling="transposed", log_every=20,
     )  # fmt: skip
     assert run(tiny(**options)).metrics["l1"] < 0.06
+
+
+def test_other_metrics_are_computed_followed_and_drawn(tiny: Tiny) -> None:
+    result = run(tiny(eval_metrics=("ssim",), best_metric="ssim", epochs=3))
+    ssim = [entry["ssim"] for entry in entries(result, "validation")]
+    assert all(name not in entry for entry in entries(result, "validation") for name in ("l1", "psnr", "train_l1"))
+    best = json.loads((result.run_folder / "model_best" / "metrics.json").read_text())
+    assert best["ssim"]["value"] == max(ssim)
+    assert (result.run_folder / "curves.png").exists()
+
+
+def test_metrics_that_cannot_be_computed_are_refused_before_anything_is_written(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(UserError, match="--eval-metrics lpips: alexnet.*leave it out"):
+        run(tiny(eval_metrics=("l1", "lpips")))
+    with pytest.raises(UserError, match="--eval-metrics ms_ssim: MS-SSIM needs 176 pixels"):
+        run(tiny(eval_metrics=("l1", "ms_ssim")))
+    with pytest.raises(UserError, match="--best-metric psnr is not computed: add it to --eval-metrics l1"):
+        tiny(eval_metrics=("l1",), best_metric="psnr")
+    with pytest.raises(UserError, match="--eval-metrics 'lpisp' is unknown"):
+        tiny(eval_metrics=("l1", "lpisp"))
+    assert not Path(str(tiny().output_dir)).exists()
+
+
+def test_training_pairs_are_measured_as_the_validation_pairs_are(tiny: Tiny) -> None:
+    """Validated on its own training pairs, both numbers are one."""
+    result = run(tiny(validation_split="train", max_train_pairs=3, epochs=1))
+    (entry,) = entries(result, "validation")
+    assert entry["train_l1"] == pytest.approx(entry["l1"], rel=1e-6)
+    assert json.loads((result.run_folder / "model" / "metrics.json").read_text())["train_l1"]["value"] > 0

@@ -1,0 +1,144 @@
+"""The runs behind docs/results.md, one after the other: train, then measure.
+
+    python benchmarks/results_runs.py --data path/to/sets --list                    # every command, nothing run
+    python benchmarks/results_runs.py --data path/to/sets --runs results            # all of them; again: goes on
+    python benchmarks/results_runs.py --data path/to/sets --runs results --only facades
+    python benchmarks/results_page.py --runs results --output docs/results.md
+
+`--data` holds `facades/`, `maps/` and `edges2shoes/` as the pix2pix project distributes them. Stopped at any moment,
+the same command goes on where it was: a finished run is left alone, a half-trained one is resumed. Each run's folder
+gets `run.json`: its place on the page and its exact commands, with the folder of the sets written as DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = (0, 1, 2)
+PRESETS = ("default", "compact", "paper")
+SETS = {  # section: (data set, direction, the task it is scored by)
+    "facades": ("facades", "BtoA", "segmentation"),
+    "maps": ("maps", "AtoB", "labels"),
+    "edges2shoes": ("edges2shoes", "AtoB", "none"),
+}
+ABLATION = {  # what differs from `default`, one thing at a time
+    "without spectral norm": ("--no-spectral-norm",),
+    "batch norm": ("--norm", "batch"),
+    "without image buffer": ("--buffer-size", "0"),
+    "the paper's augmentation": ("--rotation-degrees", "0", "--color-jitter", "0"),
+    "30x30 patches": ("--output-stride", "8"),
+    "without dropout": ("--dropout", "0"),
+    "without moving average": ("--ema-decay", "0"),
+    "upsampling resize": ("--upsampling", "resize"),
+}
+Execute = Callable[[Sequence[str]], Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model: trained once, measured once."""
+
+    sections: tuple[str, ...]  # of the page
+    variant: str  # its row there
+    seed: int
+    dataset: str  # a folder of --data, or `synthetic`
+    training: tuple[str, ...]  # options of train_accelerate.py
+    evaluation: tuple[str, ...]  # options of `evaluate`
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        variant = "".join(letter if letter.isalnum() else "_" for letter in self.variant)
+        return f"{self.sections[0]}-{variant}-seed{self.seed}"
+
+    def commands(self, data: str, runs: str, resume: bool = False) -> list[list[str]]:
+        """To train, then to measure; everything after `python`."""
+        dataset = self.dataset if self.dataset == "synthetic" else f"{data}/{self.dataset}"
+        folder = f"{runs}/{self.name}"
+        options = ["--dataset", dataset, *self.training, "--seed", str(self.seed), "--output-dir", folder]
+        measure = ["evaluate", f"{folder}/model", dataset, "--output", f"{folder}/evaluation", *self.evaluation]
+        return [
+            ["train_accelerate.py", *options, *(["--resume"] if resume else [])],
+            ["-m", "pix2pix_hub.cli", *measure],
+        ]
+
+
+def plan(budget: Sequence[str]) -> list[Run]:
+    """All runs, those of each table together; `budget`: training options that all of them share."""
+    runs = []
+    for section, (dataset, direction, task) in SETS.items():
+        common = ("--direction", direction, *budget)
+        measured = ("--task", task)
+        for preset in PRESETS:
+            for seed in SEEDS:
+                base = section == "facades" and preset == "default" and seed == SEEDS[0]
+                sections = (section, "ablation") if base else (section,)
+                runs.append(Run(sections, preset, seed, dataset, ("--preset", preset, *common), measured))
+    dataset, direction, task = SETS["facades"]
+    for variant, options in ABLATION.items():
+        training = ("--preset", "default", "--direction", direction, *budget, *options)
+        runs.append(Run(("ablation",), variant, SEEDS[0], dataset, training, ("--task", task)))
+    for preset in ("demo", "default"):
+        for seed in SEEDS:
+            training = ("--preset", preset, *budget)
+            runs.append(Run(("synthetic",), preset, seed, "synthetic", training, ("--task", "segmentation")))
+    return runs
+
+
+def carry_out(run: Run, data: str, runs: Path, execute: Execute) -> bool:
+    """Do what is left of a run; False where nothing was."""
+    folder = runs / run.name
+    if (folder / "evaluation" / "metrics.json").is_file():
+        return False
+    trained = (folder / "model" / "metrics.json").is_file()
+    training, measuring = run.commands(data, str(runs), resume=(folder / "training_config.json").is_file())
+    if not trained:
+        execute([sys.executable, *training])
+    facts = {
+        "sections": run.sections,
+        "variant": run.variant,
+        "seed": run.seed,
+        "dataset": run.dataset,
+        "commands": [shlex.join(["python", *command]) for command in run.commands("DATA", "runs")],
+    }
+    (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+    execute([sys.executable, *measuring])
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", required=True, help="folder that holds facades/, maps/ and edges2shoes/")
+    parser.add_argument("--runs", default="results", type=Path, help="folder of the runs")
+    parser.add_argument("--only", default="", help="runs whose names contain this")
+    parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
+    parser.add_argument("--image-size", default="128")
+    parser.add_argument("--batch-size", default="4")
+    parser.add_argument("--max-steps", default="1000", help="optimizer steps of every run")
+    parser.add_argument("--base-channels", help="width of every network, where it is not the preset's")
+    options = parser.parse_args(arguments)
+    budget = ["--image-size", options.image_size, "--batch-size", options.batch_size, "--max-steps", options.max_steps]
+    if options.base_channels:
+        budget += ["--base-channels", options.base_channels]
+    chosen = [run for run in plan(budget) if options.only in run.name]
+    for number, run in enumerate(chosen, 1):
+        if options.list:
+            sys.stdout.writelines(
+                shlex.join(["python", *command]) + "\n" for command in run.commands(options.data, str(options.runs))
+            )
+            continue
+        sys.stderr.write(f"{number} of {len(chosen)}: {run.name}\n")
+        carry_out(run, options.data, options.runs, lambda command: subprocess.run(command, cwd=ROOT, check=True))
+
+
+if __name__ == "__main__":
+    main()

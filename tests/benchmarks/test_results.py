@@ -1,0 +1,198 @@
+"""The results page: its runs can be typed, are done once, and every number on the page is theirs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import results_page  # noqa: E402
+import results_runs  # noqa: E402
+
+from pix2pix_hub.cli import parse_training_config  # noqa: E402
+from pix2pix_hub.commands.evaluate import evaluate_model  # noqa: E402
+
+BUDGET = ["--image-size", "128", "--max-steps", "1000"]
+PLAN = results_runs.plan(BUDGET)
+
+
+def test_every_command_of_the_plan_can_be_typed() -> None:
+    known = {"--" + name.replace("_", "-") for name in signature(evaluate_model).parameters}
+    for run in PLAN:
+        training, measuring = run.commands("data", "results")
+        config = parse_training_config(training[1:])
+        assert (config.seed, config.output_dir) == (run.seed, f"results/{run.name}")
+        assert config.max_steps == 1000
+        assert {word for word in measuring if word.startswith("--")} <= known
+    assert len({run.name for run in PLAN}) == len(PLAN)
+
+
+def test_the_plan_is_what_the_page_promises() -> None:
+    for section in ("facades", "maps", "edges2shoes"):
+        rows = [(run.variant, run.seed) for run in PLAN if section in run.sections]
+        assert sorted(rows) == sorted((p, s) for p in ("default", "compact", "paper") for s in (0, 1, 2))
+    ablation = [run for run in PLAN if "ablation" in run.sections]
+    assert len(ablation) == 1 + len(results_runs.ABLATION)
+    assert len({run.training for run in ablation}) == len(ablation)
+    assert {section for run in PLAN for section in run.sections} == set(results_page.SECTIONS)
+
+
+class Pretended:
+    """Stands for `subprocess.run`: leaves what the commands would leave, or breaks off."""
+
+    def __init__(self, breaks_off: bool = False) -> None:
+        self.commands: list[list[str]] = []
+        self.breaks_off = breaks_off
+
+    def __call__(self, command: Sequence[str]) -> None:
+        self.commands.append(list(command[1:]))
+        words = self.commands[-1]
+        if words[0] == "train_accelerate.py":
+            folder = Path(words[words.index("--output-dir") + 1])
+            (folder / "model").mkdir(parents=True, exist_ok=True)
+            (folder / "training_config.json").write_text("{}")
+            if self.breaks_off:
+                raise KeyboardInterrupt
+            (folder / "model" / "metrics.json").write_text("{}")
+        else:
+            folder = Path(words[words.index("--output") + 1])
+            folder.mkdir()
+            (folder / "metrics.json").write_text("{}")
+
+
+def test_a_stopped_series_goes_on_where_it_was(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        results_runs.carry_out(PLAN[0], "data", tmp_path, Pretended(breaks_off=True))
+    again, last = Pretended(), Pretended()
+    assert results_runs.carry_out(PLAN[0], "data", tmp_path, again)
+    assert again.commands[0][-1] == "--resume"
+    assert again.commands[1][:3] == ["-m", "pix2pix_hub.cli", "evaluate"]
+    assert not results_runs.carry_out(PLAN[0], "data", tmp_path, last)
+    assert last.commands == []
+    facts = json.loads((tmp_path / PLAN[0].name / "run.json").read_text())
+    assert facts["commands"][0].startswith("python train_accelerate.py --dataset DATA/facades --preset default")
+    assert str(tmp_path) not in json.dumps(facts)
+
+
+def test_listing_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results_runs.main(["--data", "sets", "--runs", str(tmp_path / "none"), "--list", "--only", "maps-paper-seed1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert shlex.split(lines[0])[:4] == ["python", "train_accelerate.py", "--dataset", "sets/maps"]
+    assert not (tmp_path / "none").exists()
+
+
+def write_run(runs: Path, run: results_runs.Run, **numbers: float) -> None:
+    """A finished run whose numbers are known."""
+    folder = runs / run.name
+    (folder / "evaluation").mkdir(parents=True)
+    value = {"ssim": 0.5, "score": 0.6, "ratio": 0.9, "seconds": 120.0, "l1": 0.2} | numbers
+    scores = {name: {"value": value["score"], "ci95": [0.51, 0.71]} for name in results_runs_scores()}
+    measured: dict[str, Any] = {
+        "l1": {"value": value["l1"], "ci95": [0.1, 0.3]},
+        "ssim": {"value": value["ssim"], "ci95": None},
+        "fid": {"value": None, "reason": "no weights"},
+        "checks": {"sharpness": {"ratio": value["ratio"]}, "checkerboard": {"ratio": 1.0, "amplitude": 2 / 255}},
+        "segmentation": {"task": "segmentation", "real": scores, "generated": scores, "shuffled": scores},
+        "protocol": {"image_size": [128, 128]},
+        "dataset": {"split": "val", "pairs": 100},
+    }
+    log = [
+        {"event": "validation", "step": 10, "l1": 0.41, "train_g_loss": 29.0, "train_d_loss": 1.3},
+        {"event": "train", "step": 1000, "elapsed_seconds": value["seconds"]},
+        {"event": "validation", "step": 1000, "l1": value["l1"], "train_g_loss": 21.0, "train_d_loss": 0.7},
+    ]
+    facts = {
+        "sections": run.sections, "variant": run.variant, "seed": run.seed, "dataset": run.dataset,
+        "commands": ["python train_accelerate.py --preset default", "python -m pix2pix_hub.cli evaluate"],
+    }  # fmt: skip
+    (folder / "evaluation" / "metrics.json").write_text(json.dumps(measured))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    (folder / "run.json").write_text(json.dumps(facts))
+    (folder / "training_config.json").write_text(
+        json.dumps({"hardware": "1 x test machine", "versions": {"torch": "2.99"}})
+    )
+    Image.new("RGB", (8, 8)).save(folder / "evaluation" / "images.png")
+
+
+def results_runs_scores() -> tuple[str, ...]:
+    return "pixel_accuracy", "class_accuracy", "class_iou"
+
+
+def table_under(text: str, heading: str) -> list[dict[str, str]]:
+    """The first table after a heading."""
+    lines = text.split(f"## {heading}")[1].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| "))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("| "):
+            break
+        rows.append([cell.strip() for cell in line.strip("| ").split(" | ")])
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+@pytest.fixture
+def page_of(tmp_path: Path) -> Any:
+    def make(**numbers: float) -> str:
+        runs = tmp_path / f"runs{len(list(tmp_path.iterdir()))}"
+        facades = [run for run in PLAN if run.sections[0] == "facades" and run.variant == "default"]
+        for run, l1 in zip(facades, (0.16, 0.17, 0.21), strict=True):
+            write_run(runs, run, l1=l1, **numbers)
+        write_run(runs, next(run for run in PLAN if run.sections == ("ablation",)), l1=0.3)
+        write_run(runs, next(run for run in PLAN if run.sections == ("synthetic",)))
+        output = tmp_path / "docs" / "results.md"
+        results_page.write_page(runs, output)
+        return output.read_text()
+
+    return make
+
+
+def test_the_page_says_what_the_runs_say(page_of: Any, tmp_path: Path) -> None:
+    text = page_of(seconds=240.0)
+    (row,) = table_under(text, "Façades: labels → photo")
+    assert row == {
+        "run": "default", "seeds": "3", "L1": "0.18 (0.16 … 0.21)", "SSIM": "0.5 (0.5 … 0.5)",
+        "sharpness": "0.9 (0.9 … 0.9)", "grid": "1 (1 … 1)", "gray levels": "2 (2 … 2)", "minutes": "4 (4 … 4)",
+    }  # fmt: skip
+    rows = table_under(text, "Ablation")
+    assert [(row["run"], row["L1"]) for row in rows] == [("default", "0.16"), ("without spectral norm", "0.3")]
+    assert "Split val, 100 pairs at 128x128, 1,000 steps." in text
+    expected = {(row["set"], ""): row for row in table_under(text, "What the specification expects")}
+    assert expected
+    assert "| facades | G loss | 2 → 0.8 | 29 → 21 |" in text
+    assert "| facades | L1 | 0.05 → 0.04 | 0.41 → 0.18 |" in text
+    assert "| facades | FID | 50 → 25 | – → – |" in text
+    assert "0.600 (0.510 … 0.710)" in text
+    assert "1 x test machine" in text and "torch 2.99" in text
+
+
+def test_pictures_are_shown_of_the_embedded_set_only(page_of: Any, tmp_path: Path) -> None:
+    text = page_of()
+    assert re.findall(r"!\[.*?\]\((.*?)\)", text) == ["results/synthetic-demo-seed0.png"]
+    assert [path.name for path in (tmp_path / "docs" / "results").iterdir()] == ["synthetic-demo-seed0.png"]
+
+
+def test_other_numbers_make_another_page(page_of: Any) -> None:
+    """Whatever is measured appears on the page: nothing in its tables is typed."""
+    before = page_of()
+    for shown, changed in (
+        ("0.123", {"ssim": 0.123}), ("0.456", {"score": 0.456}), ("0.789", {"ratio": 0.789}), ("1.73", {"seconds": 104})
+    ):  # fmt: skip
+        assert shown not in before
+        assert shown in page_of(**changed)
+
+
+def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no finished run"):
+        results_page.write_page(tmp_path, tmp_path / "page.md")
