@@ -38,7 +38,10 @@ def test_options_that_are_named_exist() -> None:
     accelerates = {"--multi_gpu", "--cpu", "--num_processes", "--quiet", "--help"}
     apps = {f"--{field.name}".replace("_", "-") for field in dataclasses.fields(AppOptions)}
     known = (
-        {"--" + field.name.replace("_", "-") for field in dataclasses.fields(TrainingConfig)} | accelerates | apps | commands
+        {"--" + field.name.replace("_", "-") for field in dataclasses.fields(TrainingConfig)}
+        | accelerates
+        | apps
+        | commands
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README))
     assert len(named) > 15
