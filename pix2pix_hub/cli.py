@@ -165,18 +165,23 @@ def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
     longer, length = ("--epochs", result.epoch) if config.max_steps is None else ("--max-steps", result.step)
     if result.stop_signal:
         return f"Stopped at step {result.step}; everything is saved. Go on with:\n  {resume}"
+    run = shlex.quote(str(folder))
+    steps = {
+        f"{resume} {longer} {2 * max(1, length)}": "train on to twice the length",
+        f"python -m pix2pix_hub.cli translate {run} path/to/images --output translated": "translate images with it",
+        f"python app.py --model {run}": "see it in the browser",
+    }
+    if config.push_to_hub is None:
+        steps[f"python -m pix2pix_hub.cli push {run} user/name"] = "publish it on the Hub"
+    if config.dataset == TrainingConfig.dataset:  # the embedded set
+        train = "accelerate launch train_accelerate.py --dataset path/to/your/pairs --direction AtoB"
+        steps[train] = "train on your own pairs (a folder of side-by-side images, or of folders A and B)"
     return "\n".join(
         [
             f"The model is in {folder / 'model'} (best on validation: {folder / 'model_best'}), "
             f"pictures are in {folder / 'samples'}, curves in {folder / 'curves.png'}.",
             "Next:",
-            f"  {resume} {longer} {2 * max(1, length)}",
-            "      train on to twice the length",
-            "  accelerate launch train_accelerate.py --dataset path/to/your/pairs --direction AtoB",
-            "      train on your own pairs (a folder of side-by-side images)",
-            f'  python -c "from pix2pix_hub import {config.generator_class} as Generator; '
-            f"print(Generator.from_pretrained('{folder / 'model'}'))\"",
-            "      load the generator in Python",
+            *(f"  {command}\n      {purpose}" for command, purpose in steps.items()),
         ]
     )
 

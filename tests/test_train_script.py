@@ -120,23 +120,26 @@ def test_a_dry_run_describes_and_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_it_ends_by_saying_where_the_model_is_and_three_commands_that_work(tmp_path: Path) -> None:
+def test_it_ends_by_saying_where_the_model_is_and_commands_that_work(tmp_path: Path) -> None:
     status, output = finish(*TINY, "--epochs", "1", cwd=tmp_path, launcher=LAUNCH)
     assert status == 0, output
     assert "The model is in runs/synthetic_demo_001/model" in output
     commands = [line.strip() for line in output.splitlines() if line.startswith(("  accelerate", "  python"))]
-    assert len(commands) == 3
-    resume, own_pairs, load = map(shlex.split, commands)
+    resume, translate, app, push, own_pairs = map(shlex.split, commands)
     status, output = finish(*resume[3:], cwd=tmp_path)
     assert status == 0, output
     for name in ("a", "b", "c"):
+        picture(tmp_path / "path" / "to" / "images" / f"{name}.png", 40, 30)
         picture(tmp_path / "path" / "to" / "your" / "pairs" / f"{name}.png", 128, 64)
     status, output = finish(*own_pairs[3:], "--image-size", "64", "--dry-run", cwd=tmp_path)
     assert status == 0, output
-    printed = subprocess.run(
-        [sys.executable, *load[1:]], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    translated = subprocess.run(
+        [sys.executable, *translate[1:]], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
-    assert "UNetGenerator(" in printed.stdout, printed.stderr
+    assert translated.returncode == 0, translated.stderr
+    assert sorted(path.name for path in (tmp_path / "translated").iterdir()) == ["a.png", "b.png", "c.png"]
+    assert app == ["python", "app.py", "--model", "runs/synthetic_demo_001"]
+    assert push[3:] == ["push", "runs/synthetic_demo_001", "user/name"]
 
 
 def test_with_a_dataset_the_preset_is_default_and_without_demo(workplace: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
+from tiny_options import TINY_OPTIONS
 
 from pix2pix_hub.cli import parse_training_config
 from pix2pix_hub.config import TrainingConfig, preset_config
@@ -41,10 +42,8 @@ def entries(result: TrainingResult, event: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of a run of 2 epochs of 3 steps, with a learning rate that falls all the time."""
-    from conftest import TINY
-
     folder = tmp_path_factory.mktemp("published") / "run"
-    config = preset_config("demo", **(TINY | {"output_dir": str(folder), "decay_epochs": 2, "dropout": 0.25}))
+    config = preset_config("demo", **(TINY_OPTIONS | {"output_dir": str(folder), "decay_epochs": 2, "dropout": 0.25}))
     return train(config).run_folder / "model"
 
 
