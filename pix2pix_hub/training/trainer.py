@@ -107,7 +107,7 @@ class Pix2PixTrainer:
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
         self.train_loader = TrainLoader(accelerator, config, pairs)
         self.left_out = LeftOut(accelerator, pairs.findings.faults, self.train_loader.stream)
-        self.total_steps = total_steps(config, self.train_loader.batches_per_epoch)
+        self.total_steps = total_steps(config, self.train_loader.steps_per_epoch)
         accelerator.register_for_checkpointing(self.progress)
         source, target = (pairs.formats[side].channels for side in ("source", "target"))
         self.learner = make_learner(accelerator, config, source, target, self.total_steps)
@@ -131,13 +131,15 @@ class Pix2PixTrainer:
         config, accelerator = self.config, self.accelerator
         counts = ", ".join(f"{name} {count:,} parameters" for name, count in self.learner.parameter_counts.items())
         threads = f", {self.cpu_threads} threads" if accelerator.device.type == "cpu" else ""
+        epoch = self.train_loader.steps_per_epoch
+        epochs = "" if epoch is None else f", {self.total_steps / epoch:.4g} epochs"
         return "\n".join(
             [
                 f"pairs      {self.pairs.description}",
                 f"networks   {counts}",
                 f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
                 f"mixed precision: {accelerator.mixed_precision}",
-                f"length     {self.total_steps} steps, {config.epochs} epochs, batch size {config.batch_size} x "
+                f"length     {self.total_steps} steps{epochs}, batch size {config.batch_size} x "
                 f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
                 f"run        {self.run_folder}",
             ]
