@@ -19,6 +19,7 @@ def data_inspect(
     source: Positional[str],
     direction: Direction = "AtoB",
     image_size: str = "256",
+    resize: Literal["exact", "crop", "pad"] = "exact",
     grid: Path = Path("pairs.png"),
     rows: int = 6,
     source_column: str | None = None,
@@ -32,7 +33,8 @@ def data_inspect(
     Args:
         source: Folder, file, Hub id, or `synthetic`.
         direction: Which side is the source.
-        image_size: Height and width in pixels that the pairs are drawn at.
+        image_size: Height and width in pixels that the pairs are drawn at, as training would see them.
+        resize: What happens to images of another shape, as in training.
         grid: Picture to write: source | target | both laid over each other.
         rows: Pairs in the picture (pairs).
         source_column: Image column (or folder) A, where its name is not a known one.
@@ -56,7 +58,7 @@ def data_inspect(
         target_mode,
         revision,
     )
-    say(inspect_pairs(request, grid, rows).describe())
+    say(inspect_pairs(request, grid, rows, resize).describe())
     say(f"picture    {grid}: source | target | both laid over each other")
 
 

@@ -49,12 +49,13 @@ class Inspection:
         return "\n".join(lines + [f"           {fault.reason}" for fault in self.faults[:LISTED_FAULTS]])
 
 
-def inspect_pairs(request: PairRequest, grid: Path | None = None, rows: int = 6) -> Inspection:
+def inspect_pairs(request: PairRequest, grid: Path | None = None, rows: int = 6, resize: str = "exact") -> Inspection:
     """Decode every pair of every split once, and draw the first few.
 
     Args:
         request: which pairs; `image_size` is the size they are drawn at.
         grid: where to write a picture of `rows` rows: source | target | both laid over each other; None: nowhere.
+        resize: what happens to images of another shape there, as in training: "exact", "crop" or "pad".
 
     Raises:
         UserError: no form fits, or not a single pair is sound.
@@ -71,7 +72,9 @@ def inspect_pairs(request: PairRequest, grid: Path | None = None, rows: int = 6)
     source, target = settle_formats([facts for _, facts in sound], request, found.class_names)
     if grid is not None:
         pairs = [_decoded(part, index, source, target) for (part, index), _ in sound[:: max(1, len(sound) // rows)]]
-        _draw(pairs[:rows], request, {"source": source, "target": target}, grid)
+        formats = {"source": source, "target": target}
+        fit = PairTransform(request.image_size, augment=False, resize=resize, formats=formats)
+        _draw(pairs[:rows], fit, grid)
     layout = ("left half", "right half") if len(found.columns) == 1 else found.columns
     shown = tuple(reversed(layout)) if request.swap else layout
     return Inspection(
@@ -89,15 +92,12 @@ def _decoded(pairs: PairDataset, index: int, source: PixelFormat, target: PixelF
     return decoder.decode(pairs.row(index), pairs.name(index))
 
 
-def _draw(
-    pairs: list[tuple[Tensor, Tensor]], request: PairRequest, formats: dict[str, PixelFormat], path: Path
-) -> None:
+def _draw(pairs: list[tuple[Tensor, Tensor]], fit: PairTransform, path: Path) -> None:
     """Rows of source | target | half of each, in which edges that do not meet are seen at once."""
-    fit = PairTransform(request.image_size, augment=False, resize="pad", formats=formats)
     rows = []
     for source, target in pairs:
         pair = fit(source, target, epoch=0, index=0)
-        shown = [to_model_range(displayed(pair[side], formats[side])) for side in ("source", "target")]
+        shown = [to_model_range(displayed(pair[side], fit.formats[side])) for side in ("source", "target")]
         rows.append((*shown, (shown[0] + shown[1]) / 2.0))
     save_grid(rows, path)
 

@@ -50,7 +50,7 @@ class RecordDecoder:
         """
         assert self.source is not None and self.target is not None, "formats are not known yet"
         source, target = self.read(row, name)
-        return to_tensor(source, self.source, name), to_tensor(target, self.target, name)
+        return to_tensor(source, self.source, f"{name}, source,"), to_tensor(target, self.target, f"{name}, target,")
 
 
 def _read_halves(stored: Mapping[str, Any] | None, name: str) -> tuple[Decoded, Decoded]:

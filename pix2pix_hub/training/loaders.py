@@ -33,6 +33,7 @@ class TrainLoader:
     """
 
     def __init__(self, accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits | StreamedPairs) -> None:
+        self._accumulation = config.gradient_accumulation_steps
         self.stream: StreamLoader | None = None  # has a position to be kept in checkpoints
         self.batches_per_epoch: int | None  # None: nobody knows
         if isinstance(pairs, StreamedPairs):
@@ -42,6 +43,11 @@ class TrainLoader:
             self._sampler = EpochSampler(len(pairs.train), seed=config.seed)
             self.loader = make_map_loader(accelerator, config, pairs, self._sampler)
             self.batches_per_epoch = len(self.loader)
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps; None: nobody knows."""
+        return self.batches_per_epoch and math.ceil(self.batches_per_epoch / self._accumulation)
 
     def rest_of_epoch(self, epoch: int, taken: int) -> Iterable[dict[str, Tensor]]:
         """The batches that `epoch` still has after so many; a stream knows where it stands by itself."""
@@ -174,18 +180,18 @@ def _loader_options(accelerator: Accelerator, config: TrainingConfig) -> dict[st
     )
 
 
-def total_steps(config: TrainingConfig, batches: int | None) -> int:
-    """Optimizer steps of a whole run with so many batches an epoch (see `TrainLoader.batches_per_epoch`).
+def total_steps(config: TrainingConfig, steps_per_epoch: int | None) -> int:
+    """Optimizer steps of a whole run.
 
     Raises:
         UserError: how long to train cannot be told.
     """
-    if batches is None:
+    if steps_per_epoch is None:
         if config.max_steps is None:
             raise UserError(
                 f"--streaming: how many pairs {config.dataset} has cannot be told without reading all of it. "
                 "Say with --max-steps how long to train."
             )
         return config.max_steps
-    by_epochs = config.epochs * math.ceil(batches / config.gradient_accumulation_steps)
+    by_epochs = config.epochs * steps_per_epoch
     return by_epochs if config.max_steps is None else min(by_epochs, config.max_steps)

@@ -15,12 +15,14 @@ def describe_run(trainer: Pix2PixTrainer) -> str:
     config, accelerator = trainer.config, trainer.accelerator
     counts = ", ".join(f"{name} {count:,} parameters" for name, count in trainer.learner.parameter_counts.items())
     threads = f", {trainer.cpu_threads} threads" if accelerator.device.type == "cpu" else ""
+    epoch = trainer.train_loader.steps_per_epoch
+    epochs = "" if epoch is None else f", {trainer.total_steps / epoch:.4g} epochs"
     lines = [
         f"pairs      {trainer.pairs.description}",
         f"networks   {counts}",
         f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
         f"mixed precision: {accelerator.mixed_precision}",
-        f"length     {trainer.total_steps} steps, {config.epochs} epochs, batch size {config.batch_size} x "
+        f"length     {trainer.total_steps} steps{epochs}, batch size {config.batch_size} x "
         f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
         f"run        {trainer.run_folder}",
     ]

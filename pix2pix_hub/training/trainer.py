@@ -128,7 +128,7 @@ class Pix2PixTrainer:
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
         self.train_loader = TrainLoader(accelerator, config, pairs)
         self.left_out = LeftOut(accelerator, pairs.findings.faults, self.train_loader.stream)
-        self.total_steps = total_steps(config, self.train_loader.batches_per_epoch)
+        self.total_steps = total_steps(config, self.train_loader.steps_per_epoch)
         accelerator.register_for_checkpointing(self.progress)
         if self.published is not None:
             batches = None if self.train_loader.stream is not None else self.train_loader.batches_per_epoch
