@@ -23,6 +23,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a checkout needs no installation
+
+from pix2pix_hub.config import preset_config  # noqa: E402
+
 SEEDS = (0, 1, 2)
 PRESETS = ("default", "compact", "paper")
 SETS = {  # section: (data set, direction, the task it is scored by)
@@ -72,8 +76,25 @@ class Run:
         ]
 
 
-def plan(budget: Sequence[str]) -> list[Run]:
-    """All runs, those of each table together; `budget`: training options that all of them share."""
+def widths(preset: str, shrink: int) -> tuple[str, ...]:
+    """Options that divide the preset's channel counts by `shrink`."""
+    if shrink == 1:
+        return ()
+    config = preset_config(preset)
+    generator, discriminator = config.base_channels, config.discriminator_base_channels or config.base_channels
+    options = ("--base-channels", str(generator // shrink))
+    if discriminator != generator:
+        options += ("--discriminator-base-channels", str(discriminator // shrink))
+    return options
+
+
+def plan(budget: Sequence[str], shrink: int = 1) -> list[Run]:
+    """All runs, those of each table together.
+
+    Args:
+        budget: training options that all of them share.
+        shrink: what every network's width is divided by.
+    """
     runs = []
     for section, (dataset, direction, task) in SETS.items():
         common = ("--direction", direction, *budget)
@@ -82,14 +103,23 @@ def plan(budget: Sequence[str]) -> list[Run]:
             for seed in SEEDS:
                 base = section == "facades" and preset == "default" and seed == SEEDS[0]
                 sections = (section, "ablation") if base else (section,)
-                runs.append(Run(sections, preset, seed, dataset, ("--preset", preset, *common), measured))
+                runs.append(
+                    Run(
+                        sections,
+                        preset,
+                        seed,
+                        dataset,
+                        ("--preset", preset, *common, *widths(preset, shrink)),
+                        measured,
+                    )
+                )
     dataset, direction, task = SETS["facades"]
     for variant, options in ABLATION.items():
-        training = ("--preset", "default", "--direction", direction, *budget, *options)
+        training = ("--preset", "default", "--direction", direction, *budget, *widths("default", shrink), *options)
         runs.append(Run(("ablation",), variant, SEEDS[0], dataset, training, ("--task", task)))
     for preset in ("demo", "default"):
         for seed in SEEDS:
-            training = ("--preset", preset, *budget)
+            training = ("--preset", preset, *budget, *(widths(preset, shrink) if preset != "demo" else ()))
             runs.append(Run(("synthetic",), preset, seed, "synthetic", training, ("--task", "segmentation")))
     return runs
 
@@ -124,12 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--image-size", default="128")
     parser.add_argument("--batch-size", default="4")
     parser.add_argument("--max-steps", default="1000", help="optimizer steps of every run")
-    parser.add_argument("--base-channels", help="width of every network, where it is not the preset's")
+    parser.add_argument("--shrink", type=int, default=1, help="divides every network's channels, `demo`'s excepted")
     options = parser.parse_args(arguments)
     budget = ["--image-size", options.image_size, "--batch-size", options.batch_size, "--max-steps", options.max_steps]
-    if options.base_channels:
-        budget += ["--base-channels", options.base_channels]
-    chosen = [run for run in plan(budget) if options.only in run.name]
+    chosen = [run for run in plan(budget, options.shrink) if options.only in run.name]
     for number, run in enumerate(chosen, 1):
         if options.list:
             sys.stdout.writelines(
