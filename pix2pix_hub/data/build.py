@@ -80,8 +80,7 @@ def build_pairs(request: PairRequest, name: str, *, skip_bad_pairs: bool = False
         splits[split] = Dataset.from_generator(
             _rows, features=FEATURES, gen_kwargs={"pairs": part}, keep_in_memory=True, cache_dir=None, split=split
         )
-    layout = ("left half", "right half") if len(found.columns) == 1 else found.columns
-    source, target = reversed(layout) if request.swap else layout
+    source, target = decoder.sides
     card = CARD.format(
         name=name.rsplit("/", 1)[-1],
         id=name,
@@ -145,8 +144,9 @@ def shard_count(rows: Dataset) -> int:
 
 def _rows(pairs: PairDataset) -> Iterator[dict[str, Any]]:
     for index in range(len(pairs)):
-        source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
-        stem = Path(pairs.name(index)).stem
+        row = pairs.row(index)
+        source, target = pairs.decoder.read(row, pairs.name(index))
+        stem = Path(pairs.decoder.source_file(row) or pairs.name(index)).stem
         yield {
             side: {"bytes": encode(image, pairs.name(index)), "path": f"{stem}{suffix_for(image)}"}
             for side, image in (("source", source), ("target", target))

@@ -78,8 +78,8 @@ def examine(
         raise UserError(_fault_text(faults, len(keys), request.dataset))
     source, target = formats or settle_formats(sound, request, names)
     for (pairs, index), facts in zip(keys, seen, strict=True):
-        if isinstance(facts, Facts) and (reason := _misfit(facts, source, target)) is not None:
-            faults.append(_fault(pairs, index, f"{pairs.name(index)}{reason}"))
+        if isinstance(facts, Facts) and (fault := misfit(pairs, index, facts, (source, target))) is not None:
+            faults.append(fault)
     if not everything:
         return Findings(source, target, f"{size_text([sound[0].size])} (the first)")
     if faults and not skip:
@@ -184,10 +184,12 @@ def _labels(side: str, stored: Sequence[Stored]) -> PixelFormat:
     )
 
 
-def _misfit(facts: Facts, source: PixelFormat, target: PixelFormat) -> str | None:
-    for side, stored, wanted in (("source", facts.source, source), ("target", facts.target, target)):
+def misfit(pairs: PairDataset, index: int, facts: Facts, formats: tuple[PixelFormat, PixelFormat]) -> Fault | None:
+    """What is wrong with a pair that can be read, but whose pixels are not of the formats of source and target."""
+    names = pairs.decoder.names(pairs.row(index), pairs.name(index))
+    for name, stored, wanted in zip(names, (facts.source, facts.target), formats, strict=True):
         if (reason := misfit_of(stored, wanted)) is not None:
-            return f", {side}, {reason}"
+            return _fault(pairs, index, f"{name} {reason}")
     return None
 
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
@@ -17,10 +17,11 @@ LAYOUTS = (("{s}/{a}", "{s}/{b}"), ("{a}/{s}", "{b}/{s}"), ("{s}{a}", "{s}{b}"),
 def images_in(folder: Path) -> list[Path]:
     """Image files directly in a folder, in natural order (2 before 10); dot files are not images."""
     files = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted((file for file in files if file.is_file() and not file.name.startswith(".")), key=_natural)
+    return sorted((file for file in files if file.is_file() and not file.name.startswith(".")), key=natural)
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """What files are ordered by."""
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
@@ -48,16 +49,6 @@ def _folders(root: Path) -> list[Path]:
     """Folders in `root`, and those in them."""
     first = sorted(path for path in root.iterdir() if path.is_dir())
     return first + [path for folder in first for path in sorted(folder.iterdir()) if path.is_dir()]
-
-
-def pair_by_stem(first: Iterable[Path], second: Iterable[Path]) -> list[tuple[Path | None, Path | None]]:
-    """Files of the same name but for the suffix belong together; None stands for a partner that is missing."""
-    groups: dict[str, tuple[list[Path], list[Path]]] = {}
-    for side, files in enumerate((first, second)):
-        for file in files:
-            groups.setdefault(file.stem, ([], []))[side].append(file)
-    pairs = [pair for sides in groups.values() for pair in zip_longest(*sides)]
-    return sorted(pairs, key=lambda pair: _natural(pair[0] or pair[1]))
 
 
 def fingerprint(root: Path, files: Iterable[Path] | None = None) -> str:

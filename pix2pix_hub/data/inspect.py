@@ -75,11 +75,9 @@ def inspect_pairs(request: PairRequest, grid: Path | None = None, rows: int = 6,
         formats = {"source": source, "target": target}
         fit = PairTransform(request.image_size, augment=False, resize=resize, formats=formats)
         _draw(pairs[:rows], fit, grid)
-    layout = ("left half", "right half") if len(found.columns) == 1 else found.columns
-    shown = tuple(reversed(layout)) if request.swap else layout
     return Inspection(
         found.form,
-        f"{request.direction}: {shown[0]} → {shown[1]}",
+        f"{request.direction}: {' → '.join(decoder.sides)}",
         {part.split: len(part) for part in parts},
         Counter(f"{height}x{width}" for height, width in (facts.size for _, facts in sound)),
         {"source": source, "target": target},
