@@ -17,6 +17,7 @@ from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, distinct_colors
+from pix2pix_hub.wording import counted
 
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
 Names = Mapping[Color, str]
@@ -186,9 +187,9 @@ def _labels(side: str, stored: Sequence[Stored]) -> PixelFormat:
 
 def misfit(pairs: PairDataset, index: int, facts: Facts, formats: tuple[PixelFormat, PixelFormat]) -> Fault | None:
     """What is wrong with a pair that can be read, but whose pixels are not of the formats of source and target."""
-    names = pairs.decoder.names(pairs.row(index), pairs.name(index))
-    for name, stored, wanted in zip(names, (facts.source, facts.target), formats, strict=True):
+    for side, (stored, wanted) in enumerate(zip((facts.source, facts.target), formats, strict=True)):
         if (reason := misfit_of(stored, wanted)) is not None:
+            name = pairs.decoder.names(pairs.row(index), pairs.name(index))[side]
             return _fault(pairs, index, f"{name} {reason}")
     return None
 
@@ -197,7 +198,7 @@ def _fault_text(faults: Sequence[Fault], total: int, dataset: str) -> str:
     listed = "".join(f"\n  {fault.reason}" for fault in faults[:LISTED_FAULTS])
     more = f"\n  … and {len(faults) - LISTED_FAULTS} more" if len(faults) > LISTED_FAULTS else ""
     return (
-        f"--dataset {dataset}: {len(faults)} of {total} pairs cannot be used:{listed}{more}\n"
+        f"--dataset {dataset}: {len(faults)} of {counted(total, 'pair')} cannot be used:{listed}{more}\n"
         "Replace or remove them and start again, or leave them out with --on-bad-pair skip."
     )
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+from pix2pix_hub.wording import counted
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
 # Where sides {a} and {b} of split {s} lie; without {s}: the training split.
 LAYOUTS = (("{s}/{a}", "{s}/{b}"), ("{a}/{s}", "{b}/{s}"), ("{s}{a}", "{s}{b}"), ("{s}_{a}", "{s}_{b}"), ("{a}", "{b}"))
@@ -18,6 +20,32 @@ def images_in(folder: Path) -> list[Path]:
     """Image files directly in a folder, in natural order (2 before 10); dot files are not images."""
     files = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
     return sorted((file for file in files if file.is_file() and not file.name.startswith(".")), key=natural)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Image files at any depth of a folder, in natural order; nothing hidden."""
+    found = (entry for entry in folder.rglob("*") if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+    inside = {entry: entry.relative_to(folder).parts for entry in found}
+    seen = [entry for entry, parts in inside.items() if not any(part.startswith(".") for part in parts)]
+    return sorted(seen, key=lambda entry: [natural(Path(part)) for part in inside[entry]])
+
+
+def left_aside(folders: Iterable[Path], used: Iterable[Path]) -> str:
+    """What lies in folders beside what of them is used, in words ("2 .txt, 1 folder, 3 broken links"; "" for nothing).
+
+    Hidden files are not spoken of.
+    """
+    known = set(used)
+    entries = (entry for folder in folders for entry in folder.iterdir() if not entry.name.startswith("."))
+    kinds = Counter(_kind(entry) for entry in entries if entry not in known)
+    words = [f"{count} {kind}" if kind.startswith(".") else counted(count, kind) for kind, count in kinds.most_common()]
+    return ", ".join(words)
+
+
+def _kind(entry: Path) -> str:
+    if entry.is_dir():
+        return "folder"
+    return (entry.suffix.lower() or "file") if entry.exists() else "broken link"
 
 
 def natural(path: Path) -> tuple[list[tuple[int, str]], str]:

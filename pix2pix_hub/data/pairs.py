@@ -20,15 +20,24 @@ from datasets import Image as ImageFeature
 
 from pix2pix_hub.data.examine import Findings, examine, size_text
 from pix2pix_hub.data.file_rows import IMAGE_COLUMN, image_rows, paired_rows
-from pix2pix_hub.data.files import IMAGE_SUFFIXES, contents, fingerprint, images_in, side_folders
+from pix2pix_hub.data.files import (
+    IMAGE_SUFFIXES,
+    contents,
+    fingerprint,
+    images_below,
+    images_in,
+    left_aside,
+    side_folders,
+)
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import VALIDATION_NAMES, assign_splits
 from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
-from pix2pix_hub.data.tables import BUILDERS, holds_images, is_loose, open_table, undecoded
+from pix2pix_hub.data.tables import BUILDERS, TABLES, holds_images, is_loose, open_table, undecoded
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.wording import counted
 
 __all__ = ["FoundPairs", "PairDataset", "PairSplits", "find_pairs", "load_pairs"]
 SYNTHETIC = "synthetic"
@@ -58,6 +67,7 @@ class FoundPairs:
     columns: tuple[str, ...]  # one: A and B side by side; two: A, B
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
     class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
+    left_aside: str = ""  # what lies beside the images and is none of them, in words
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,8 @@ def load_pairs(
     train, validation = (findings.applied_to(part) for part in parts)
     if not len(train) or not len(validation):
         raise UserError(f"--dataset {dataset}: no sound {'validation' if len(train) else 'training'} pair is left.")
-    description = _describe(found, request, findings, len(train), len(validation)) + note
+    aside = f"; left aside: {found.left_aside}" if found.left_aside else ""
+    description = _describe(found, request, findings, len(train), len(validation)) + note + aside
     return PairSplits(train, validation, description, found.form, found.fingerprint, dataset, findings)
 
 
@@ -127,10 +138,10 @@ def _describe(found: FoundPairs, request: PairRequest, findings: Findings, train
     source, target = RecordDecoder(found.columns, request.swap).sides
     height, width = request.image_size
     pixels = [findings.source.describe(), findings.target.describe()]
-    left_out = f"; {len(findings.faults)} bad pairs left out" if findings.faults else ""
+    left_out = f"; {counted(len(findings.faults), 'bad pair')} left out" if findings.faults else ""
     return (
-        f"{train} training and {validation} validation pairs, {found.form}, {request.direction}: {source} → {target}, "
-        f"{findings.sizes} → {height}x{width}, {' → '.join(dict.fromkeys(pixels))}{left_out}"
+        f"{train} training and {counted(validation, 'validation pair')}, {found.form}, {request.direction}: "
+        f"{source} → {target}, {findings.sizes} → {height}x{width}, {' → '.join(dict.fromkeys(pixels))}{left_out}"
     )
 
 
@@ -159,19 +170,39 @@ def find_images(dataset: str, column: str, revision: str | None = None) -> Found
         UserError: nothing there, or no such column.
     """
     request, path = PairRequest(dataset, revision=revision), Path(dataset).expanduser()
+    if is_loose(path) and (found := _find_single_images(path)) is not None:
+        if column != IMAGE_COLUMN:
+            raise UserError(f"--source-column {column}: the images of a folder are column {IMAGE_COLUMN}.")
+        return found
     loaded, identity = open_table(path, request, FORMS_THAT_WORK)
-    splits = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    splits = _splits_of(loaded)
     for split, rows in splits.items():
         images = [name for name, feature in rows.features.items() if holds_images(feature)]
         if column not in images:
             listing = f"columns: {', '.join(rows.features)}; with images: {', '.join(images) or 'none'}"
             raise UserError(f"--source-column {column}: split {split} has no such image column ({listing}).")
-    images = {name: undecoded(rows, (column,), name, request) for name, rows in splits.items()}
-    return FoundPairs("one column", images, (column,), identity)
+    columns = {name: undecoded(rows, (column,), name, request) for name, rows in splits.items()}
+    return FoundPairs("one column", columns, (column,), identity)
+
+
+def _find_single_images(root: Path) -> FoundPairs | None:
+    """Images at any depth of a folder without tables; splits are its folders `train`, `val`, …, else all is `train`."""
+    if _has_metadata(root) or any(file.suffix.lower() in TABLES for file in root.rglob("*")):
+        return None
+    below = {name: images_below(root / name) for name in ("train", *VALIDATION_NAMES) if (root / name).is_dir()}
+    files = {name: images for name, images in below.items() if images} or {"train": images_below(root)}
+    used = sum(files.values(), [])
+    splits = {split: image_rows(root, images) for split, images in files.items()}
+    return FoundPairs("one column", splits, (IMAGE_COLUMN,), fingerprint(root, used)) if used else None
+
+
+def _has_metadata(root: Path) -> bool:
+    """An image folder that `datasets` reads: its table names the files."""
+    return any(root.glob("metadata.*")) or any(root.glob("*/metadata.*"))
 
 
 def _find_in_folder(path: Path, request: PairRequest) -> FoundPairs:
-    has_metadata = any(path.glob("metadata.*")) or any(path.glob("*/metadata.*"))  # an imagefolder, for `datasets`
+    has_metadata = _has_metadata(path)
     if not has_metadata and (found := _find_paired_folders(path, request)) is not None:
         return found
     files = {} if has_metadata else _side_by_side_files(path, request)
@@ -215,7 +246,8 @@ def _find_paired_folders(root: Path, request: PairRequest) -> FoundPairs | None:
         if folders := side_folders(root, sides, wanted):
             splits = {split: paired_rows(root, sides, both) for split, both in folders.items()}
             files = [file for both in folders.values() for folder in both for file in images_in(folder)]
-            return FoundPairs("paired folders", splits, sides, fingerprint(root, files))
+            aside = left_aside((folder for both in folders.values() for folder in both), files)
+            return FoundPairs("paired folders", splits, sides, fingerprint(root, files), left_aside=aside)
     return None
 
 
@@ -231,7 +263,10 @@ def _side_by_side_files(root: Path, request: PairRequest) -> dict[str, list[Path
 def _find_side_by_side(root: Path, files: dict[str, list[Path]], request: PairRequest) -> FoundPairs:
     _refuse_columns(request, f"{request.dataset} holds side-by-side images with")
     splits = {split: image_rows(root, paths) for split, paths in files.items()}
-    return FoundPairs("side by side", splits, (IMAGE_COLUMN,), fingerprint(root, sum(files.values(), [])))
+    used = sum(files.values(), [])
+    folders = {file.parent for file in used}
+    aside = left_aside({root, *folders}, [*used, *folders])
+    return FoundPairs("side by side", splits, (IMAGE_COLUMN,), fingerprint(root, used), left_aside=aside)
 
 
 # --- tables
@@ -242,13 +277,17 @@ def _find_table(path: Path, request: PairRequest) -> FoundPairs:
 
 
 def _from_table(loaded: Dataset | DatasetDict, fingerprint: str, request: PairRequest) -> FoundPairs:
-    splits = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    splits = _splits_of(loaded)
     if not splits:
         raise UserError(f"--dataset {request.dataset} has no splits. {FORMS_THAT_WORK}")
     columns = choose_columns(splits.get(request.train_split, next(iter(splits.values()))).features, request)
     form = "two columns" if len(columns) == 2 else "side by side"
     rows = {name: undecoded(rows, columns, name, request) for name, rows in splits.items()}
     return FoundPairs(form, rows, columns, fingerprint)
+
+
+def _splits_of(loaded: Dataset | DatasetDict) -> dict[str, Dataset]:
+    return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
 
 
 def choose_columns(features: Features, request: PairRequest) -> tuple[str, ...]:

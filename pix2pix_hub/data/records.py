@@ -43,12 +43,8 @@ class RecordDecoder:
             return (second, first) if self.swap else (first, second)
         if len(self.columns) == 1:
             return f"{name}, {self.sides[0]},", f"{name}, {self.sides[1]},"
-        source, target = (f"{name}, column {side}{_file_in_words(row, side)}" for side in self.sides)
+        source, target = (f"{name}, column {side}{file_in_words(row, side)}" for side in self.sides)
         return source, target
-
-    def source_file(self, row: Mapping[str, Any]) -> str | None:
-        """Name of the file that the source came from, without folders; None: the data do not say."""
-        return file_of(row, self.columns[0] if len(self.columns) == 1 else self.sides[0])
 
     def read(self, row: Mapping[str, Any], name: str) -> tuple[Decoded, Decoded]:
         """Source and target as stored, of one size.
@@ -106,7 +102,8 @@ def file_of(row: Mapping[str, Any], column: str) -> str | None:
     return PurePath(path).name if path else None
 
 
-def _file_in_words(row: Mapping[str, Any], column: str) -> str:
+def file_in_words(row: Mapping[str, Any], column: str) -> str:
+    """ " (0003.png)", or nothing where the row does not say."""
     file = file_of(row, column)
     return f" ({file})" if file else ""
 

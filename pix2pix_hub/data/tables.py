@@ -18,6 +18,7 @@ from pix2pix_hub.errors import UserError
 BUILDERS = {  # suffix of a single file → the `datasets` builder that reads it
     ".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tar": "webdataset",
 }  # fmt: skip
+TABLES = (".parquet", ".arrow", ".tar")  # that hold images themselves
 
 
 def is_loose(path: Path) -> bool:

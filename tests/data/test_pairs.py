@@ -230,9 +230,7 @@ def test_folders_of_sides_without_splits_are_the_training_split(tmp_path: Path) 
             side(index, bool(b)).save(tmp_path / folder / f"{index}.png")
     splits = load(tmp_path)
     assert (splits.form, len(splits.train), len(splits.validation)) == ("paired folders", 11, 1)
-    assert splits.description.startswith(
-        "11 training and 1 validation pairs, paired folders, AtoB: input → output, 8x8"
-    )
+    assert splits.description.startswith("11 training and 1 validation pair, paired folders, AtoB: input → output, 8x8")
     assert [splits.train.name(i) for i in (0, 10)] == ["Input/0.png", "Input/11.png"]  # natural order
     assert torch.equal(splits.train[10][1], pil_to_tensor(side(11, True)))
 
