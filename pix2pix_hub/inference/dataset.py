@@ -26,9 +26,10 @@ from pix2pix_hub.data.records import RecordDecoder, file_in_words, file_of, read
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import PARTIAL_SUFFIX, publish_folder, write_aside
-from pix2pix_hub.inference.files import THREADS, decoded_result
+from pix2pix_hub.inference.files import THREADS
 from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+from pix2pix_hub.inference.results import decoded_result
 
 UNFINISHED_SUFFIX = ".unfinished"
 PLAN_NAME = "translation.json"

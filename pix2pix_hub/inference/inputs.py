@@ -71,7 +71,7 @@ def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
 def prepare_decoded(decoded: Decoded, format: PixelFormat, name: str) -> Prepared:
     """`prepare` for what a file held. Where values of one depth can stand for those of another, they do."""
     depth = "uint8" if isinstance(decoded, Image.Image) else str(decoded.values.dtype)
-    if format.mode == "labels" or format.dtype in (depth, "float32"):
+    if other_depth(format, depth) is None:
         return Prepared(to_tensor(decoded, format, name), format, None, name)
     if depth == "float32" and isinstance(decoded, PixelArray):
         _check_range(decoded.values, 0.0, name)
@@ -120,10 +120,15 @@ def with_depth(format: PixelFormat, dtype: str) -> PixelFormat:
     return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype])
 
 
-def output_format(image: Prepared, target: PixelFormat) -> PixelFormat:
+def other_depth(format: PixelFormat, depth: str) -> str | None:
+    """The depth of an image where it is another than that of the images trained on, and is to be kept."""
+    return None if format.mode == "labels" or format.dtype in (depth, "float32") else depth
+
+
+def output_format(depth: str | None, target: PixelFormat) -> PixelFormat:
     """How what is made of an image is to be stored: as the targets were, but at the depth of an image of another."""
-    keeps = image.depth is None or target.mode == "labels" or target.dtype == "float32"
-    return target if keeps else with_depth(target, str(image.depth))
+    keeps = depth is None or target.mode == "labels" or target.dtype == "float32"
+    return target if keeps else with_depth(target, str(depth))
 
 
 def _check_range(values: NDArray, low: float, name: str) -> None:

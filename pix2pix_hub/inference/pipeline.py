@@ -223,7 +223,7 @@ class Pix2PixPipeline:
         """What is to be made of one image: one job for each sample."""
         rows, columns = padded_axes(image.size, self.generator)
         network = split_for(self.generator, rows.padded, columns.padded) if max(image.size) > tile_size else None
-        stored = output_format(image, self.preprocessor.target)
+        stored = output_format(image.depth, self.preprocessor.target)
         for seed in seeds:
             canvas = Canvas(image.size, self.generator.out_channels, stored, kind)
             yield Job(image, rows, columns, canvas, seed, network, tile_size)
