@@ -154,7 +154,7 @@ def open_stream(
         decoder.with_formats(findings.source, findings.target),
         expected,
         validation,
-        _describe(request, columns, findings, expected, len(spans), len(validation), validation_split),
+        _describe(request, decoder, findings, expected, len(spans), len(validation), validation_split),
         "stream",
         mark,
         dataset,
@@ -187,15 +187,14 @@ def _parts(
 
 def _describe(
     request: PairRequest,
-    columns: tuple[str, ...],
+    decoder: RecordDecoder,
     findings: Findings,
     expected: int | None,
     shards: int,
     validation: int,
     validation_split: str | None,
 ) -> str:
-    layout = ("left half", "right half") if len(columns) == 1 else columns
-    source, target = reversed(layout) if request.swap else layout
+    source, target = decoder.sides
     pairs = "pairs" if expected is None else f"{expected} pairs"
     note = "" if validation_split else f" set aside from {request.train_split}"
     height, width = request.image_size

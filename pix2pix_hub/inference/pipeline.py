@@ -113,6 +113,14 @@ class Pix2PixPipeline:
         generator = load_generator(folder, map_location=str(place), dtype=number_type)
         return cls(generator, preprocessor, folder, place, number_type)
 
+    def __repr__(self) -> str:
+        pixels, parameters = self.preprocessor, sum(values.numel() for values in self.generator.parameters())
+        network = f"{type(self.generator).__name__} of {parameters:,} parameters"
+        formats = f"{pixels.source.describe()} → {pixels.target.describe()}"
+        size = "{}x{} (height x width)".format(*pixels.image_size)
+        place = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        return f"{type(self).__name__}({str(self.folder)!r}: {network}, {formats}, trained at {size}, {place})"
+
     @cached_property
     def discriminator(self) -> PatchGANDiscriminator | None:
         """The network that judges pairs, loaded when it is first asked for; None where the export has none."""
@@ -223,7 +231,7 @@ class Pix2PixPipeline:
         """What is to be made of one image: one job for each sample."""
         rows, columns = padded_axes(image.size, self.generator)
         network = split_for(self.generator, rows.padded, columns.padded) if max(image.size) > tile_size else None
-        stored = output_format(image, self.preprocessor.target)
+        stored = output_format(image.depth, self.preprocessor.target)
         for seed in seeds:
             canvas = Canvas(image.size, self.generator.out_channels, stored, kind)
             yield Job(image, rows, columns, canvas, seed, network, tile_size)

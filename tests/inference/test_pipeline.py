@@ -93,6 +93,22 @@ def test_one_pixel_is_enough_for_a_deep_network(make) -> None:
         assert pipe(np.zeros((1, 1, 3), np.uint8)).shape == (1, 1, 3)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("RGB", (0, 4)),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 0), np.float32),
+        torch.zeros(3, 0, 4),
+        torch.zeros(3, 4, 0, dtype=torch.uint8),
+    ],
+    ids=["PIL", "uint8 array", "float array", "float tensor", "uint8 tensor"],
+)
+def test_no_pixels_are_too_few(image: object, pipe: Pix2PixPipeline) -> None:
+    with pytest.raises(UserError, match="the image has no pixels"):
+        pipe(image)
+
+
 # ------------------------------------------------------------------------------------------------- kinds and depths
 
 
@@ -116,6 +132,32 @@ def test_every_kind_comes_back_as_it_went_and_they_agree(pipe: Pix2PixPipeline, 
     assert deep.dtype == np.uint16 and np.abs(deep / 257.0 - expected).max() <= 0.501
     for output_type, kind in (("pil", Image.Image), ("numpy", np.ndarray), ("torch", torch.Tensor)):
         assert isinstance(pipe(tensor, output_type=output_type), kind)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (
+            np.zeros((3, 20, 30), np.uint8),
+            r"\(3, 20, 30\); arrays are \(height, width, channels\).*transpose\(1",
+        ),
+        (np.zeros((1, 20, 30), np.float32), r"\(1, 20, 30\); arrays are .*transpose\(1, 2, 0\)"),
+        (torch.zeros(20, 30, 3), r"\(20, 30, 3\); tensors are \(channels, height, width\).*permute\(2, 0, 1\)"),
+        (torch.zeros(20, 30, 3, dtype=torch.uint8), r"\(20, 30, 3\); tensors are .*permute\(2, 0, 1\)"),
+    ],
+)
+def test_channels_at_the_wrong_end_are_pointed_out(image: object, words: str, pipe: Pix2PixPipeline) -> None:
+    with pytest.raises(UserError, match=words):
+        pipe(image)
+
+
+def test_its_repr_says_what_it_is(pipe: Pix2PixPipeline, folder: Path, make) -> None:
+    parameters = f"{sum(values.numel() for values in pipe.generator.parameters()):,}"
+    assert repr(pipe) == (
+        f"Pix2PixPipeline('{folder}': UNetGenerator of {parameters} parameters, 8-bit RGB → 8-bit RGB, "
+        "trained at 32x32 (height x width), cpu, float32)"
+    )
+    assert "16-bit gray → labels of 3 classes" in repr(make(GRAY16, LABELS))
 
 
 def test_lists_and_batches_keep_their_shape(pipe: Pix2PixPipeline) -> None:
@@ -206,7 +248,7 @@ def test_orientation_is_applied(pipe: Pix2PixPipeline, tmp_path: Path) -> None:
         (torch.full((3, 4, 4), torch.nan), "nan"),
         (torch.zeros(4, 4), "expected (C, H, W)"),
         (torch.zeros(7, 4, 4), "7-channel"),
-        (np.zeros((0, 4, 3), np.uint8), "shape 0x4x3"),
+        (np.zeros((0, 4, 3), np.uint8), "has no pixels (its shape is 0x4x3)"),
         (np.zeros((4, 4, 3), complex), "complex"),
         ("nothing.png", "nothing.png could not be read"),
         (7, "the image is int"),
