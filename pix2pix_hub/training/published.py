@@ -24,7 +24,7 @@ from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME, HubModel
-from pix2pix_hub.models.fetch import commit_of, fetch_files
+from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files
 from pix2pix_hub.training.checkpoint import Progress, newest_sound_checkpoint
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.training.run_folder import CHANGEABLE, check_same_run
@@ -241,14 +241,8 @@ def fetch_published(flag: str, name: str, weights: bool = True) -> Published:
     Raises:
         UserError: see `fetch_files`.
     """
-    folder = Path(name).expanduser()
-    if (folder / "model" / CONFIG_NAME).is_file() and not (folder / CONFIG_NAME).is_file():
-        folder = folder / "model"
-    if folder.is_dir():
-        return Published(flag, name, folder)
-    repo_id, _, revision = name.partition("@")
     try:
-        folder = fetch_files(repo_id, FACTS + (WEIGHTS if weights else ()), revision=revision or None)
+        folder = fetch_files(export_of(name), FACTS + (WEIGHTS if weights else ()))
     except UserError as error:
         raise UserError(f"{flag} {name}: {error}") from error
     return Published(flag, name, folder)
