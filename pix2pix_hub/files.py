@@ -53,7 +53,7 @@ def publish_folder(partial: Path, path: Path) -> None:
 
 
 def public_name(place: str) -> str:
-    """Of a path of this machine the last part, else the name as it is: where a folder lies is nobody else's business."""
+    """Of a local path the last part, else the name as it is: where a folder lies is nobody else's business."""
     path = Path(place).expanduser()
     return path.resolve().name if path.is_absolute() or path.exists() else place
 

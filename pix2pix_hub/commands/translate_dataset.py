@@ -13,6 +13,7 @@ from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.translate import Precision
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import public_name
+from pix2pix_hub.wording import counted
 
 if TYPE_CHECKING:
     from pix2pix_hub.data.request import PairRequest
@@ -145,7 +146,7 @@ def _finish(plan: Plan, folder: Path, alone: bool, push: str | None, private: bo
     from pix2pix_hub.inference.dataset import finish
 
     left_out = finish(plan, folder, alone)
-    say(f"{sum(plan.splits.values()) - len(left_out)} translated images are in {folder}.")
+    say(f"{counted(sum(plan.splits.values()) - len(left_out), 'translated image')} in {folder}.")
     for line in left_out[:20]:
         say(f"  left out: {line['reason']}")
     if left_out:
