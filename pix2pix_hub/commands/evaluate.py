@@ -32,7 +32,7 @@ def evaluate_model(
     batch_size: int | None = None,
     num_workers: int = 0,
     cpu_threads: int = 0,
-    segmenter_steps: int = 1500,
+    segmenter_steps: int = 1000,
     on_bad_pair: Literal["stop", "skip"] = "stop",
     direction: Literal["AtoB", "BtoA"] | None = None,
     source_column: str | None = None,

@@ -50,6 +50,7 @@ class Progress:
     epoch: int = 0  # epochs completed
     batch: int = 0  # batches taken of the epoch under way, on each process
     elapsed_seconds: float = 0.0  # spent training, all sessions together
+    waiting_seconds: float = 0.0  # those of them that the first process waited for pairs
     epoch_sums: dict[str, float] = field(default_factory=dict)  # of the epoch's losses so far, and "batches"
     best_value: float | None = None  # of the metric that picks the best export
     best_epoch: int = 0

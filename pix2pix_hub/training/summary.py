@@ -25,6 +25,7 @@ def describe_run(trainer: Pix2PixTrainer) -> str:
         f"mixed precision: {accelerator.mixed_precision}",
         f"length     {counted(trainer.total_steps, 'step')}{epochs}, batch size {config.batch_size} x "
         f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
+        f"cache      {trainer.cache.words}",
         f"run        {trainer.run_folder}",
     ]
     if trainer.published is not None:
