@@ -36,7 +36,7 @@ def translate(
     translated.
 
     Args:
-        model: Export, run folder or Hub id.
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
         inputs: Files, folders and patterns.
         output: Folder of the results.
         overwrite: Replace results that exist.

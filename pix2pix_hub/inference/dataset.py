@@ -30,6 +30,7 @@ from pix2pix_hub.inference.files import THREADS
 from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.inference.results import decoded_result
+from pix2pix_hub.wording import counted
 
 UNFINISHED_SUFFIX = ".unfinished"
 PLAN_NAME = "translation.json"
@@ -302,7 +303,7 @@ def _card(plan: Plan, name: str, alone: bool, left_out: list[dict[str, Any]]) ->
         name=name,
         model=plan.model,
         target="" if alone else "; `target` is the true image",
-        counts=", ".join(f"{counts[split]} images in `{split}`" for split in plan.splits) + ".",
+        counts=", ".join(f"{counted(counts[split], 'image')} in `{split}`" for split in plan.splits) + ".",
         dataset=plan.dataset,
         fingerprint=plan.fingerprint,
     )

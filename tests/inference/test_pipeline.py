@@ -18,8 +18,12 @@ from PIL import Image
 from tiny_exports import GRAY, GRAY16, LABELS, RGB16, noise, write_tiny_export
 
 from pix2pix_hub import Pix2PixPipeline
+from pix2pix_hub.cli import main
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.evaluation.model import load_model
 from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.models.auto import load_generator
+from pix2pix_hub.ui.models import choose_models
 
 FLOATS = PixelFormat("gray", 1, "float32", -3.0, 5.0)
 BANDS = PixelFormat("channels", 5, "uint16", 0.0, 65535.0)
@@ -367,6 +371,25 @@ def test_a_hub_model_is_its_export(folder: Path, pipe: Pix2PixPipeline, hub: Hub
     assert np.array_equal(again(image), pipe(image))
     with pytest.raises(UserError, match="tester/none"):
         Pix2PixPipeline.from_pretrained("tester/none")
+
+
+def test_a_model_is_named_with_its_revision(
+    folder: Path, pipe: Pix2PixPipeline, hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By whoever loads it: the pipeline, the generator alone, a command, the page."""
+    repo = hub.add_folder("tester/maps", folder)
+    first, other = repo.head().oid, write_tiny_export(tmp_path / "other", seed=1)
+    hub.add_commit(repo, {"model.safetensors": (other / "model.safetensors").read_bytes()})
+    name, image = f"tester/maps@{first}", noise((16, 16, 3))
+    assert not np.array_equal(Pix2PixPipeline.from_pretrained("tester/maps", device="cpu")(image), pipe(image))
+    assert np.array_equal(Pix2PixPipeline.from_pretrained(name, device="cpu")(image), pipe(image))
+    weights = load_generator(name).state_dict()
+    assert all(torch.equal(values, weights[key]) for key, values in pipe.generator.state_dict().items())
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert main(["translate", name, str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), pipe(image))
+    assert choose_models(name) == {name: name}
+    assert load_model(name).to_dict()["id"] == "tester/maps" and load_model(name).revision == first
 
 
 def test_realism_is_the_discriminators_map(pipe: Pix2PixPipeline) -> None:
