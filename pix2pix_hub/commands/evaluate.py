@@ -136,12 +136,19 @@ def update_card(path: Path, content: dict[str, Any]) -> None:
 
 
 def _card_results(content: dict[str, Any]) -> list[EvalResult]:
-    """Every metric that has a value, named and rounded as the card's own."""
+    """Every metric that has a value, named and rounded as the card's own, and the scores of a task."""
     from huggingface_hub import EvalResult
 
     from pix2pix_hub.hub.card import METRICS, TASK, TASK_NAME
 
     dataset = content["dataset"]
+    values = {name: (title, content[name]["value"]) for name, (title, _) in METRICS.items() if name in content}
+    if "segmentation" in content:
+        task, scores = content["segmentation"]["task"], content["segmentation"]["generated"]
+        values |= {
+            name: (f"{name.replace('_', ' ').capitalize()}, --task {task} (higher is better)", score["value"])
+            for name, score in scores.items()
+        }
     return [
         EvalResult(
             task_type=TASK,
@@ -151,9 +158,9 @@ def _card_results(content: dict[str, Any]) -> list[EvalResult]:
             dataset_split=dataset["split"],
             dataset_revision=dataset["revision"],
             metric_type=name,
-            metric_name=name_for_people,
-            metric_value=round(content[name]["value"], 6),
+            metric_name=title,
+            metric_value=round(value, 6),
         )
-        for name, (name_for_people, _) in METRICS.items()
-        if name in content and content[name]["value"] is not None
+        for name, (title, value) in values.items()
+        if value is not None
     ]
