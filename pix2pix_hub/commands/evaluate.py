@@ -136,10 +136,16 @@ def update_card(path: Path, content: dict[str, Any]) -> None:
 
 
 def _card_results(content: dict[str, Any]) -> list[EvalResult]:
-    """Every metric that has a value, named and rounded as the card's own."""
+    """Every metric that has a value, named and rounded as the card's own, and the scores of a task."""
     from pix2pix_hub.hub.card import METRICS, eval_results
 
     dataset = content["dataset"]
-    values = {name: content[name]["value"] for name in METRICS if name in content}
-    measured = {name: value for name, value in values.items() if value is not None}
+    values = {name: (title, content[name]["value"]) for name, (title, _) in METRICS.items() if name in content}
+    if "segmentation" in content:
+        task, scores = content["segmentation"]["task"], content["segmentation"]["generated"]
+        values |= {
+            name: (f"{name.replace('_', ' ').capitalize()}, --task {task} (higher is better)", score["value"])
+            for name, score in scores.items()
+        }
+    measured = {name: (title, value) for name, (title, value) in values.items() if value is not None}
     return eval_results(measured, dataset["id"], dataset["split"], dataset["revision"])

@@ -95,7 +95,7 @@ def _card_data(
 ) -> ModelCardData:
     dataset = run.get("dataset", {})
     started_from = _started_from(run)
-    values = {key: metrics[key]["value"] for key in METRICS if key in metrics}
+    values = {key: (title, metrics[key]["value"]) for key, (title, _) in METRICS.items() if key in metrics}
     results = eval_results(values, dataset["id"], "validation", _hub_commit(dataset)) if dataset else []
     results += [old for old in entered if not any(old.is_equal_except_value(new) for new in results)]
     return ModelCardData(
@@ -111,11 +111,13 @@ def _card_data(
     )
 
 
-def eval_results(values: Mapping[str, float], dataset: str, split: str, revision: str | None) -> list[EvalResult]:
-    """What a card's metadata say of the metrics among `values`.
+def eval_results(
+    values: Mapping[str, tuple[str, float]], dataset: str, split: str, revision: str | None
+) -> list[EvalResult]:
+    """What a card's metadata say of measured values.
 
     Args:
-        values: metric → value.
+        values: metric → its name for people, value.
         dataset: its id on the Hub, or what it is called here.
         split: of the data set.
         revision: commit on the Hub; None: the data set is a local one, whose type is its name in small letters.
@@ -131,10 +133,9 @@ def eval_results(values: Mapping[str, float], dataset: str, split: str, revision
             dataset_revision=revision,
             metric_type=key,
             metric_name=name_for_people,
-            metric_value=round(values[key], 6),
+            metric_value=round(value, 6),
         )
-        for key, (name_for_people, _) in METRICS.items()
-        if key in values
+        for key, (name_for_people, value) in values.items()
     ]
 
 
