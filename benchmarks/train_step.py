@@ -23,6 +23,7 @@ import turns
 from reference import ReferenceStep
 
 from pix2pix_hub.config import TrainingConfig, preset_config
+from pix2pix_hub.devices import keep_freed_memory
 from pix2pix_hub.training.setup import make_accelerator, make_learner
 
 
@@ -85,6 +86,8 @@ def our_step(options: argparse.Namespace, device: torch.device) -> Callable[[], 
         mixed_precision=options.mixed_precision,
     )
     accelerator = make_accelerator(config, Path(tempfile.gettempdir()))
+    if device.type == "cpu":
+        keep_freed_memory()
     learner = make_learner(accelerator, config, 3, 3, total_steps=1_000_000)
     learner.train_mode()
     source, target = batch_of(options, accelerator.device)

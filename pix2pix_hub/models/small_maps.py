@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SHARE_OF_WEIGHT = 0.5  # memory of the rows over that of the weight, up to which one multiplication is faster
+
 
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d`: the same function within rounding, the same parameters, faster while training on a CPU."""
@@ -46,14 +48,13 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 def _multiplication_pays(layer: nn.Module, input: Tensor, places: int, channels: int) -> bool:
-    """Whether the rows take at most half the memory of the weight, which has `channels` such rows.
+    """Whether the rows, as many as `places`, are few beside the weight, which has `channels` such rows.
 
-    Only while training, so that nothing but `nn.Conv2d`'s own forward is ever exported, and not inside
-    `torch.compile`, whose graph the sizes are no part of.
+    Only while training, so that nothing but torch's own convolution is ever exported, and not inside `torch.compile`,
+    which has its own ways with convolutions.
     """
-    return (
-        layer.training and input.device.type == "cpu" and 2 * places <= channels and not torch.compiler.is_compiling()
-    )
+    few = places <= SHARE_OF_WEIGHT * channels
+    return few and layer.training and input.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _rows(columns: Tensor) -> Tensor:
