@@ -53,7 +53,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = common.parser(__doc__ or "")
-    parser.set_defaults(preset="default", mixed_precision="auto")
+    parser.set_defaults(preset="default", mixed_precision="auto", compile="auto")
     parser.add_argument("--file", default="scaling.json", help="results, read and added to")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="pixels a side")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1])

@@ -171,8 +171,10 @@ class TrainingConfig:
     """Optimizer steps between checkpoints (steps); None: at the end of an epoch, a minute or more after the last."""
     keep_checkpoints: int = 2
     """How many checkpoints stay on disk, newest first (checkpoints)."""
-    num_workers: int = 2
-    """Processes that read and augment pairs, per training process; 0: none."""
+    num_workers: int | None = None
+    """Processes that read and augment pairs, per training process; 0: none; None: by the machine's cores."""
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Keep decoded pairs between epochs; auto: in memory, where they take at most half of what is free."""
     cpu_threads: int = 0
     """Threads of a training process on a CPU; 0: the cores shared out over the processes."""
     log_every: int = 10

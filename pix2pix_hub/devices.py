@@ -11,12 +11,22 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from pix2pix_hub.errors import UserError
 
+# A container's memory limit, what it uses, and the name of the part of that which the kernel would give back; v2, v1.
+CGROUP_FILES = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LARGEST_BLOCK = 2**30  # bytes
 
@@ -68,16 +78,33 @@ def resolve_mixed_precision(requested: str, use_cpu: bool) -> str:
     return requested
 
 
+def cpu_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process could still take: of the machine's, or of the container's if that is less."""
+    available = psutil.virtual_memory().available
+    for limit_file, usage_file, reclaimable in CGROUP_FILES:
+        try:
+            limit, used = int(Path(limit_file).read_text()), int(Path(usage_file).read_text())
+            cached = re.search(rf"^{reclaimable} (\d+)$", Path(usage_file).with_name("memory.stat").read_text(), re.M)
+        except (OSError, ValueError):  # no such control group, or "max": no limit
+            continue
+        available = min(available, limit - used + (int(cached[1]) if cached else 0))
+    return max(0, available)
+
+
 def set_cpu_threads(requested: int, local_processes: int) -> int:
     """Set torch's CPU threads and return their number.
 
     `accelerate launch` sets OMP_NUM_THREADS to 1 unless told otherwise, which would leave all other cores idle. So 0
     (not requested) takes a larger OMP_NUM_THREADS as it is, and else the cores shared out over the processes.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = os.environ.get("OMP_NUM_THREADS", "")
     given = int(environment) if environment.isdecimal() else 1
-    threads = requested or (given if given > 1 else max(1, cores // local_processes))
+    threads = requested or (given if given > 1 else max(1, cpu_cores() // local_processes))
     torch.set_num_threads(threads)
     return threads
 

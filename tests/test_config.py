@@ -74,6 +74,7 @@ def test_a_size_the_depth_does_not_divide_names_the_next_ones() -> None:
         ({"seed": -1}, "--seed"),
         ({"epochs": "two"}, "--epochs"),
         ({"num_workers": 0.5}, "--num-workers"),
+        ({"streaming": True, "cache": "disk", "dataset": "pairs"}, "--cache disk"),
         ({"dataset": 3}, "--dataset"),
         ({"resume": "yes"}, "--resume"),
         ({"report_to": "wandb"}, "--report-to"),

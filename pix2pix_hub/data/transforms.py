@@ -23,6 +23,7 @@ from pix2pix_hub.images import RGB, PixelFormat, stored_to_unit, to_model_range,
 
 SIDES = ("source", "target", "both")
 RESIZES = ("exact", "crop", "pad")
+COLOR_CHANNELS = (1, 3)  # that colour jitter is defined for
 
 
 def mixed_seed(*parts: int) -> int:
@@ -101,6 +102,11 @@ def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
     return image
 
 
+def has_colors(stored: PixelFormat) -> bool:
+    """Whether colour jitter is defined for such images."""
+    return stored.mode != "labels" and stored.channels in COLOR_CHANNELS
+
+
 class PairTransform:
     """A stored pair → what the networks see.
 
@@ -147,9 +153,14 @@ class PairTransform:
         self.formats = dict(formats or {"source": RGB, "target": RGB})
         self.jittered = SIDES[:2] if color_jitter_side == "both" else (color_jitter_side,)
         self.color = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if augment and color_jitter else None
-        self.fit = v2.Compose([_resize(image_size, resize), v2.CenterCrop(image_size)])
         enlarged = (round(image_size[0] * jitter_scale), round(image_size[1] * jitter_scale))
-        self.geometry = _geometry(image_size, flip_probability, rotation_degrees, _resize(enlarged, resize))
+        resized = _resize(enlarged if augment else image_size, resize)
+        flip, crop = v2.RandomHorizontalFlip(flip_probability), v2.RandomCrop(image_size)
+        turned = augment and rotation_degrees > 0  # at full size: what comes after is not the same in every epoch
+        self._steady = v2.Compose([resized] if augment else [resized, v2.CenterCrop(image_size)])
+        self._varying = v2.Compose([flip, RotateInside(rotation_degrees), resized, crop] if turned else [flip, crop])
+        self._turned = turned
+        self.preparation = (augment, image_size, enlarged, resize, turned, self.formats)  # what `prepare` follows from
         if self.color and formats is not None:
             self._refuse_jitter_of({side: formats[side].channels for side in self.jittered})
 
@@ -159,33 +170,52 @@ class PairTransform:
         Raises:
             UserError: colour jitter on an image of neither 1 nor 3 channels.
         """
-        pair = {"source": self._wrapped(source, "source"), "target": self._wrapped(target, "target")}
-        pair = self._train(pair, mixed_seed(self.seed, epoch, index)) if self.augment else self._evaluate(pair)
+        return self.vary(*self.prepare(source, target), epoch=epoch, index=index)
+
+    def prepare(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that is the same in every epoch, for `vary` to go on with: uint8, or float32 in [0, 1].
+
+        Both are resized, for training as far as augmentation allows: rotation goes first, at full size.
+        """
+        pair = {"source": self._typed(self._unit(source, "source"), "source")}
+        pair["target"] = self._typed(self._unit(target, "target"), "target")
+        if self.augment:  # one geometry for both
+            pair["target"] = F.resize(pair["target"], F.get_size(pair["source"]), antialias=True)
+        if not self._turned:
+            pair = {side: self._steady(image) for side, image in pair.items()}
+        return pair["source"].as_subclass(Tensor), pair["target"].as_subclass(Tensor)
+
+    def vary(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
+        """What `prepare` made → `{"source", "target"}`, float32 `(C, H, W)` in [-1, 1]; all draws are made here.
+
+        Raises:
+            UserError: as a call.
+        """
+        pair = {"source": self._typed(source, "source"), "target": self._typed(target, "target")}
+        if self.augment:
+            pair = self._draw(pair, mixed_seed(self.seed, epoch, index))
         return {side: self._in_model_range(image.as_subclass(Tensor), side) for side, image in pair.items()}
 
-    def _wrapped(self, image: Tensor, side: str) -> Tensor:
-        """What torchvision's transforms have kernels for: uint8, float in [0, 1], masks."""
+    def _unit(self, image: Tensor, side: str) -> Tensor:
+        """Stored values as torchvision's transforms have kernels for: uint8, or float in [0, 1]."""
         stored = self.formats[side]
-        if stored.mode == "labels":
-            return tv_tensors.Mask(image)
-        return tv_tensors.Image(image if stored.dtype == "uint8" else stored_to_unit(image, stored))
+        return image if stored.mode == "labels" or stored.dtype == "uint8" else stored_to_unit(image, stored)
+
+    def _typed(self, image: Tensor, side: str) -> Tensor:
+        """Labels are masks, which are never interpolated."""
+        return (tv_tensors.Mask if self.formats[side].mode == "labels" else tv_tensors.Image)(image)
 
     def _in_model_range(self, image: Tensor, side: str) -> Tensor:
         stored = self.formats[side]
         whole = stored.mode == "labels" or stored.dtype == "uint8"
         return to_model_range(image, stored) if whole else unit_to_model(image)
 
-    def _train(self, pair: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        stored = F.get_size(pair["source"])
-        pair["target"] = F.resize(pair["target"], stored, antialias=True)  # one geometry for both
+    def _draw(self, pair: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]):
             # not torch.manual_seed: it would reseed the accelerator too, and with it the dropout of this process
             torch.default_generator.manual_seed(seed)
-            pair = self.geometry(pair)
+            pair = self._varying(pair)
             return self._jitter_colors(pair) if self.color else pair
-
-    def _evaluate(self, pair: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {side: self.fit(image) for side, image in pair.items()}
 
     def _jitter_colors(self, pair: dict[str, Tensor]) -> dict[str, Tensor]:
         assert self.color is not None
@@ -196,7 +226,7 @@ class PairTransform:
         for side, count in channels.items():
             if self.formats[side].mode == "labels":
                 raise UserError(f"The {side} images are labels, which have no colours. Type --color-jitter 0.")
-            if count not in (1, 3):
+            if count not in COLOR_CHANNELS:
                 raise UserError(
                     f"The {side} images have {count} channels; colour jitter is defined for 1 or 3. "
                     "Turn it off with --color-jitter 0."
@@ -205,13 +235,6 @@ class PairTransform:
 
 def _resize(size: tuple[int, int], how: str) -> v2.Transform:
     return v2.Resize(list(size), antialias=True) if how == "exact" else FitResize(size, how)
-
-
-def _geometry(size: tuple[int, int], flip: float, rotation: float, resize: v2.Transform) -> v2.Compose:
-    steps: list[v2.Transform] = [v2.RandomHorizontalFlip(flip)]
-    if rotation:
-        steps.append(RotateInside(rotation))
-    return v2.Compose([*steps, resize, v2.RandomCrop(size)])
 
 
 def _require(holds: bool, flag: str, value: object, expected: str) -> None:
@@ -231,11 +254,15 @@ class PairTensors(Dataset[dict[str, Any]]):
     """Stored pairs through a `PairTransform`.
 
     A key is `(epoch, index)` as `EpochSampler` yields it (so that workers learn the epoch), or an index (epoch 0).
+
+    Attributes:
+        prepared: what `transform.prepare` makes of each pair, where that is kept (see `pair_cache.py`).
     """
 
     def __init__(self, pairs: Pairs, transform: PairTransform) -> None:
         self.pairs = pairs
         self.transform = transform
+        self.prepared: Pairs | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -243,8 +270,8 @@ class PairTensors(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """`{"source", "target"}` float32 `(C, H, W)` in [-1, 1], and `"index"`, the pair's place in the set."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        source, target = self.pairs[index]
-        return {**self.transform(source, target, epoch=epoch, index=index), "index": index}
+        pair = self.transform.prepare(*self.pairs[index]) if self.prepared is None else self.prepared[index]
+        return {**self.transform.vary(*pair, epoch=epoch, index=index), "index": index}
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

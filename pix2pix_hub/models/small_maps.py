@@ -20,10 +20,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H', W')."""
-        kernel, (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
-        height, width = (
-            (side + 2 * padding - k) // stride + 1 for side, k in zip(input.shape[-2:], kernel, strict=True)
-        )
+        kernel, stride, padding = _geometry(self)
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in input.shape[-2:])
         if not _multiplication_pays(self, input, len(input) * height * width, self.out_channels):
             return super().forward(input)
         columns = F.unfold(input, kernel, padding=padding, stride=stride)  # (N, C_in*k*k, H'*W')
@@ -37,14 +35,20 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H', W')."""
         number, channels, height, width = input.shape
-        if not _multiplication_pays(self, input, number * height * width, channels) or output_size is not None:
+        if output_size is not None or not _multiplication_pays(self, input, number * height * width, channels):
             return super().forward(input, output_size)
-        (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
+        kernel, stride, padding = _geometry(self)
         products = _rows(input.flatten(2)) @ self.weight.flatten(1)  # (N*H*W, C_out*k*k)
         columns = products.view(number, height * width, -1).transpose(1, 2)
-        size = [(side - 1) * stride - 2 * padding + kernel for side in (height, width)]
+        size = ((height - 1) * stride - 2 * padding + kernel, (width - 1) * stride - 2 * padding + kernel)
         made = F.fold(columns, size, kernel, padding=padding, stride=stride)
         return made if self.bias is None else made + self.bias[:, None, None]
+
+
+def _geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int]:
+    """Kernel size, stride and padding of a layer, the same both ways."""
+    assert isinstance(layer.padding, tuple) and layer.padding_mode == "zeros" and layer.groups == 1
+    return layer.kernel_size[0], layer.stride[0], layer.padding[0]
 
 
 def _multiplication_pays(layer: nn.Module, input: Tensor, places: int, channels: int) -> bool:

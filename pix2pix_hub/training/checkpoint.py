@@ -50,6 +50,7 @@ class Progress:
     epoch: int = 0  # epochs completed
     batch: int = 0  # batches taken of the epoch under way, on each process
     elapsed_seconds: float = 0.0  # spent training, all sessions together
+    waiting_seconds: float = 0.0  # those of them that the first process waited for pairs
     epoch_sums: dict[str, float] = field(default_factory=dict)  # of the epoch's losses so far, and "batches"
     best_value: float | None = None  # of the metric that picks the best export
     best_epoch: int = 0
@@ -172,8 +173,8 @@ def load_checkpoint(accelerator: Accelerator, path: Path, own: Mapping[str, Stat
     processes = json.loads((path / MANIFEST_NAME).read_text())["num_processes"]
     if processes != accelerator.num_processes:
         raise UserError(
-            f"{path} was written by {processes} process(es), and {accelerator.num_processes} are running now: "
-            f"launch with --num_processes {processes}."
+            f"{path} was written by another number of processes ({processes}) than now "
+            f"({accelerator.num_processes}): launch with --num_processes {processes}."
         )
     try:
         accelerator.load_state(str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,9 +21,14 @@ from pix2pix_hub.data.shards import StreamPlan
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
 from pix2pix_hub.data.streaming import PairStream
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
+from pix2pix_hub.devices import cpu_cores
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.training.caching import RunCache, plan_cache
 from pix2pix_hub.training.stream_loader import StreamLoader
+
+STREAM_WORKERS = 2  # where none are asked for; on every machine, since the order of a stream's pairs depends on it
+MOST_WORKERS = 8  # that are started unasked
 
 
 class TrainLoader:
@@ -32,7 +38,13 @@ class TrainLoader:
         UserError: fewer pairs, or fewer shards of unknown length, than processes.
     """
 
-    def __init__(self, accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits | StreamedPairs) -> None:
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        config: TrainingConfig,
+        pairs: PairSplits | StreamedPairs,
+        cache: RunCache | None = None,
+    ) -> None:
         self._accumulation = config.gradient_accumulation_steps
         self.stream: StreamLoader | None = None  # has a position to be kept in checkpoints
         self.batches_per_epoch: int | None  # None: nobody knows
@@ -41,7 +53,7 @@ class TrainLoader:
             self.batches_per_epoch = _batches_of_stream(self.stream, pairs)
         else:
             self._sampler = EpochSampler(len(pairs.train), seed=config.seed)
-            self.loader = make_map_loader(accelerator, config, pairs, self._sampler)
+            self.loader = make_map_loader(accelerator, config, pairs, self._sampler, cache)
             self.batches_per_epoch = len(self.loader)
 
     @property
@@ -137,17 +149,44 @@ def train_transform(config: TrainingConfig, formats: Mapping[str, PixelFormat]) 
     )
 
 
-def make_map_loader(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits, sampler: EpochSampler) -> Any:
+def make_cache(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits | StreamedPairs) -> RunCache:
+    """What `--cache` keeps of `pairs`; of a stream nothing.
+
+    Raises:
+        UserError: there is no room for what was asked for.
+    """
+    if isinstance(pairs, StreamedPairs):
+        return plan_cache(accelerator, config, {})
+    parts = {
+        "training": (pairs.train, train_transform(config, pairs.formats)),
+        "validation": (pairs.validation, evaluation_transform(config, pairs.formats)),
+    }
+    return plan_cache(accelerator, config, parts)
+
+
+def make_map_loader(
+    accelerator: Accelerator,
+    config: TrainingConfig,
+    pairs: PairSplits,
+    sampler: EpochSampler,
+    cache: RunCache | None = None,
+) -> Any:
     """This process's share of each epoch, on its device: over all processes every pair once.
 
     Raises:
         UserError: fewer pairs than processes.
     """
     dataset = PairTensors(pairs.train, train_transform(config, pairs.formats))
+    if cache is not None:
+        cache.add(dataset)
     batches = ProcessBatches(sampler, config.batch_size, accelerator.num_processes, accelerator.process_index)
-    loader = DataLoader(dataset, batch_sampler=batches, **_loader_options(accelerator, config))
+    workers = worker_count(accelerator, config)
+    options = _loader_options(accelerator, workers) | {"persistent_workers": workers > 0}  # epochs can be short
+    loader = DataLoader(dataset, batch_sampler=batches, **options)
     # Accelerate's loader around one that yields this process's share already
-    return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False)
+    return prepare_data_loader(
+        loader, accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False, non_blocking=True
+    )
 
 
 def make_stream_loader(accelerator: Accelerator, config: TrainingConfig, pairs: StreamedPairs) -> StreamLoader:
@@ -160,21 +199,40 @@ def make_stream_loader(accelerator: Accelerator, config: TrainingConfig, pairs: 
     plan = StreamPlan(pairs.spans, config.seed, config.batch_size, *places)
     transform = train_transform(config, pairs.formats)
     stream = PairStream(pairs.shards, plan, pairs.decoder.decode, transform, config.shuffle_buffer)
-    return StreamLoader(accelerator, stream, config.num_workers, skip_bad_pairs=config.on_bad_pair == "skip")
+    workers = STREAM_WORKERS if config.num_workers is None else config.num_workers
+    return StreamLoader(accelerator, stream, workers, skip_bad_pairs=config.on_bad_pair == "skip")
 
 
-def make_validation_loader(accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors) -> Any:
+def make_validation_loader(
+    accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, cache: RunCache | None = None
+) -> Any:
     """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch."""
     in_order = EpochSampler(len(dataset), shuffle=False)
-    options = _loader_options(accelerator, config)
+    kept = cache is not None and cache.mode != "off"
+    if cache is not None:
+        cache.add(dataset)
+    # of kept pairs nothing is left to do that would be worth starting processes for, at every epoch
+    options = _loader_options(accelerator, 0 if kept else worker_count(accelerator, config))
     return accelerator.prepare_data_loader(
         DataLoader(dataset, batch_size=config.batch_size, sampler=in_order, **options)
     )
 
 
-def _loader_options(accelerator: Accelerator, config: TrainingConfig) -> dict[str, Any]:
+def worker_count(accelerator: Accelerator, config: TrainingConfig) -> int:
+    """Processes that read and augment map-style pairs for this one.
+
+    On a CPU the step has use for all cores, and takes so long that reading in between does not show; a GPU is fed by
+    all cores but one.
+    """
+    if config.num_workers is not None:
+        return config.num_workers
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return 0 if accelerator.device.type == "cpu" else max(1, min(MOST_WORKERS, cpu_cores() // local - 1))
+
+
+def _loader_options(accelerator: Accelerator, workers: int) -> dict[str, Any]:
     return dict(
-        num_workers=config.num_workers,
+        num_workers=workers,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),  # its own: starting workers must not advance the one that dropout uses
     )

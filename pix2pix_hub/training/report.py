@@ -6,8 +6,9 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +22,8 @@ from pix2pix_hub.training.checkpoint import Progress
 
 METRICS_NAME = "metrics.jsonl"
 CURVES_NAME = "curves.png"
+NOTICEABLE_WAIT = 0.1  # of the training time
+Batch = TypeVar("Batch")
 # (title, event, {field: label}) of each panel
 LOSS_PANELS = [
     ("training losses", "train", {"d_loss": "D", "g_gan": "G, adversarial"}),
@@ -105,6 +108,7 @@ class Reporter:
         self._progress = progress
         self._pending: list[tuple[int, dict[str, Tensor]]] = []  # (step, losses)
         self._clock = time.monotonic()
+        self._waited = 0.0  # seconds since then, for pairs
         self._bar: tqdm | None = None
 
     def start(self, options: dict[str, Any]) -> None:
@@ -129,6 +133,18 @@ class Reporter:
     def start_clock(self) -> None:
         """Time from here on counts as training."""
         self._clock = time.monotonic()
+        self._waited = 0.0
+
+    def watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; how long each was waited for is logged."""
+        iterator = iter(batches)
+        while True:
+            asked = time.monotonic()
+            batch = next(iterator, None)
+            self._waited += time.monotonic() - asked
+            if batch is None:
+                return
+            yield batch
 
     def add(self, step: int, losses: dict[str, Tensor]) -> None:
         """Remember one batch's losses (scalars), without waiting for the device."""
@@ -155,8 +171,10 @@ class Reporter:
         _stop_if_diverged(steps, names, rows)
         means = {name: sum(column) / len(rows) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
         seconds = time.monotonic() - self._clock
+        waited = self._waited
         self.start_clock()
         self._progress.elapsed_seconds += seconds
+        self._progress.waiting_seconds += waited
         self._progress.add_batches(means, len(rows))
         images_per_second = len(rows) * images_per_batch / max(seconds, 1e-9)
         self.record(
@@ -167,6 +185,7 @@ class Reporter:
                 **means,
                 "learning_rate": learning_rate,
                 "images_per_second": images_per_second,
+                "data_wait": waited / max(seconds, 1e-9),
                 "elapsed_seconds": self._progress.elapsed_seconds,
             },
         )
@@ -186,6 +205,15 @@ class Reporter:
         if "g_l1" in means:
             shown["L1"] = means["g_l1"] / 2  # in [0, 1] units, as in validation
         self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
+
+
+def waiting_words(progress: Progress, cache: str) -> str | None:
+    """What a person could do where training waited for pairs most noticeably; None where it did not."""
+    share = progress.waiting_seconds / max(progress.elapsed_seconds, 1e-9)
+    if share < NOTICEABLE_WAIT:
+        return None
+    advice = " and --cache memory or disk" if cache == "off" else ""
+    return f"{share:.0%} of the training time was spent waiting for pairs: try a larger --num-workers{advice}."
 
 
 def _stop_if_diverged(steps: tuple[int, ...], names: list[str], rows: list[list[float]]) -> None:

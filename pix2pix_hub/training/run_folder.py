@@ -27,6 +27,7 @@ CHANGEABLE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "num_workers",
+        "cache",
         "cpu_threads",
         "log_every",
         "sample_count",

@@ -36,10 +36,10 @@ from pix2pix_hub.training.checkpoint import (
 )
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, write_export
 from pix2pix_hub.training.left_out import LeftOut
-from pix2pix_hub.training.loaders import TrainLoader, open_together, total_steps
+from pix2pix_hub.training.loaders import TrainLoader, make_cache, open_together, total_steps
 from pix2pix_hub.training.overfitting import overfitting_words
 from pix2pix_hub.training.published import find_start
-from pix2pix_hub.training.report import MetricsLog, Reporter
+from pix2pix_hub.training.report import MetricsLog, Reporter, waiting_words
 from pix2pix_hub.training.run_folder import (
     check_same_pairs,
     check_same_run,
@@ -128,7 +128,8 @@ class Pix2PixTrainer:
     def _build(self) -> None:
         """Loaders, networks and what validates them."""
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
-        self.train_loader = TrainLoader(accelerator, config, pairs)
+        self.cache = make_cache(accelerator, config, pairs)
+        self.train_loader = TrainLoader(accelerator, config, pairs, self.cache)
         self.left_out = LeftOut(accelerator, pairs.findings.faults, self.train_loader.stream)
         self.total_steps = total_steps(config, self.train_loader.steps_per_epoch)
         accelerator.register_for_checkpointing(self.progress)
@@ -140,7 +141,7 @@ class Pix2PixTrainer:
         self.learner = make_learner(
             accelerator, config, source, target, self.total_steps, self.published, self.progress.step
         )
-        self.validation = make_validation(accelerator, config, pairs, self.learner)
+        self.validation = make_validation(accelerator, config, pairs, self.learner, self.cache)
 
     @property
     def _own(self) -> dict[str, Stateful]:
@@ -179,9 +180,10 @@ class Pix2PixTrainer:
             self._checkpoint()
             if self._exported_step != self.progress.step:
                 self._export("model")
-        if self.accelerator.is_main_process and (words := overfitting_words(self.reporter.log.read())):
-            logger.info("%s", words)
         progress = self.progress
+        for words in (overfitting_words(self.reporter.log.read()), waiting_words(progress, self.cache.mode)):
+            if words and self.accelerator.is_main_process:
+                logger.info("%s", words)
         reason = self.train_loader.reason_to_stop() if progress.step < self.total_steps else None
         self.accelerator.end_training()
         if reason is not None:
@@ -195,7 +197,7 @@ class Pix2PixTrainer:
             return progress.epoch_means()
         learner.train_mode()
         self.reporter.start_clock()
-        for batch in self.train_loader.rest_of_epoch(progress.epoch, progress.batch):
+        for batch in self.reporter.watched(self.train_loader.rest_of_epoch(progress.epoch, progress.batch)):
             losses = learner.step(batch["source"], batch["target"])
             progress.batch += 1
             self.reporter.add(progress.step + 1, losses)
@@ -239,6 +241,7 @@ class Pix2PixTrainer:
         elif self.config.resume:
             logger.info("%s has no checkpoint yet: starting at step %d.", self.run_folder, self.progress.step)
         self.left_out.start(self.run_folder)
+        self.cache.fill(self.accelerator)
         self.reporter.start(self.config.to_dict())
         self._checkpointed = time.monotonic()
 

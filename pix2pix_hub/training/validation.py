@@ -19,6 +19,7 @@ from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, save_grid
 from pix2pix_hub.metrics import METRICS, ImageMetrics, unusable
 from pix2pix_hub.metrics.networks import MetricNetworks, load_networks
+from pix2pix_hub.training.caching import RunCache
 from pix2pix_hub.training.loaders import evaluation_transform, make_validation_loader
 from pix2pix_hub.training.setup import Learner
 
@@ -91,7 +92,11 @@ class Validation:
 
 
 def make_validation(
-    accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits | StreamedPairs, learner: Learner
+    accelerator: Accelerator,
+    config: TrainingConfig,
+    pairs: PairSplits | StreamedPairs,
+    learner: Learner,
+    cache: RunCache | None = None,
 ) -> Validation:
     """The validation of a run, shared out to its processes.
 
@@ -105,11 +110,11 @@ def make_validation(
     if isinstance(pairs, PairSplits) and "l1" in config.eval_metrics:
         step = -(-len(pairs.train) // TRAINING_PAIRS)
         some = replace(pairs.train, indices=pairs.train.indices[::step])
-        training_loader = make_validation_loader(accelerator, config, PairTensors(some, transform))
+        training_loader = make_validation_loader(accelerator, config, PairTensors(some, transform), cache)
     return Validation(
         accelerator,
         learner,
-        make_validation_loader(accelerator, config, seen),
+        make_validation_loader(accelerator, config, seen, cache),
         seen,
         pairs.formats,
         config.sample_count,

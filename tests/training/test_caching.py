@@ -1,0 +1,96 @@
+"""`--cache`: the same run with and without it, in the room there is, and said so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pix2pix_hub import devices
+from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.training.checkpoint import Progress
+from pix2pix_hub.training.report import waiting_words
+from pix2pix_hub.training.trainer import Pix2PixTrainer
+
+Tiny = Callable[..., TrainingConfig]
+
+
+@pytest.fixture
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets the free memory of the control group that this process seems to run in."""
+
+    def set_free(free: int) -> None:
+        (tmp_path / "memory.max").write_text(f"{free + 1000}\n")
+        (tmp_path / "memory.current").write_text("2000\n")
+        (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 1000\n")
+        files = (str(tmp_path / "memory.max"), str(tmp_path / "memory.current"), "inactive_file")
+        monkeypatch.setattr(devices, "CGROUP_FILES", (files,))
+
+    return set_free
+
+
+@pytest.mark.parametrize("rotation_degrees", [0.0, 10.0])
+def test_the_same_seed_gives_the_same_weights_and_metrics_with_and_without_a_cache(
+    rotation_degrees: float, tiny: Tiny, tmp_path: Path, datasets_cache: Path
+) -> None:
+    outcomes = []
+    for cache in ("off", "memory", "disk"):
+        folder = tmp_path / cache
+        config = tiny(cache=cache, output_dir=str(folder), rotation_degrees=rotation_degrees)
+        trainer = Pix2PixTrainer(config)
+        outcomes.append((trainer.train().metrics, load_file(folder / "model" / "model.safetensors")))
+        assert trainer.cache.mode == cache
+        assert (trainer.train_loader.loader.dataset.prepared is None) == (cache == "off")
+    assert list(datasets_cache.rglob("pixels.bin"))
+    (metrics, weights), *others = outcomes
+    for other_metrics, other_weights in others:
+        assert other_metrics == metrics
+        assert all(torch.equal(other_weights[name], weights[name]) for name in weights)
+
+
+def test_a_dry_run_writes_no_cache(tiny: Tiny, datasets_cache: Path) -> None:
+    trainer = Pix2PixTrainer(tiny(cache="disk", dry_run=True))
+    assert "decoded pairs (6 training, 3 validation)" in trainer.describe()
+    assert not list(datasets_cache.rglob("*.bin"))
+
+
+def test_pairs_are_kept_while_they_take_at_most_half_of_the_free_memory(
+    tiny: Tiny, container: Callable[[int], None]
+) -> None:
+    config = tiny(jitter_scale=1.0, dry_run=True)
+    needed = 9 * 2 * 3 * 32 * 32
+    container(2 * needed + 10)
+    assert devices.available_memory() == 2 * needed + 10
+    assert Pix2PixTrainer(config).cache.mode == "memory"
+    container(2 * needed - 10)
+    cache = Pix2PixTrainer(config).cache
+    assert cache.mode == "off"
+    assert "--cache disk" in cache.words
+
+
+def test_memory_that_was_asked_for_and_is_not_there_is_refused(tiny: Tiny, container: Callable[[int], None]) -> None:
+    container(50_000)
+    with pytest.raises(UserError, match=r"--cache memory: decoded pairs would take about 0.1 MB of 0.1 MB.*disk"):
+        Pix2PixTrainer(tiny(cache="memory", jitter_scale=1.0, dry_run=True))
+
+
+def test_nothing_is_kept_of_pairs_that_are_seen_once(tiny: Tiny) -> None:
+    assert Pix2PixTrainer(tiny(epochs=1, dry_run=True)).cache.mode == "off"
+
+
+def test_the_wait_for_pairs_is_logged_and_said_where_it_is_long(tiny: Tiny, tmp_path: Path) -> None:
+    trainer = Pix2PixTrainer(tiny())
+    trainer.train()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    waits = [entry["data_wait"] for entry in map(json.loads, lines) if entry["event"] == "train"]
+    assert len(waits) == 6
+    assert all(0 < wait < 1 for wait in waits)
+    assert 0 < trainer.progress.waiting_seconds < trainer.progress.elapsed_seconds
+    assert waiting_words(Progress(elapsed_seconds=100, waiting_seconds=5), "off") is None
+    words = waiting_words(Progress(elapsed_seconds=100, waiting_seconds=25), "off")
+    assert words is not None and words.startswith("25%") and "--cache" in words
