@@ -20,6 +20,8 @@ from pathlib import Path
 
 import httpx
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
+
 from pix2pix_hub.data.synthetic import render_pair
 
 ROOT = Path(__file__).parents[1]

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
+
 PAGE = resource.getpagesize()
 
 

@@ -13,6 +13,7 @@ gets `run.json`: its place on the page and its exact commands, with the folder o
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import subprocess
@@ -29,12 +30,17 @@ from pix2pix_hub.config import preset_config  # noqa: E402
 
 SEEDS = (0, 1, 2)
 PRESETS = ("default", "compact", "paper")
-SETS = {  # section: (data set, direction, the task it is scored by)
-    "facades": ("facades", "BtoA", "segmentation"),
-    "maps": ("maps", "AtoB", "labels"),
-    "edges2shoes": ("edges2shoes", "AtoB", "none"),
+SETS = {  # section: (data set, its direction, the task it is scored by)
+    "facades": ("facades", ("--direction", "BtoA"), "segmentation"),
+    "maps": ("maps", ("--direction", "AtoB"), "labels"),
+    "edges2shoes": ("edges2shoes", ("--direction", "AtoB"), "none"),
+    "synthetic": ("synthetic", (), "segmentation"),
 }
-ABLATION = {  # what differs from `default`, one thing at a time
+ABLATIONS = {  # section: the section whose runs of `default` stand for nothing changed
+    "ablation": "facades",
+    "synthetic-ablation": "synthetic",  # whose pictures may be shown
+}
+VARIANTS = {  # what differs from `default`, one thing at a time
     "without spectral norm": ("--no-spectral-norm",),
     "batch norm": ("--norm", "batch"),
     "without image buffer": ("--buffer-size", "0"),
@@ -57,6 +63,7 @@ class Run:
     dataset: str  # a folder of --data, or `synthetic`
     training: tuple[str, ...]  # options of train_accelerate.py
     evaluation: tuple[str, ...]  # options of `evaluate`
+    series: tuple[str, ...]  # options of this script that made it
 
     @property
     def name(self) -> str:
@@ -92,35 +99,23 @@ def plan(budget: Sequence[str], shrink: int = 1) -> list[Run]:
     """All runs, those of each table together.
 
     Args:
-        budget: training options that all of them share.
-        shrink: what every network's width is divided by.
+        budget: training options that all of them share, and this script has too.
+        shrink: what every network's width is divided by, `demo`'s excepted.
     """
+    series = (*budget, "--shrink", str(shrink))
     runs = []
     for section, (dataset, direction, task) in SETS.items():
-        common = ("--direction", direction, *budget)
-        measured = ("--task", task)
-        for preset in PRESETS:
-            for seed in SEEDS:
-                base = section == "facades" and preset == "default" and seed == SEEDS[0]
-                sections = (section, "ablation") if base else (section,)
-                runs.append(
-                    Run(
-                        sections,
-                        preset,
-                        seed,
-                        dataset,
-                        ("--preset", preset, *common, *widths(preset, shrink)),
-                        measured,
-                    )
-                )
-    dataset, direction, task = SETS["facades"]
-    for variant, options in ABLATION.items():
-        training = ("--preset", "default", "--direction", direction, *budget, *widths("default", shrink), *options)
-        runs.append(Run(("ablation",), variant, SEEDS[0], dataset, training, ("--task", task)))
-    for preset in ("demo", "default"):
-        for seed in SEEDS:
-            training = ("--preset", preset, *budget, *(widths(preset, shrink) if preset != "demo" else ()))
-            runs.append(Run(("synthetic",), preset, seed, "synthetic", training, ("--task", "segmentation")))
+        presets = ("demo", "default") if dataset == "synthetic" else PRESETS
+        for preset, seed in itertools.product(presets, SEEDS):
+            ablations = [name for name, base in ABLATIONS.items() if (base, "default") == (section, preset)]
+            narrower = () if preset == "demo" else widths(preset, shrink)
+            training = ("--preset", preset, *direction, *budget, *narrower)
+            runs.append(Run((section, *ablations), preset, seed, dataset, training, ("--task", task), series))
+    for section, base in ABLATIONS.items():
+        dataset, direction, task = SETS[base]
+        for variant, options in VARIANTS.items():
+            training = ("--preset", "default", *direction, *budget, *widths("default", shrink), *options)
+            runs.append(Run((section,), variant, SEEDS[0], dataset, training, ("--task", task), series))
     return runs
 
 
@@ -138,6 +133,7 @@ def carry_out(run: Run, data: str, runs: Path, execute: Execute) -> bool:
         "variant": run.variant,
         "seed": run.seed,
         "dataset": run.dataset,
+        "series": shlex.join(["python", "benchmarks/results_runs.py", "--data", "DATA", "--runs", "runs", *run.series]),
         "commands": [shlex.join(["python", *command]) for command in run.commands("DATA", "runs")],
     }
     (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")

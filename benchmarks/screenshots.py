@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
+
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu")
+OPTIONS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 DOCS = Path(__file__).parents[1] / "docs"
 TABS = ("Translate", "Draw", "Compare", "Batch", "About this model")
 IN_README = {("Translate", "light"): "app_translate.png", ("Draw", "dark"): "app_draw.png"}

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
+
 from pix2pix_hub.files import write_folder_aside
 from pix2pix_hub.hub.card import write_card
 

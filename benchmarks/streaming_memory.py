@@ -23,6 +23,8 @@ from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
+
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.data.stream_source import open_stream
 from pix2pix_hub.training.loaders import make_stream_loader

@@ -16,11 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.data.synthetic import render_pair

@@ -52,6 +52,12 @@ def publish_folder(partial: Path, path: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def public_name(place: str) -> str:
+    """Of a local path the last part, else the name as it is: where a folder lies is nobody else's business."""
+    path = Path(place).expanduser()
+    return path.resolve().name if path.is_absolute() or path.exists() else place
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
+from pix2pix_hub.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,7 @@ class PixelFormat:
     def describe(self) -> str:
         """ "8-bit RGB", "16-bit gray", "float 13-channel (0 … 1)", "labels of 12 classes"."""
         if self.mode == "labels":
-            return f"labels of {self.channels} classes"
+            return f"labels of {counted(self.channels, 'class')}"
         kind = (
             f"{self.channels}-channel"
             if self.mode == "channels"

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.config import parse_image_size
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.wording import counted
 
 Direction = Literal["AtoB", "BtoA"]
 Mode = Literal["auto", "gray", "rgb", "rgba", "labels"]
@@ -27,8 +28,10 @@ def data_inspect(
     source_mode: Mode = "auto",
     target_mode: Mode = "auto",
     revision: str | None = None,
-) -> None:
+) -> int:
     """Say what a set of pairs is, and draw some of them, before anything is trained.
+
+    The exit status is 1 where it has bad pairs.
 
     Args:
         source: Folder, file, Hub id, or `synthetic`.
@@ -58,8 +61,10 @@ def data_inspect(
         target_mode,
         revision,
     )
-    say(inspect_pairs(request, grid, rows, resize).describe())
+    found = inspect_pairs(request, grid, rows, resize)
+    say(found.describe())
     say(f"picture    {grid}: source | target | both laid over each other")
+    return 1 if found.faults else 0
 
 
 def data_build(
@@ -86,7 +91,7 @@ def data_build(
     """
     if (output is None) == (push is None):
         raise UserError("name where the data set goes: either --output FOLDER or --push user/name.")
-    from pix2pix_hub.data.build import build_pairs, push_dataset, write_dataset
+    from pix2pix_hub.data.build import build_pairs, push_dataset, train_command, write_dataset
     from pix2pix_hub.data.request import PairRequest
 
     if output is not None and output.exists():
@@ -98,10 +103,12 @@ def data_build(
     request = PairRequest(folder, direction, source_column=source_column, target_column=target_column)
     built = build_pairs(request, push or str(output), skip_bad_pairs=on_bad_pair == "skip")
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in built.splits.items())
-    left_out = f"; {len(built.findings.faults)} bad pairs left out" if built.findings.faults else ""
+    left_out = f"; {counted(len(built.findings.faults), 'bad pair')} left out" if built.findings.faults else ""
+    if built.left_aside:
+        say(f"Left aside: {built.left_aside}.")
     if output is not None:
         files = write_dataset(built, output)
-        say(f"{counts} pairs{left_out} in {len(files)} files under {output}.")
-        say(f"Train on it: accelerate launch train_accelerate.py --dataset {output}")
+        say(f"{counts} pairs{left_out} in {counted(len(files), 'file')} under {output}.")
+        say(f"Train on it: {train_command(str(output), built.findings.source)}")
     elif push is not None:
         say(f"{counts} pairs{left_out} pushed to {push_dataset(built, push, private=private)}")

@@ -32,7 +32,7 @@ def evaluate_model(
     batch_size: int | None = None,
     num_workers: int = 0,
     cpu_threads: int = 0,
-    segmenter_steps: int = 1500,
+    segmenter_steps: int = 1000,
     on_bad_pair: Literal["stop", "skip"] = "stop",
     direction: Literal["AtoB", "BtoA"] | None = None,
     source_column: str | None = None,
@@ -48,7 +48,7 @@ def evaluate_model(
     `accelerate launch -m pix2pix_hub.cli evaluate …`, on any number of processes.
 
     Args:
-        model: Export, run folder, or Hub id.
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
         dataset: Pairs to measure on: as in training.
         split: Split to measure on; None: the one that training on this set validates with.
         metrics: Of l1 psnr ssim ms_ssim lpips fid kid. What cannot be had is reported as missing, with the reason.
@@ -136,24 +136,16 @@ def update_card(path: Path, content: dict[str, Any]) -> None:
 
 
 def _card_results(content: dict[str, Any]) -> list[EvalResult]:
-    """Every metric that has a value, named and rounded as the card's own."""
-    from huggingface_hub import EvalResult
-
-    from pix2pix_hub.hub.card import METRICS, TASK, TASK_NAME
+    """Every metric that has a value, named and rounded as the card's own, and the scores of a task."""
+    from pix2pix_hub.hub.card import METRICS, eval_results
 
     dataset = content["dataset"]
-    return [
-        EvalResult(
-            task_type=TASK,
-            task_name=TASK_NAME,
-            dataset_type=dataset["id"],
-            dataset_name=dataset["id"],
-            dataset_split=dataset["split"],
-            dataset_revision=dataset["revision"],
-            metric_type=name,
-            metric_name=name_for_people,
-            metric_value=round(content[name]["value"], 6),
-        )
-        for name, (name_for_people, _) in METRICS.items()
-        if name in content and content[name]["value"] is not None
-    ]
+    values = {name: (title, content[name]["value"]) for name, (title, _) in METRICS.items() if name in content}
+    if "segmentation" in content:
+        task, scores = content["segmentation"]["task"], content["segmentation"]["generated"]
+        values |= {
+            name: (f"{name.replace('_', ' ').capitalize()}, --task {task} (higher is better)", score["value"])
+            for name, score in scores.items()
+        }
+    measured = {name: (title, value) for name, (title, value) in values.items() if value is not None}
+    return eval_results(measured, dataset["id"], dataset["split"], dataset["revision"])

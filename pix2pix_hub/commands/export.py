@@ -20,7 +20,7 @@ def export(
     """Write a model's generator for another runtime, for images of any size, and compare it with the model.
 
     Args:
-        model: Export, run folder, or Hub id (user/name).
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
         format: ONNX, TorchScript, or a program of torch.export.
         output: File to write; None: the model's name with the suffix of the format, in the current folder.
         revision: Branch, tag or commit of a Hub model.

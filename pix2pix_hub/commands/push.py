@@ -29,8 +29,10 @@ def push(
         license: Licence of the weights, as the Hub spells it; None: what the card says already, else apache-2.0.
         message: Title of the commit; None: epoch and step of the run.
     """
-    from pix2pix_hub.hub.push import find_export, push_export
+    from pix2pix_hub.hub.push import find_export, holds_same_weights, push_export
 
     folder = find_export(run_or_export, best=best)
+    if best and holds_same_weights(folder, run_or_export / "model"):
+        say("model_best/ and model/ hold the same weights: the best epoch is the last one.")
     url = push_export(folder, repo_id, private=private, revision=revision, license=license, message=message)
     say(f"pushed {folder}: {url}")

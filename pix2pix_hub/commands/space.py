@@ -18,7 +18,7 @@ def space_push(
 
     Args:
         repo_id: Space, user/name; made where it does not exist.
-        model: Hub id of the model, user/name; several with commas between them give a picker.
+        model: Hub id of the model, user/name or user/name@revision; several with commas between them give a picker.
         hardware: What it runs on, as the Hub calls it (cpu-basic, t4-small, zero-a10g, …); None: what it has.
         private: Make the Space private.
     """

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from pix2pix_hub.commands.output import say
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.wording import counted
 
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 
@@ -17,6 +19,7 @@ def translate(
     inputs: Positional[tuple[str, ...]],
     output: Path,
     overwrite: bool = False,
+    skip_existing: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
     num_samples: int = 1,
@@ -30,13 +33,15 @@ def translate(
     """Translate image files.
 
     Results keep the names of their sources, EXIF and colour profile. A kind of file that cannot hold a result (JPEG:
-    16 bits, classes, transparency) gives way to PNG, and that to TIFF.
+    16 bits, classes, transparency) gives way to PNG, and that to TIFF. The exit status is 1 where some could not be
+    translated.
 
     Args:
-        model: Export, run folder or Hub id.
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
         inputs: Files, folders and patterns.
         output: Folder of the results.
         overwrite: Replace results that exist.
+        skip_existing: Leave results that exist as they are: a run that was stopped goes on.
         stochastic: Leave dropout on.
         seed: Of the dropout.
         num_samples: Variants of each image, with --stochastic.
@@ -47,27 +52,33 @@ def translate(
         compile: Compile the network for each size of image: some ten seconds each, pays for hundreds of one size.
         revision: Branch, tag or commit of a Hub model.
     """
+    if overwrite and skip_existing:
+        raise UserError("--overwrite replaces what --skip-existing leaves: give one of them.")
     from tqdm import tqdm
 
-    from pix2pix_hub.inference.files import plan_jobs, translate_files
+    from pix2pix_hub.inference.file_plan import Existing, find_inputs, plan_jobs
+    from pix2pix_hub.inference.files import translate_files
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
-    jobs = plan_jobs(inputs, output, overwrite=overwrite, num_samples=num_samples)
+    found = find_inputs(inputs)
     pipe = Pix2PixPipeline.from_pretrained(model, revision=revision, device=device, dtype=dtype, compile=compile)
     options: dict[str, Any] = dict(
         stochastic=stochastic, seed=seed, num_samples=num_samples, tile_size=tile_size, batch_size=batch_size
     )
     pipe([], **options)  # refuses what does not go together before any file is opened
+    existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+    jobs = plan_jobs(found, output, pipe.preprocessor, existing=existing, num_samples=num_samples)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
         bad = translate_files(
             pipe,
             jobs,
-            overwrite=overwrite,
+            existing=existing,
             report=bar.update,
             progress=lambda done, total: bar.set_postfix_str(f"step {done}/{total}"),
             **options,
         )
-    say(f"{len(jobs) - len(bad)} of {len(jobs)} images are in {output}.")
+    before = f", {len(found) - len(jobs)} of them from before" if len(jobs) < len(found) else ""
+    say(f"{len(found) - len(bad)} of {counted(len(found), 'image')} are in {output}{before}.")
     if bad:
         say(f"{len(bad)} could not be translated:" + "".join(f"\n  {reason}" for reason in bad.values()))
     return 1 if bad else 0

@@ -12,6 +12,8 @@ from tyro.conf import Positional
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.commands.translate import Precision
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import public_name
+from pix2pix_hub.wording import counted
 
 if TYPE_CHECKING:
     from pix2pix_hub.data.request import PairRequest
@@ -46,7 +48,7 @@ def translate_dataset(
     Stopped, the same command goes on where it was, on any number of processes.
 
     Args:
-        model: Export, run folder or Hub id.
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
         dataset: Folder, file or Hub id.
         output: Folder to write Parquet files and a card to.
         push: Data set on the Hub to push the result to, user/name; without --output, the folder is translated/name.
@@ -94,9 +96,9 @@ def translate_dataset(
     options: dict[str, Any] = dict(stochastic=stochastic, seed=seed, tile_size=tile_size)
     pipe([], batch_size=batch_size, **options)  # refuses what does not go together before anything is written
     plan = Plan(
-        _last_part(model),
+        public_name(model),
         hashlib.sha256((pipe.folder / WEIGHTS_NAME).read_bytes()).hexdigest()[:16],
-        _last_part(dataset),
+        public_name(dataset),
         sources.found.fingerprint,
         _chosen_splits(sources, split, dataset),
         rows_per_file,
@@ -147,16 +149,11 @@ def _chosen_splits(sources: Sources, split: str | None, dataset: str) -> dict[st
     return {name: count for name, count in rows.items() if split in (None, name)}
 
 
-def _last_part(place: str) -> str:
-    """Of a local path: where it lies is nobody else's business."""
-    return Path(place).resolve().name if Path(place).exists() else place
-
-
 def _finish(plan: Plan, folder: Path, alone: bool, push: str | None, private: bool) -> int:
     from pix2pix_hub.inference.dataset import finish
 
     left_out = finish(plan, folder, alone)
-    say(f"{sum(plan.splits.values()) - len(left_out)} translated images are in {folder}.")
+    say(f"{counted(sum(plan.splits.values()) - len(left_out), 'translated image')} in {folder}.")
     for line in left_out[:20]:
         say(f"  left out: {line['reason']}")
     if left_out:

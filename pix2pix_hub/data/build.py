@@ -5,6 +5,7 @@ pix2pix-hub data build path/to/pairs --output path/to/dataset
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,13 @@ from pix2pix_hub.data.encoding import encode, suffix_for
 from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
-from pix2pix_hub.data.records import RecordDecoder
+from pix2pix_hub.data.records import RecordDecoder, file_of
 from pix2pix_hub.data.request import PairRequest
+from pix2pix_hub.data.transforms import has_colors
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_folder_aside
+from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.wording import counted
 
 FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}  # what `datasets` calls them
@@ -42,7 +46,7 @@ Pairs of images for paired image-to-image translation: columns `source` and `tar
 
 Read from: {form}, {layout}. Stored pixels: source {source}, target {target}.
 
-    accelerate launch train_accelerate.py --dataset {id}
+    {command}
 
 Say here where the images come from and under which licence they may be used.
 """
@@ -55,6 +59,7 @@ class BuiltPairs:
     splits: DatasetDict
     card: str
     findings: Findings
+    left_aside: str = ""  # what lies beside the images and is none of them
 
 
 def build_pairs(request: PairRequest, name: str, *, skip_bad_pairs: bool = False) -> BuiltPairs:
@@ -80,18 +85,23 @@ def build_pairs(request: PairRequest, name: str, *, skip_bad_pairs: bool = False
         splits[split] = Dataset.from_generator(
             _rows, features=FEATURES, gen_kwargs={"pairs": part}, keep_in_memory=True, cache_dir=None, split=split
         )
-    layout = ("left half", "right half") if len(found.columns) == 1 else found.columns
-    source, target = reversed(layout) if request.swap else layout
+    source, target = decoder.sides
     card = CARD.format(
         name=name.rsplit("/", 1)[-1],
-        id=name,
-        counts=", ".join(f"{len(rows)} pairs in `{split}`" for split, rows in splits.items()) + ".",
+        command=train_command(name, findings.source),
+        counts=", ".join(f"{counted(len(rows), 'pair')} in `{split}`" for split, rows in splits.items()) + ".",
         form=found.form,
         layout=f"{source} → {target}",
         source=findings.source.describe(),
         target=findings.target.describe(),
     )
-    return BuiltPairs(splits, card, findings)
+    return BuiltPairs(splits, card, findings, found.left_aside)
+
+
+def train_command(dataset: str, source: PixelFormat) -> str:
+    """What trains on the set; colour jitter, on by default, is not for all kinds of images."""
+    command = ["accelerate", "launch", "train_accelerate.py", "--dataset", dataset]
+    return shlex.join(command if has_colors(source) else [*command, "--color-jitter", "0"])
 
 
 def write_dataset(built: BuiltPairs, folder: Path) -> list[Path]:
@@ -145,8 +155,9 @@ def shard_count(rows: Dataset) -> int:
 
 def _rows(pairs: PairDataset) -> Iterator[dict[str, Any]]:
     for index in range(len(pairs)):
-        source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
-        stem = Path(pairs.name(index)).stem
+        row = pairs.row(index)
+        source, target = pairs.decoder.read(row, pairs.name(index))
+        stem = Path(file_of(row, pairs.columns[0]) or pairs.name(index)).stem
         yield {
             side: {"bytes": encode(image, pairs.name(index)), "path": f"{stem}{suffix_for(image)}"}
             for side, image in (("source", source), ("target", target))

@@ -17,6 +17,7 @@ from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, distinct_colors
+from pix2pix_hub.wording import counted
 
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
 Names = Mapping[Color, str]
@@ -78,8 +79,8 @@ def examine(
         raise UserError(_fault_text(faults, len(keys), request.dataset))
     source, target = formats or settle_formats(sound, request, names)
     for (pairs, index), facts in zip(keys, seen, strict=True):
-        if isinstance(facts, Facts) and (reason := _misfit(facts, source, target)) is not None:
-            faults.append(_fault(pairs, index, f"{pairs.name(index)}{reason}"))
+        if isinstance(facts, Facts) and (fault := misfit(pairs, index, facts, (source, target))) is not None:
+            faults.append(fault)
     if not everything:
         return Findings(source, target, f"{size_text([sound[0].size])} (the first)")
     if faults and not skip:
@@ -184,10 +185,12 @@ def _labels(side: str, stored: Sequence[Stored]) -> PixelFormat:
     )
 
 
-def _misfit(facts: Facts, source: PixelFormat, target: PixelFormat) -> str | None:
-    for side, stored, wanted in (("source", facts.source, source), ("target", facts.target, target)):
+def misfit(pairs: PairDataset, index: int, facts: Facts, formats: tuple[PixelFormat, PixelFormat]) -> Fault | None:
+    """What is wrong with a pair that can be read, but whose pixels are not of the formats of source and target."""
+    for side, (stored, wanted) in enumerate(zip((facts.source, facts.target), formats, strict=True)):
         if (reason := misfit_of(stored, wanted)) is not None:
-            return f", {side}, {reason}"
+            name = pairs.decoder.names(pairs.row(index), pairs.name(index))[side]
+            return _fault(pairs, index, f"{name} {reason}")
     return None
 
 
@@ -195,7 +198,7 @@ def _fault_text(faults: Sequence[Fault], total: int, dataset: str) -> str:
     listed = "".join(f"\n  {fault.reason}" for fault in faults[:LISTED_FAULTS])
     more = f"\n  … and {len(faults) - LISTED_FAULTS} more" if len(faults) > LISTED_FAULTS else ""
     return (
-        f"--dataset {dataset}: {len(faults)} of {total} pairs cannot be used:{listed}{more}\n"
+        f"--dataset {dataset}: {len(faults)} of {counted(total, 'pair')} cannot be used:{listed}{more}\n"
         "Replace or remove them and start again, or leave them out with --on-bad-pair skip."
     )
 

@@ -6,8 +6,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
+
+from pix2pix_hub.wording import counted
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
 # Where sides {a} and {b} of split {s} lie; without {s}: the training split.
@@ -17,10 +19,37 @@ LAYOUTS = (("{s}/{a}", "{s}/{b}"), ("{a}/{s}", "{b}/{s}"), ("{s}{a}", "{s}{b}"),
 def images_in(folder: Path) -> list[Path]:
     """Image files directly in a folder, in natural order (2 before 10); dot files are not images."""
     files = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted((file for file in files if file.is_file() and not file.name.startswith(".")), key=_natural)
+    return sorted((file for file in files if file.is_file() and not file.name.startswith(".")), key=natural)
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+def images_below(folder: Path) -> list[Path]:
+    """Image files at any depth of a folder, in natural order; nothing hidden."""
+    found = (entry for entry in folder.rglob("*") if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+    inside = {entry: entry.relative_to(folder).parts for entry in found}
+    seen = [entry for entry, parts in inside.items() if not any(part.startswith(".") for part in parts)]
+    return sorted(seen, key=lambda entry: [natural(Path(part)) for part in inside[entry]])
+
+
+def left_aside(folders: Iterable[Path], used: Iterable[Path]) -> str:
+    """What lies in folders beside what of them is used, in words ("2 .txt, 1 folder, 3 broken links"; "" for nothing).
+
+    Hidden files are not spoken of.
+    """
+    known = set(used)
+    entries = (entry for folder in folders for entry in folder.iterdir() if not entry.name.startswith("."))
+    kinds = Counter(_kind(entry) for entry in entries if entry not in known)
+    words = [f"{count} {kind}" if kind.startswith(".") else counted(count, kind) for kind, count in kinds.most_common()]
+    return ", ".join(words)
+
+
+def _kind(entry: Path) -> str:
+    if entry.is_dir():
+        return "folder"
+    return (entry.suffix.lower() or "file") if entry.exists() else "broken link"
+
+
+def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """What files are ordered by."""
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
@@ -48,16 +77,6 @@ def _folders(root: Path) -> list[Path]:
     """Folders in `root`, and those in them."""
     first = sorted(path for path in root.iterdir() if path.is_dir())
     return first + [path for folder in first for path in sorted(folder.iterdir()) if path.is_dir()]
-
-
-def pair_by_stem(first: Iterable[Path], second: Iterable[Path]) -> list[tuple[Path | None, Path | None]]:
-    """Files of the same name but for the suffix belong together; None stands for a partner that is missing."""
-    groups: dict[str, tuple[list[Path], list[Path]]] = {}
-    for side, files in enumerate((first, second)):
-        for file in files:
-            groups.setdefault(file.stem, ([], []))[side].append(file)
-    pairs = [pair for sides in groups.values() for pair in zip_longest(*sides)]
-    return sorted(pairs, key=lambda pair: _natural(pair[0] or pair[1]))
 
 
 def fingerprint(root: Path, files: Iterable[Path] | None = None) -> str:

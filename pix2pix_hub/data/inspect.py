@@ -12,14 +12,15 @@ from pathlib import Path
 from torch import Tensor
 
 from pix2pix_hub.data.bad_pairs import LISTED_FAULTS, Fault
-from pix2pix_hub.data.examine import Facts, look_at, settle_formats
+from pix2pix_hub.data.examine import Facts, look_at, misfit, settle_formats
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.data.transforms import PairTransform
+from pix2pix_hub.data.transforms import PairTransform, has_colors
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, displayed, save_grid, to_model_range
+from pix2pix_hub.wording import counted
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Inspection:
     sizes: Counter[str]  # "256x512" (height x width) → pairs
     formats: dict[str, PixelFormat]  # "source", "target"
     faults: tuple[Fault, ...]
+    left_aside: str = ""  # what lies beside the images and is none of them
 
     def describe(self) -> str:
         """Several lines for a person."""
@@ -44,7 +46,11 @@ class Inspection:
             f"sizes      {sizes}{more} (height x width, pairs)",
         ]
         for side, stored in self.formats.items():
-            lines += [f"{side}     {stored.describe()}, {_looks(stored)}", *_color_lines(stored)]
+            lines += [f"{side}     {stored.describe()}{_looks(stored)}", *_color_lines(stored)]
+        if not has_colors(self.formats["source"]):
+            lines.append("           train with --color-jitter 0: colour changes are for 1 or 3 channels")
+        if self.left_aside:
+            lines.append(f"left aside {self.left_aside}")
         lines.append(f"bad pairs  {len(self.faults) or 'none'}")
         return "\n".join(lines + [f"           {fault.reason}" for fault in self.faults[:LISTED_FAULTS]])
 
@@ -65,25 +71,29 @@ def inspect_pairs(request: PairRequest, grid: Path | None = None, rows: int = 6,
     parts = [PairDataset(rows, range(len(rows)), decoder, split) for split, rows in found.splits.items()]
     keys = [(part, index) for part in parts for index in range(len(part))]
     seen = look_at(keys, request)
-    sound = [(key, facts) for key, facts in zip(keys, seen, strict=True) if isinstance(facts, Facts)]
-    if not sound:
+    readable = [facts for facts in seen if isinstance(facts, Facts)]
+    if not readable:
         reasons = "; ".join(fault.reason for fault in seen[:3] if isinstance(fault, Fault))
-        raise UserError(f"{request.dataset}: none of its {len(keys)} pairs can be read. {reasons}")
-    source, target = settle_formats([facts for _, facts in sound], request, found.class_names)
+        raise UserError(f"{request.dataset}: none of its {counted(len(keys), 'pair')} can be read. {reasons}")
+    source, target = settle_formats(readable, request, found.class_names)
+    checked = [
+        facts if isinstance(facts, Fault) else misfit(*key, facts, (source, target)) or facts
+        for key, facts in zip(keys, seen, strict=True)
+    ]
+    formats = {"source": source, "target": target}
     if grid is not None:
-        pairs = [_decoded(part, index, source, target) for (part, index), _ in sound[:: max(1, len(sound) // rows)]]
-        formats = {"source": source, "target": target}
+        sound = [key for key, facts in zip(keys, checked, strict=True) if isinstance(facts, Facts)]
+        pairs = [_decoded(part, index, source, target) for part, index in sound[:: max(1, len(sound) // rows)]]
         fit = PairTransform(request.image_size, augment=False, resize=resize, formats=formats)
         _draw(pairs[:rows], fit, grid)
-    layout = ("left half", "right half") if len(found.columns) == 1 else found.columns
-    shown = tuple(reversed(layout)) if request.swap else layout
     return Inspection(
         found.form,
-        f"{request.direction}: {shown[0]} → {shown[1]}",
+        f"{request.direction}: {' → '.join(decoder.sides)}",
         {part.split: len(part) for part in parts},
-        Counter(f"{height}x{width}" for height, width in (facts.size for _, facts in sound)),
-        {"source": source, "target": target},
-        tuple(fault for fault in seen if isinstance(fault, Fault)),
+        Counter(f"{height}x{width}" for height, width in (facts.size for facts in readable)),
+        formats,
+        tuple(fault for fault in checked if isinstance(fault, Fault)),
+        found.left_aside,
     )
 
 
@@ -103,9 +113,16 @@ def _draw(pairs: list[tuple[Tensor, Tensor]], fit: PairTransform, path: Path) ->
 
 
 def _looks(stored: PixelFormat) -> str:
+    if stored.mode in ("channels", "rgba"):
+        return f", drawn {_drawn(stored.channels)}"
     if not stored.palette:
-        return "many colours: a photo"
-    return f"{len(stored.palette)} colours: labels or a drawing"
+        return ", many colours: a photo"
+    return f", {counted(len(stored.palette), 'colour')}: labels or a drawing"
+
+
+def _drawn(channels: int) -> str:
+    """What `displayed` shows."""
+    return "are channels 1, 2, 3 as red, green, blue" if channels >= 3 else "is channel 1 as gray"
 
 
 def _color_lines(stored: PixelFormat) -> list[str]:

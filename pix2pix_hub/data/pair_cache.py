@@ -7,20 +7,19 @@ last process that uses it) or on disk, where the next run finds them again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import datasets
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -114,7 +113,8 @@ def keep_on_disk(pairs: PairDataset, transform: PairTransform, limit: int) -> Pa
         CacheOverflow, UserError: as `keep_in_memory`.
     """
     folder = disk_folder(pairs, transform)
-    with _locked(folder.with_suffix(".lock")):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
         if not (folder / TABLE_NAME).is_file():
             with write_folder_aside(folder) as partial:
                 with (partial / PIXELS_NAME).open("wb") as sink:
@@ -192,12 +192,3 @@ def _nameless_file() -> tuple[int, str, Callable[[], None]]:
         os.unlink(path)
 
     return descriptor, path, free
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the others wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

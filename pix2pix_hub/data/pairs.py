@@ -10,33 +10,38 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import datasets
-from datasets import Dataset, DatasetDict, Features, Value
+from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
 from pix2pix_hub.data.examine import Findings, examine, size_text
-from pix2pix_hub.data.files import IMAGE_SUFFIXES, contents, fingerprint, images_in, pair_by_stem, side_folders
-from pix2pix_hub.data.hub_source import describe, open_on_hub
+from pix2pix_hub.data.file_rows import IMAGE_COLUMN, image_rows, paired_rows
+from pix2pix_hub.data.files import (
+    IMAGE_SUFFIXES,
+    contents,
+    fingerprint,
+    images_below,
+    images_in,
+    left_aside,
+    side_folders,
+)
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import VALIDATION_NAMES, assign_splits
 from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
+from pix2pix_hub.data.tables import BUILDERS, TABLES, holds_images, is_loose, open_table, undecoded
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.wording import counted
 
 __all__ = ["FoundPairs", "PairDataset", "PairSplits", "find_pairs", "load_pairs"]
 SYNTHETIC = "synthetic"
 SYNTHETIC_SPLITS = {"train": range(0, 400), "validation": range(10_000, 10_040)}
-BUILDERS = {  # suffix of a single file → the `datasets` builder that reads it
-    ".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tar": "webdataset",
-}  # fmt: skip
 # Columns (or folders) A and B as data sets name them, compared without case, "_" and "-"; the first that fits is taken.
 KNOWN_COLUMNS = (
     ("source", "target"), ("source_image", "target_image"), ("imageA", "imageB"), ("A", "B"), ("image_1", "image_2"),
@@ -62,6 +67,7 @@ class FoundPairs:
     columns: tuple[str, ...]  # one: A and B side by side; two: A, B
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
     class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
+    left_aside: str = ""  # what lies beside the images and is none of them, in words
 
 
 @dataclass(frozen=True)
@@ -123,19 +129,19 @@ def load_pairs(
     train, validation = (findings.applied_to(part) for part in parts)
     if not len(train) or not len(validation):
         raise UserError(f"--dataset {dataset}: no sound {'validation' if len(train) else 'training'} pair is left.")
-    description = _describe(found, request, findings, len(train), len(validation)) + note
+    aside = f"; left aside: {found.left_aside}" if found.left_aside else ""
+    description = _describe(found, request, findings, len(train), len(validation)) + note + aside
     return PairSplits(train, validation, description, found.form, found.fingerprint, dataset, findings)
 
 
 def _describe(found: FoundPairs, request: PairRequest, findings: Findings, train: int, validation: int) -> str:
-    layout = ("left half", "right half") if len(found.columns) == 1 else found.columns
-    source, target = reversed(layout) if request.swap else layout
+    source, target = RecordDecoder(found.columns, request.swap).sides
     height, width = request.image_size
     pixels = [findings.source.describe(), findings.target.describe()]
-    left_out = f"; {len(findings.faults)} bad pairs left out" if findings.faults else ""
+    left_out = f"; {counted(len(findings.faults), 'bad pair')} left out" if findings.faults else ""
     return (
-        f"{train} training and {validation} validation pairs, {found.form}, {request.direction}: {source} → {target}, "
-        f"{findings.sizes} → {height}x{width}, {' → '.join(dict.fromkeys(pixels))}{left_out}"
+        f"{train} training and {counted(validation, 'validation pair')}, {found.form}, {request.direction}: "
+        f"{source} → {target}, {findings.sizes} → {height}x{width}, {' → '.join(dict.fromkeys(pixels))}{left_out}"
     )
 
 
@@ -153,7 +159,7 @@ def find_pairs(request: PairRequest) -> FoundPairs:
         return _find_synthetic(request)
     if request.revision is not None and path.exists():
         raise UserError(f"--dataset-revision is for Hub data sets; {request.dataset} is on this machine. Leave it out.")
-    return _find_in_folder(path, request) if request.dataset and _is_loose(path) else _find_table(path, request)
+    return _find_in_folder(path, request) if request.dataset and is_loose(path) else _find_table(path, request)
 
 
 def find_images(dataset: str, column: str, revision: str | None = None) -> FoundPairs:
@@ -164,24 +170,39 @@ def find_images(dataset: str, column: str, revision: str | None = None) -> Found
         UserError: nothing there, or no such column.
     """
     request, path = PairRequest(dataset, revision=revision), Path(dataset).expanduser()
-    loaded, identity = _open_table(path, request)
-    splits = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    if is_loose(path) and (found := _find_single_images(path)) is not None:
+        if column != IMAGE_COLUMN:
+            raise UserError(f"--source-column {column}: the images of a folder are column {IMAGE_COLUMN}.")
+        return found
+    loaded, identity = open_table(path, request, FORMS_THAT_WORK)
+    splits = _splits_of(loaded)
     for split, rows in splits.items():
-        images = [name for name, feature in rows.features.items() if _holds_images(feature)]
+        images = [name for name, feature in rows.features.items() if holds_images(feature)]
         if column not in images:
             listing = f"columns: {', '.join(rows.features)}; with images: {', '.join(images) or 'none'}"
             raise UserError(f"--source-column {column}: split {split} has no such image column ({listing}).")
-    undecoded = {name: _undecoded(rows, (column,), name, request) for name, rows in splits.items()}
-    return FoundPairs("one column", undecoded, (column,), identity)
+    columns = {name: undecoded(rows, (column,), name, request) for name, rows in splits.items()}
+    return FoundPairs("one column", columns, (column,), identity)
 
 
-def _is_loose(path: Path) -> bool:
-    """A folder that `datasets` has not saved itself."""
-    return path.is_dir() and not (path / "dataset_dict.json").is_file() and not (path / "state.json").is_file()
+def _find_single_images(root: Path) -> FoundPairs | None:
+    """Images at any depth of a folder without tables; splits are its folders `train`, `val`, …, else all is `train`."""
+    if _has_metadata(root) or any(file.suffix.lower() in TABLES for file in root.rglob("*")):
+        return None
+    below = {name: images_below(root / name) for name in ("train", *VALIDATION_NAMES) if (root / name).is_dir()}
+    files = {name: images for name, images in below.items() if images} or {"train": images_below(root)}
+    used = sum(files.values(), [])
+    splits = {split: image_rows(root, images) for split, images in files.items()}
+    return FoundPairs("one column", splits, (IMAGE_COLUMN,), fingerprint(root, used)) if used else None
+
+
+def _has_metadata(root: Path) -> bool:
+    """An image folder that `datasets` reads: its table names the files."""
+    return any(root.glob("metadata.*")) or any(root.glob("*/metadata.*"))
 
 
 def _find_in_folder(path: Path, request: PairRequest) -> FoundPairs:
-    has_metadata = any(path.glob("metadata.*")) or any(path.glob("*/metadata.*"))  # an imagefolder, for `datasets`
+    has_metadata = _has_metadata(path)
     if not has_metadata and (found := _find_paired_folders(path, request)) is not None:
         return found
     files = {} if has_metadata else _side_by_side_files(path, request)
@@ -223,10 +244,10 @@ def _find_paired_folders(root: Path, request: PairRequest) -> FoundPairs | None:
     wanted = dict.fromkeys([request.train_split, *filter(None, [request.validation_split]), *VALIDATION_NAMES])
     for sides in KNOWN_COLUMNS if request.named_columns is None else (request.named_columns,):
         if folders := side_folders(root, sides, wanted):
-            pairs = {split: pair_by_stem(*map(images_in, both)) for split, both in folders.items()}
-            splits = {split: _file_rows(root, sides, rows) for split, rows in pairs.items()}
-            files = [file for rows in pairs.values() for pair in rows for file in pair if file is not None]
-            return FoundPairs("paired folders", splits, sides, fingerprint(root, files))
+            splits = {split: paired_rows(root, sides, both) for split, both in folders.items()}
+            files = [file for both in folders.values() for folder in both for file in images_in(folder)]
+            aside = left_aside((folder for both in folders.values() for folder in both), files)
+            return FoundPairs("paired folders", splits, sides, fingerprint(root, files), left_aside=aside)
     return None
 
 
@@ -241,61 +262,32 @@ def _side_by_side_files(root: Path, request: PairRequest) -> dict[str, list[Path
 
 def _find_side_by_side(root: Path, files: dict[str, list[Path]], request: PairRequest) -> FoundPairs:
     _refuse_columns(request, f"{request.dataset} holds side-by-side images with")
-    splits = {split: _file_rows(root, ("image",), [(path,) for path in paths]) for split, paths in files.items()}
-    return FoundPairs("side by side", splits, ("image",), fingerprint(root, sum(files.values(), [])))
-
-
-def _file_rows(root: Path, columns: tuple[str, ...], rows: Iterable[tuple[Path | None, ...]]) -> Dataset:
-    """Files as undecoded image columns, and a column `name`: the first file of each row inside `root`."""
-    content: dict[str, list[Any]] = {column: [] for column in columns}
-    names = []
-    for row in rows:
-        names.append(next(path for path in row if path is not None).relative_to(root).as_posix())
-        for column, path in zip(columns, row, strict=True):
-            content[column].append(None if path is None else {"bytes": None, "path": str(path.absolute())})
-    features = Features(dict.fromkeys(columns, ImageFeature(decode=False)) | {"name": Value("string")})
-    return Dataset.from_dict(content | {"name": names}, features=features)
+    splits = {split: image_rows(root, paths) for split, paths in files.items()}
+    used = sum(files.values(), [])
+    folders = {file.parent for file in used}
+    aside = left_aside({root, *folders}, [*used, *folders])
+    return FoundPairs("side by side", splits, (IMAGE_COLUMN,), fingerprint(root, used), left_aside=aside)
 
 
 # --- tables
 
 
 def _find_table(path: Path, request: PairRequest) -> FoundPairs:
-    return _from_table(*_open_table(path, request), request)
-
-
-def _open_table(path: Path, request: PairRequest) -> tuple[Any, str]:
-    """What `datasets` reads: a Hub data set, a single file, what it saved itself, else a folder; and what it is."""
-    if not request.dataset or not path.exists():
-        return open_on_hub(request.dataset, request.revision, FORMS_THAT_WORK)
-    if path.is_dir():
-        load = datasets.load_dataset if _is_loose(path) else datasets.load_from_disk
-        return _read(request, lambda: load(str(path))), fingerprint(path)
-    if (builder := BUILDERS.get(path.suffix.lower())) is None:
-        known = ", ".join(BUILDERS)
-        raise UserError(f"--dataset {request.dataset} is a single file, but none of {known}. {FORMS_THAT_WORK}")
-    loaded = _read(request, lambda: datasets.load_dataset(builder, data_files=str(path)))
-    return loaded, fingerprint(path.parent, [path])
-
-
-def _read(request: PairRequest, load: Callable[[], Any]) -> Any:
-    """Whatever goes wrong inside `datasets`, in words that name the flag."""
-    try:
-        return load()
-    except Exception as error:
-        raise UserError(
-            f"--dataset {request.dataset} could not be read by `datasets` ({describe(error)}). {FORMS_THAT_WORK}"
-        ) from error
+    return _from_table(*open_table(path, request, FORMS_THAT_WORK), request)
 
 
 def _from_table(loaded: Dataset | DatasetDict, fingerprint: str, request: PairRequest) -> FoundPairs:
-    splits = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    splits = _splits_of(loaded)
     if not splits:
         raise UserError(f"--dataset {request.dataset} has no splits. {FORMS_THAT_WORK}")
     columns = choose_columns(splits.get(request.train_split, next(iter(splits.values()))).features, request)
     form = "two columns" if len(columns) == 2 else "side by side"
-    undecoded = {name: _undecoded(rows, columns, name, request) for name, rows in splits.items()}
-    return FoundPairs(form, undecoded, columns, fingerprint)
+    rows = {name: undecoded(rows, columns, name, request) for name, rows in splits.items()}
+    return FoundPairs(form, rows, columns, fingerprint)
+
+
+def _splits_of(loaded: Dataset | DatasetDict) -> dict[str, Dataset]:
+    return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
 
 
 def choose_columns(features: Features, request: PairRequest) -> tuple[str, ...]:
@@ -304,7 +296,7 @@ def choose_columns(features: Features, request: PairRequest) -> tuple[str, ...]:
     Raises:
         UserError: lists the columns.
     """
-    images = [name for name, feature in features.items() if _holds_images(feature)]
+    images = [name for name, feature in features.items() if holds_images(feature)]
     listing = f"columns: {', '.join(features)}; with images: {', '.join(images) or 'none'}"
     if request.named_columns is not None:
         for flag, column in zip(("source", "target"), request.named_columns, strict=True):
@@ -326,25 +318,6 @@ def _plain(column: str) -> str:
     """A column's name without case, "_", "-" and the suffix that WebDataset leaves ("source.png")."""
     stem, dot, suffix = column.lower().rpartition(".")
     return re.sub("[_-]", "", stem if stem and dot + suffix in IMAGE_SUFFIXES else column.lower())
-
-
-def _holds_images(feature: Any) -> bool:
-    """An image column, or bytes as libraries other than `datasets` write them."""
-    if isinstance(feature, dict):
-        return "bytes" in feature and _holds_images(feature["bytes"])
-    return isinstance(feature, ImageFeature) or (isinstance(feature, Value) and feature.dtype.endswith("binary"))
-
-
-def _undecoded(rows: Dataset, columns: Sequence[str], split: str, request: PairRequest) -> Dataset:
-    if absent := [column for column in columns if column not in rows.column_names]:
-        raise UserError(
-            f"--dataset {request.dataset}: split {split} has no column {' or '.join(absent)} "
-            f"(columns: {', '.join(rows.column_names)}). All splits need the same."
-        )
-    rows = rows.with_format(None).select_columns(list(columns))
-    for column in columns:
-        rows = rows.cast_column(column, ImageFeature(decode=False))
-    return rows
 
 
 def _refuse_columns(request: PairRequest, whose: str) -> None:

@@ -103,6 +103,8 @@ def from_memory(image: Image.Image | NDArray[Any], name: str) -> Decoded:
     """
     if not isinstance(image, Image.Image):
         return _as_stored_array(image, name)
+    if 0 in image.size:
+        raise UserError(f"{name} has no pixels (it is {image.height}x{image.width}, height x width).")
     try:
         image.load()
         return _upright(image) if image.mode in EIGHT_BIT_MODES else _as_stored_array(_deep_pixels(image), name)
@@ -163,7 +165,9 @@ def _as_stored_array(array: NDArray[Any], name: str) -> PixelArray:
     Booleans become 0 and 255; integers of other kinds and doubles become float32.
     """
     shape = "x".join(map(str, array.shape))
-    if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] > MAX_CHANNELS):
+    if 0 in array.shape:
+        raise UserError(f"{name} has no pixels (its shape is {shape}).")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] > MAX_CHANNELS):
         raise UserError(f"{name} has shape {shape}; expected (H, W) or (H, W, C) with up to {MAX_CHANNELS} channels.")
     if array.dtype.kind not in "buif":
         raise UserError(f"{name} holds {array.dtype}; expected uint8, uint16 or float numbers.")

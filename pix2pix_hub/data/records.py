@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from torch import Tensor
@@ -29,18 +30,47 @@ class RecordDecoder:
         """The decoder that can decode."""
         return replace(self, source=source, target=target)
 
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What source and target are called in the data: columns, folders or halves."""
+        first, second = ("left half", "right half") if len(self.columns) == 1 else self.columns
+        return (second, first) if self.swap else (first, second)
+
+    def names(self, row: Mapping[str, Any], name: str) -> tuple[str, str]:
+        """What errors call source and target of a row: their files, where pairs are files of two folders."""
+        if len(self.columns) == 2 and "pair_files" in row:
+            first, second = row["pair_files"]
+            return (second, first) if self.swap else (first, second)
+        if len(self.columns) == 1:
+            return f"{name}, {self.sides[0]},", f"{name}, {self.sides[1]},"
+        source, target = (f"{name}, column {side}{file_in_words(row, side)}" for side in self.sides)
+        return source, target
+
     def read(self, row: Mapping[str, Any], name: str) -> tuple[Decoded, Decoded]:
         """Source and target as stored, of one size.
 
         Raises:
             UserError: an image that cannot be read, has no partner or another size, or is no side-by-side pair; the
-                text starts with `name`.
+                text starts with the file's name or, where there is none, with `name`.
         """
+        if row.get("pair_fault"):
+            raise UserError(row["pair_fault"])
         if len(self.columns) == 1:
             first, second = _read_halves(row[self.columns[0]], name)
-        else:
-            first, second = _read_two(row, self.columns, name)
-        return (second, first) if self.swap else (first, second)
+            return (second, first) if self.swap else (first, second)
+        source, target = (
+            read_stored(row[side], words) for side, words in zip(self.sides, self.names(row, name), strict=True)
+        )
+        self._check_sizes(source, target, name)
+        return source, target
+
+    def _check_sizes(self, source: Decoded, target: Decoded, name: str) -> None:
+        sizes = ["{}x{}".format(*size_of(image)) for image in (source, target)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"{name}: its two images differ in size, {sizes[0]} in {self.sides[0]} and {sizes[1]} in "
+                f"{self.sides[1]} (height x width); a pair shows the same thing at the same place."
+            )
 
     def decode(self, row: Mapping[str, Any], name: str) -> tuple[Tensor, Tensor]:
         """Source and target, `(C, H, W)` each, of stored values (uint8, or float32 for deeper formats).
@@ -50,7 +80,8 @@ class RecordDecoder:
         """
         assert self.source is not None and self.target is not None, "formats are not known yet"
         source, target = self.read(row, name)
-        return to_tensor(source, self.source, f"{name}, source,"), to_tensor(target, self.target, f"{name}, target,")
+        names = self.names(row, name)
+        return to_tensor(source, self.source, names[0]), to_tensor(target, self.target, names[1])
 
 
 def _read_halves(stored: Mapping[str, Any] | None, name: str) -> tuple[Decoded, Decoded]:
@@ -65,19 +96,16 @@ def _read_halves(stored: Mapping[str, Any] | None, name: str) -> tuple[Decoded, 
     return halves(image)
 
 
-def _read_two(row: Mapping[str, Any], columns: tuple[str, ...], name: str) -> tuple[Decoded, Decoded]:
-    """Two images of one size. Rows with a `name` come from files that pair by name."""
-    if "name" in row and (absent := [column for column in columns if row[column] is None]):
-        raise UserError(f"{name} has no partner: no file of its name, whatever the suffix, in {absent[0]}.")
-    first, second = (read_stored(row[column], f"{name}, column {column}") for column in columns)
-    sizes = [size_of(image) for image in (first, second)]
-    if sizes[0] != sizes[1]:
-        (a, b), (h, w) = sizes
-        raise UserError(
-            f"{name}: its two images differ in size, {a}x{b} in {columns[0]} and {h}x{w} in {columns[1]} "
-            "(height x width); a pair shows the same thing at the same place."
-        )
-    return first, second
+def file_of(row: Mapping[str, Any], column: str) -> str | None:
+    """Name of the file, without folders, that an undecoded image came from; None: the row does not say."""
+    path = (row[column] or {}).get("path")
+    return PurePath(path).name if path else None
+
+
+def file_in_words(row: Mapping[str, Any], column: str) -> str:
+    """ " (0003.png)", or nothing where the row does not say."""
+    file = file_of(row, column)
+    return f" ({file})" if file else ""
 
 
 def read_stored(stored: Mapping[str, Any] | None, name: str) -> Decoded:

@@ -12,6 +12,7 @@ import torch
 from pix2pix_hub.data.sampling import Deal
 from pix2pix_hub.data.transforms import mixed_seed
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.wording import counted
 
 ROW_BITS = 32
 
@@ -71,8 +72,9 @@ class StreamPlan:
     def __post_init__(self) -> None:
         if self.deal is None and len(self.spans) < self.processes:
             raise UserError(
-                f"--streaming: {len(self.spans)} shards of unknown length cannot be shared out to {self.processes} "
-                f"processes. Launch with --num_processes {len(self.spans)}, or write the set in more files."
+                f"--streaming: {counted(len(self.spans), 'shard')} of unknown length cannot be shared out to "
+                f"{self.processes} processes. Launch with --num_processes {len(self.spans)}, or write the set in more "
+                "files."
             )
 
     @cached_property

@@ -35,6 +35,7 @@ from pix2pix_hub.data.shards import Span
 from pix2pix_hub.data.splits import VALIDATION_NAMES
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.wording import counted
 
 READ_ROWS = 16  # taken from `datasets` at a time
 HELD_OUT_PAIRS = 256  # validation pairs at most, where --max-validation-pairs does not say
@@ -154,7 +155,7 @@ def open_stream(
         decoder.with_formats(findings.source, findings.target),
         expected,
         validation,
-        _describe(request, columns, findings, expected, len(spans), len(validation), validation_split),
+        _describe(request, decoder, findings, expected, len(spans), len(validation), validation_split),
         "stream",
         mark,
         dataset,
@@ -187,22 +188,22 @@ def _parts(
 
 def _describe(
     request: PairRequest,
-    columns: tuple[str, ...],
+    decoder: RecordDecoder,
     findings: Findings,
     expected: int | None,
     shards: int,
     validation: int,
     validation_split: str | None,
 ) -> str:
-    layout = ("left half", "right half") if len(columns) == 1 else columns
-    source, target = reversed(layout) if request.swap else layout
-    pairs = "pairs" if expected is None else f"{expected} pairs"
+    source, target = decoder.sides
+    pairs = "pairs" if expected is None else counted(expected, "pair")
     note = "" if validation_split else f" set aside from {request.train_split}"
     height, width = request.image_size
     pixels = dict.fromkeys([findings.source.describe(), findings.target.describe()])
     return (
-        f"{pairs} in {shards} shards, streamed, and {validation} validation pairs{note}, {request.direction}: "
-        f"{source} → {target}, {findings.sizes} (of the first) → {height}x{width}, {' → '.join(pixels)}"
+        f"{pairs} in {counted(shards, 'shard')}, streamed, and {counted(validation, 'validation pair')}{note}, "
+        f"{request.direction}: {source} → {target}, {findings.sizes} (of the first) → "
+        f"{height}x{width}, {' → '.join(pixels)}"
     )
 
 

@@ -23,6 +23,7 @@ from pix2pix_hub.images import RGB, PixelFormat, stored_to_unit, to_model_range,
 
 SIDES = ("source", "target", "both")
 RESIZES = ("exact", "crop", "pad")
+COLOR_CHANNELS = (1, 3)  # that colour jitter is defined for
 
 
 def mixed_seed(*parts: int) -> int:
@@ -99,6 +100,11 @@ def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
             pads = [min(pad, reach) for pad, reach in zip(pads, [width - 1, height - 1] * 2, strict=True)]
         image = F.pad(image, pads, padding_mode=mode) if any(pads) else image
     return image
+
+
+def has_colors(stored: PixelFormat) -> bool:
+    """Whether colour jitter is defined for such images."""
+    return stored.mode != "labels" and stored.channels in COLOR_CHANNELS
 
 
 class PairTransform:
@@ -220,7 +226,7 @@ class PairTransform:
         for side, count in channels.items():
             if self.formats[side].mode == "labels":
                 raise UserError(f"The {side} images are labels, which have no colours. Type --color-jitter 0.")
-            if count not in (1, 3):
+            if count not in COLOR_CHANNELS:
                 raise UserError(
                     f"The {side} images have {count} channels; colour jitter is defined for 1 or 3. "
                     "Turn it off with --color-jitter 0."

@@ -21,7 +21,7 @@ NEAR = 0.5  # of the median distance of real images to the nearest training targ
 NEAR_SHARE = 0.1  # so many more outputs than real images may be that near
 LEAST_GAIN = 0.02
 LEAST_DIVERSITY = 0.25
-SHARPNESS = (0.5, 1.6)
+SHARPNESS = (0.5, 1.5)
 MOST_STRIDE_ENERGY = 2.0
 LEAST_GRID = 1 / 255  # a fainter pattern is not seen
 MOST_COLOR_BIAS = 0.05
@@ -158,20 +158,27 @@ def _spread(images: Tensor) -> tuple[float, float]:
 
 
 def sharpness(generated: Traces, target: Traces) -> Check:
-    """Gradient energy: mean absolute difference of neighbouring pixels, generated ÷ real."""
+    """Gradient energy: root mean square difference of neighbouring pixels over all images, generated ÷ real.
+
+    Squares, because a blurred edge has as much absolute difference as a sharp one, spread over more pixels.
+    """
     ours, real = generated.gradients, target.gradients
     ratio, interval = 1.0, [1.0, 1.0]
     if float(real.sum()):
-        ratio = float(ours.sum() / real.sum())
-        interval = list(confidence_interval(ratio_of(ours.numpy(), real.numpy()), len(real)))
+        ratio = math.sqrt(float(ours.sum() / real.sum()))
+        interval = [math.sqrt(end) for end in confidence_interval(ratio_of(ours.numpy(), real.numpy()), len(real))]
     blurred, rough = ratio < SHARPNESS[0], ratio > SHARPNESS[1]
-    verdict = "blurred" if blurred else "rough or noisy" if rough else "about as sharp"
+    verdict = "blurred" if blurred else "rough or noisy" if rough else _in_between(ratio)
     return Check(
         blurred or rough,
         {"ratio": ratio, "ratio_ci95": interval},
         f"ratio below {SHARPNESS[0]} or above {SHARPNESS[1]}",
         f"the outputs have {ratio:.0%} of the gradients of real images: {verdict}",
     )
+
+
+def _in_between(ratio: float) -> str:
+    return "softer" if ratio < 0.85 else "rougher" if ratio > 1.15 else "about as sharp"
 
 
 def checkerboard(generated: Traces, target: Traces) -> Check:

@@ -13,7 +13,7 @@ from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
-from pix2pix_hub.models.fetch import commit_of, fetch_files
+from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files, split_revision
 
 TRAINING_CONFIG_NAME = "training_config.json"
 # Of training, what a data set is read by again: the options of the same names, unless others are given.
@@ -39,17 +39,14 @@ class EvaluatedModel:
 
 
 def load_model(model: str, *, revision: str | None = None, map_location: str = "cpu") -> EvaluatedModel:
-    """Load an export, a run's folder (its `model/` is taken) or a Hub id (`user/name`).
+    """Load an export, a run's folder (its `model/` is taken) or a Hub id (`user/name`, `user/name@revision`).
 
     Raises:
         UserError: nothing there, no export, or files that do not belong together.
     """
-    folder = Path(model).expanduser()
-    if (folder / "model" / CONFIG_NAME).is_file() and not (folder / CONFIG_NAME).is_file():
-        folder = folder / "model"
-    local = folder.is_dir()
     names = [CONFIG_NAME, WEIGHTS_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME]
-    folder = fetch_files(folder if local else model, names, revision=revision)
+    local = Path(model).expanduser().is_dir()
+    folder = fetch_files(export_of(model), names, revision=revision)
     generator = load_generator(folder, map_location=map_location)
     preprocessor = Preprocessor.from_folder(folder)
     for side, channels in (("source", generator.in_channels), ("target", generator.out_channels)):
@@ -64,7 +61,7 @@ def load_model(model: str, *, revision: str | None = None, map_location: str = "
         generator,
         preprocessor,
         folder,
-        folder.resolve().name if local else model,
+        folder.resolve().name if local else split_revision(model)[0],
         commit_of(folder),
         hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest(),
         {name: options[name] for name in INHERITED if isinstance(options.get(name), str)},

@@ -47,8 +47,9 @@ class ClassMap:
             table[list(self.values)] = torch.arange(len(self.values), dtype=torch.uint8)
             return table[image.long()]
         palette = torch.tensor(self.colors, dtype=torch.float32)  # (K, 3)
-        distances = torch.stack([(image.float() - color.view(3, 1, 1)).square().sum(0) for color in palette])
-        return distances.argmin(0, keepdim=True).to(torch.uint8)
+        # |x - c|² - |x|², whole numbers that float32 holds exactly
+        offsets = palette.square().sum(1)[:, None] - 2 * palette @ image.flatten(1).float()
+        return offsets.argmin(0).to(torch.uint8).view(1, *image.shape[1:])
 
     def of_generated(self, images: Tensor) -> Tensor:
         """Generated label maps, `(N, C, H, W)` in [-1, 1] → int64 `(N, H, W)` of classes."""

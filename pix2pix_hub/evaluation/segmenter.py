@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.segmentation import ClassMap
 from pix2pix_hub.files import write_folder_aside
 from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.models.base import WEIGHTS_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +40,10 @@ MOST_DOWNS = 6
 class SegmenterOptions:
     """How the network is trained; part of what it is kept under."""
 
-    steps: int = 1500
-    batch_size: int = 8
-    base_channels: int = 24
-    learning_rate: float = 2e-3  # at its largest: a one-cycle schedule (Smith & Topin 2018)
+    steps: int = 1000
+    batch_size: int = 4
+    base_channels: int = 16
+    learning_rate: float = 3e-3  # at its largest: a one-cycle schedule (Smith & Topin 2018)
     seed: int = 0
 
 
@@ -73,11 +75,6 @@ class Segmenter:
     def __init__(self, network: UNetGenerator) -> None:
         self.network = network
 
-    def to(self, device: torch.device) -> Segmenter:
-        """Move the network."""
-        self.network.to(device)
-        return self
-
     def logits(self, photos: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] → (N, K, H, W)."""
         return LOGIT_SCALE * self.network(photos)
@@ -98,8 +95,10 @@ def segmenter_for(
 ) -> tuple[Segmenter, dict[str, Any]]:
     """The network for these photos at this size: the one kept from before, else a new one, which is kept.
 
+    Where several evaluations want the same one, one trains it and the others wait for it.
+
     Returns:
-        The segmenter, and what it was trained on and how.
+        The segmenter, what it was trained on and how, and the hash of its weights: scores compare where that is equal.
     """
     what = {
         "pairs": fingerprint,
@@ -113,17 +112,25 @@ def segmenter_for(
         **asdict(options),
     }
     folder = cache_folder() / "segmenters" / _key(what)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        network = _kept(folder, device)
+        if network is None:
+            network = train_segmenter(photos, image_size, resize, device, options)
+            with write_folder_aside(folder) as partial:
+                network.save_files(partial)
+                (partial / "training.json").write_text(json.dumps(what, indent=2) + "\n")
+        weights = hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest()
+    return Segmenter(network), what | {"weights_sha256": weights}
+
+
+def _kept(folder: Path, device: torch.device) -> UNetGenerator | None:
+    """The network in `folder`, if there is a sound one."""
     try:
-        if folder.is_dir():
-            return Segmenter(UNetGenerator.from_pretrained(folder, map_location=str(device))), what
+        return UNetGenerator.from_pretrained(folder, map_location=str(device)).eval() if folder.is_dir() else None
     except UserError as error:
         logger.warning("%s is damaged and made anew: %s", folder, error)
-    network = train_segmenter(photos, image_size, resize, device, options)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with write_folder_aside(folder) as partial:
-        network.save_files(partial)
-        (partial / "training.json").write_text(json.dumps(what, indent=2) + "\n")
-    return Segmenter(network.to(device)), what
+        return None
 
 
 def cache_folder() -> Path:

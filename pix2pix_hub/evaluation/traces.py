@@ -27,7 +27,7 @@ class Traces:
 
     thumbnails: Tensor  # float32 (N, C, 32, 32), means over areas
     means: Tensor  # float64 (N, C)
-    gradients: Tensor  # float64 (N,) mean absolute difference of neighbouring pixels, both directions
+    gradients: Tensor  # float64 (N,) mean square difference of neighbouring pixels, both directions
     stride_power: Tensor  # float64 (N, 2, 4) mean square of the wave at each stride frequency, along rows, columns
     nearby_power: Tensor  # float64 (N, 2, 4, 4) the same at the bins beside them
 
@@ -47,7 +47,7 @@ class Traces:
 def traces_of(images: Tensor) -> Traces:
     """(N, C, H, W) in [-1, 1], H and W from 32."""
     unit = to_unit_range(images.detach().float().cpu())
-    down, across = (unit.diff(dim=axis).abs().double().mean(dim=(1, 2, 3)) for axis in (-2, -1))
+    down, across = (unit.diff(dim=axis).square().double().mean(dim=(1, 2, 3)) for axis in (-2, -1))
     powers = [_stride_power(unit), _stride_power(unit.transpose(-1, -2))]
     return Traces(
         thumbnails_of(images),

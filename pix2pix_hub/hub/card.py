@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +95,8 @@ def _card_data(
 ) -> ModelCardData:
     dataset = run.get("dataset", {})
     started_from = _started_from(run)
-    results = [
-        EvalResult(
-            task_type=TASK,
-            task_name=TASK_NAME,
-            dataset_type=dataset["id"],
-            dataset_name=dataset["id"],
-            dataset_split="validation",
-            dataset_revision=_hub_commit(dataset),
-            metric_type=key,
-            metric_name=name_of_metric,
-            metric_value=round(metrics[key]["value"], 6),
-        )
-        for key, (name_of_metric, _) in METRICS.items()
-        if key in metrics and dataset
-    ]
+    values = {key: (title, metrics[key]["value"]) for key, (title, _) in METRICS.items() if key in metrics}
+    results = eval_results(values, dataset["id"], "validation", _hub_commit(dataset)) if dataset else []
     results += [old for old in entered if not any(old.is_equal_except_value(new) for new in results)]
     return ModelCardData(
         library_name="pix2pix-hub",
@@ -121,6 +109,34 @@ def _card_data(
         model_name=name if results else None,
         eval_results=results or None,
     )
+
+
+def eval_results(
+    values: Mapping[str, tuple[str, float]], dataset: str, split: str, revision: str | None
+) -> list[EvalResult]:
+    """What a card's metadata say of measured values.
+
+    Args:
+        values: metric → its name for people, value.
+        dataset: its id on the Hub, or what it is called here.
+        split: of the data set.
+        revision: commit on the Hub; None: the data set is a local one, whose type is its name in small letters.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-") or "local"
+    return [
+        EvalResult(
+            task_type=TASK,
+            task_name=TASK_NAME,
+            dataset_type=dataset if revision else slug,
+            dataset_name=dataset,
+            dataset_split=split,
+            dataset_revision=revision,
+            metric_type=key,
+            metric_name=name_for_people,
+            metric_value=round(value, 6),
+        )
+        for key, (name_for_people, value) in values.items()
+    ]
 
 
 def _facts(folder: Path, run: dict[str, Any], metrics: dict[str, Any], model_id: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ pix2pix-hub push runs/facades_default_001 user/pix2pix-facades
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import time
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from pix2pix_hub.hub.failures import PushError, as_push_error
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+WEIGHTS_NAME = "model.safetensors"
+GENERATOR_FILES = ("config.json", WEIGHTS_NAME, "preprocessor_config.json")
 OPTIONAL_FILES = (
     "discriminator/config.json",
     "discriminator/model.safetensors",
@@ -44,8 +46,14 @@ def find_export(run_or_export: Path, *, best: bool = False) -> Path:
             return folder
     if not run_or_export.is_dir():
         raise UserError(f"{run_or_export} is no folder: name a run (runs/…) or its model/.")
-    looked = " nor ".join(str(folder) for folder in places)
-    raise UserError(f"neither {looked} holds a config.json: name a run that has trained an epoch, or an export.")
+    looked = "neither {} nor {} holds".format(*places) if len(places) == 2 else f"{places[0]} does not hold"
+    raise UserError(f"{looked} a config.json: name a run that has trained an epoch, or an export.")
+
+
+def holds_same_weights(export: Path, other: Path) -> bool:
+    """Whether two exports are of the same generator, byte by byte; False where one is none."""
+    first, second = export / WEIGHTS_NAME, other / WEIGHTS_NAME
+    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
 def check_export(folder: Path) -> None:

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
 from pix2pix_hub.hub.account import check_account
 from pix2pix_hub.hub.failures import PushError, as_push_error
 from pix2pix_hub.hub.push import retrying
+from pix2pix_hub.models.fetch import split_revision
 
 logger = logging.getLogger(__name__)
 
@@ -158,10 +159,13 @@ def _open_space(repo_id: str, models: Sequence[str], *, private: bool, token: st
 
 
 def _check_model(api: HfApi, model: str) -> None:
+    name, revision = split_revision(model)
     try:
-        info = api.model_info(model)
+        info = api.model_info(name, revision=revision)
+    except RevisionNotFoundError:
+        raise PushError(f"the model {name} has no revision {revision}: name another, or none.") from None
     except RepositoryNotFoundError:
-        raise PushError(f"the model {model} is not on the Hub: `pix2pix-hub push RUN {model}` puts it there.") from None
+        raise PushError(f"the model {name} is not on the Hub: `pix2pix-hub push RUN {name}` puts it there.") from None
     if info.private:
         logger.warning("%s is private: give the Space a secret HF_TOKEN that may read it.", model)
 
@@ -199,6 +203,7 @@ def _request_hardware(repo_id: str, hardware: str, *, token: str | None) -> str:
 
 
 def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
+    names = list(dict.fromkeys(split_revision(model)[0] for model in models))
     front = {
         "title": title,
         "emoji": "🖼️",
@@ -210,11 +215,11 @@ def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
         "app_file": "app.py",
         "pinned": False,
         "license": "apache-2.0",
-        "models": list(models),
+        "models": names,
         "tags": ["pix2pix", "image-to-image", "mcp-server"],
         **chosen,
     }
-    links = ", ".join(f"[{model}](https://huggingface.co/{model})" for model in models)
+    links = ", ".join(f"[{model}](https://huggingface.co/{model})" for model in names)
     return README.format(front=yaml_dump(front, sort_keys=False), title=front["title"], links=links)
 
 

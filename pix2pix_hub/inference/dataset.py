@@ -22,13 +22,15 @@ from datasets import Image as ImageFeature
 from pix2pix_hub.data.encoding import encode, suffix_for
 from pix2pix_hub.data.pairs import FoundPairs, find_images, find_pairs
 from pix2pix_hub.data.pixels import Decoded
-from pix2pix_hub.data.records import RecordDecoder, read_stored
+from pix2pix_hub.data.records import RecordDecoder, file_in_words, file_of, read_stored
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import PARTIAL_SUFFIX, publish_folder, write_aside
-from pix2pix_hub.inference.files import THREADS, decoded_result
-from pix2pix_hub.inference.inputs import prepare_decoded
+from pix2pix_hub.inference.files import THREADS
+from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+from pix2pix_hub.inference.results import decoded_result
+from pix2pix_hub.wording import counted
 
 UNFINISHED_SUFFIX = ".unfinished"
 PLAN_NAME = "translation.json"
@@ -70,11 +72,26 @@ class Sources:
             return cls(find_images(dataset, column, revision), swap=False, alone=True)
         return cls(find_pairs(request), request.swap, alone=False)
 
-    def read(self, row: dict[str, Any], name: str) -> tuple[Decoded, Decoded | None]:
-        """Source and, where there is one, target. Raises `UserError`."""
+    def read(self, row: dict[str, Any], place: str) -> tuple[str, Decoded, Decoded | None]:
+        """What errors call the source (its file, where the data say, else `place`), it and, where there is one, the
+        target.
+
+        Raises:
+            UserError: an image that cannot be read.
+        """
         if self.alone:
-            return read_stored(row[self.found.columns[0]], name), None
-        return RecordDecoder(self.found.columns, self.swap).read(row, name)
+            column = self.found.columns[0]
+            name = row.get("name", f"{place}{file_in_words(row, column)}")
+            return name, read_stored(row[column], name), None
+        decoder, name = RecordDecoder(self.found.columns, self.swap), row.get("name", place)
+        source, target = decoder.read(row, name)
+        return decoder.names(row, name)[0], source, target
+
+    def stem(self, row: dict[str, Any], place: str) -> str:
+        """What the images made of a row are called: as the source's file, where the data say, else `place`."""
+        column = self.found.columns[1 if self.swap and len(self.found.columns) == 2 else 0]
+        file = file_of(row, column)
+        return Path(file).stem if file else place
 
 
 @dataclass(frozen=True)
@@ -215,29 +232,37 @@ def _translated(
             for number, one in zip(numbers, opened, strict=True)
             if isinstance(one, str)
         ]
-        made = pipe([image for _, image, _ in good], **options)
+        made = pipe([one.prepared for one in good], **options)
         results = [decoded_result(one, pipe.preprocessor.target) for one in made]
-        yield from pool.map(lambda one, result: _row(one[0], one[2], result), good, results)
+        yield from pool.map(_row, good, results)
         report(len(numbers))
 
 
-def _opened(pipe: Pix2PixPipeline, sources: Sources, stored: Dataset, split: str, number: int) -> Any:
-    """Name, prepared source, and the decoded images to keep; or why not."""
-    row = stored[number]
-    name = row.get("name", f"row {number} of split {split}")
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    name: str  # for errors
+    stem: str
+    source: Decoded
+    target: Decoded | None
+    prepared: Prepared
+
+
+def _opened(pipe: Pix2PixPipeline, sources: Sources, stored: Dataset, split: str, number: int) -> _Opened | str:
+    """A row, read; or why it cannot be."""
+    row, place = stored[number], f"row {number} of split {split}"
     try:
-        source, target = sources.read(row, name)
-        return name, prepare_decoded(source, pipe.preprocessor.source, name), (source, target)
+        name, source, target = sources.read(row, place)
+        prepared = prepare_decoded(source, pipe.preprocessor.source, name)
+        return _Opened(name, sources.stem(row, place), source, target, prepared)
     except UserError as error:
         return str(error)
 
 
-def _row(name: str, kept: tuple[Decoded, Decoded | None], generated: Decoded) -> dict[str, Any]:
-    stem = Path(name).stem if "." in name else name
-    source, target = kept
-    images = {"source": source, "generated": generated} | ({} if target is None else {"target": target})
+def _row(one: _Opened, generated: Decoded) -> dict[str, Any]:
+    images = {"source": one.source, "generated": generated} | ({} if one.target is None else {"target": one.target})
     return {
-        column: {"bytes": encode(image, name), "path": f"{stem}{suffix_for(image)}"} for column, image in images.items()
+        column: {"bytes": encode(image, one.name), "path": f"{one.stem}{suffix_for(image)}"}
+        for column, image in images.items()
     }
 
 
@@ -278,7 +303,7 @@ def _card(plan: Plan, name: str, alone: bool, left_out: list[dict[str, Any]]) ->
         name=name,
         model=plan.model,
         target="" if alone else "; `target` is the true image",
-        counts=", ".join(f"{counts[split]} images in `{split}`" for split in plan.splits) + ".",
+        counts=", ".join(f"{counted(counts[split], 'image')} in `{split}`" for split in plan.splits) + ".",
         dataset=plan.dataset,
         fingerprint=plan.fingerprint,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,30 +9,19 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-import numpy as np
-from PIL import Image
-
 from pix2pix_hub.data.encoding import Metadata, encode, read_metadata, suffix_for
-from pix2pix_hub.data.files import IMAGE_SUFFIXES
-from pix2pix_hub.data.pixels import Decoded, PixelArray, from_memory, read_image
-from pix2pix_hub.data.preprocessor import PICTURE_MODES
+from pix2pix_hub.data.pixels import read_image
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
 from pix2pix_hub.images import PixelFormat, read_bytes
+from pix2pix_hub.inference.file_plan import Existing, FileJob
 from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+from pix2pix_hub.inference.results import decoded_result
 
 WINDOW_FILES, WINDOW_PIXELS = 32, 2**25  # that are in memory together: what batches of one size are made from
 THREADS = 4  # that read and write
 Done = TypeVar("Done")
-
-
-@dataclass(frozen=True)
-class FileJob:
-    """One file to translate."""
-
-    source: Path
-    outputs: tuple[Path, ...]  # one a sample; the suffix gives way where such a file cannot hold the result
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,70 +31,11 @@ class _Opened:
     metadata: Metadata
 
 
-def plan_jobs(inputs: Sequence[str], output: Path, *, overwrite: bool = False, num_samples: int = 1) -> list[FileJob]:
-    """What to translate, and where to.
-
-    Args:
-        inputs: files, folders (searched to the bottom, their structure is kept) and glob patterns (`**` goes down).
-        output: folder of the results.
-        overwrite: replace results that exist.
-        num_samples: results of each file, told apart by `_1`, `_2`, … in their names.
-
-    Raises:
-        UserError: nothing found, two inputs of one name, an input that would be overwritten, or results that exist.
-    """
-    if not inputs:
-        raise UserError("No images were named: give files, folders or patterns.")
-    found = {path.resolve(): (path, output / name) for text in inputs for path, name in _found(text)}
-    jobs = [FileJob(path, _sample_names(place, num_samples)) for path, place in found.values()]
-    places: dict[Path, Path] = {}
-    for place, source in [(place, job.source) for job in jobs for place in job.outputs]:
-        if place.resolve() in found:
-            raise UserError(f"--output {output} would overwrite the input {place}: name another folder.")
-        if places.setdefault(place, source) != source:
-            raise UserError(f"{places[place]} and {source} would both be written to {place}: translate them apart.")
-    existing = [place for place in places if place.exists()]
-    if existing and not overwrite:
-        raise UserError(
-            f"{len(existing)} of {len(places)} results exist, {existing[0]} among them. Replace them with --overwrite, "
-            "or name another --output."
-        )
-    return jobs
-
-
-def _sample_names(place: Path, count: int) -> tuple[Path, ...]:
-    if count == 1:
-        return (place,)
-    return tuple(place.with_name(f"{place.stem}_{number}{place.suffix}") for number in range(1, count + 1))
-
-
-def _found(text: str) -> Iterator[tuple[Path, Path]]:
-    """The files that one input names, and what to call their results inside the output folder."""
-    path = Path(text).expanduser()
-    if path.is_dir():
-        below = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
-        files = [(path / name, name) for name in below if _is_image(name)]
-        wanted = f"with images ({', '.join(sorted(IMAGE_SUFFIXES))})"
-    elif glob.has_magic(text) and not path.exists():
-        matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))
-        files = [(match, Path(match.name)) for match in matches if match.is_file()]
-        wanted = "that files match"
-    else:
-        files, wanted = [(path, Path(path.name))] if path.is_file() else [], "that exists"
-    if not files:
-        raise UserError(f"{text}: expected a file, a folder or a pattern {wanted}.")
-    yield from files
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
-
-
 def translate_files(
     pipe: Pix2PixPipeline,
     jobs: Sequence[FileJob],
     *,
-    overwrite: bool = False,
+    existing: Existing = "refuse",
     report: Callable[[], object],
     **options: Any,
 ) -> dict[Path, str]:
@@ -115,15 +44,15 @@ def translate_files(
     Args:
         pipe: the model.
         jobs: of `plan_jobs`.
-        overwrite: replace results that exist under another suffix than was planned.
+        existing: as in `plan_jobs`, for results that cannot be of the kind of file that was planned.
         report: called after each file.
         options: of `Pix2PixPipeline.__call__`.
 
     Returns:
-        The files that could not be translated, each with the reason.
+        The files that could not be translated, each with the reason, which begins with the file.
     """
     bad: dict[Path, str] = {}
-    writer = _Writer(jobs, pipe.preprocessor.target, overwrite)
+    writer = _Writer(jobs, pipe.preprocessor.target, existing)
     with ThreadPoolExecutor(THREADS) as pool:
         attempts = _in_parallel(pool, lambda job: _attempt(lambda: _open(job, pipe.preprocessor.source)), jobs)
         for window in _windows(zip(jobs, attempts, strict=True)):
@@ -133,7 +62,8 @@ def translate_files(
             outcomes = dict(zip((one.job for one in opened), written, strict=True))
             for job, one in window:
                 if isinstance(outcome := outcomes.get(job, one), str):
-                    bad[job.source] = outcome
+                    name = str(job.source)
+                    bad[job.source] = outcome if outcome.startswith(name) else f"{name}: {outcome}"
                 report()
     return bad
 
@@ -175,8 +105,8 @@ def _open(job: FileJob, source: PixelFormat) -> _Opened:
 class _Writer:
     """Writes results; no input and no other result is replaced."""
 
-    def __init__(self, jobs: Sequence[FileJob], target: PixelFormat, overwrite: bool) -> None:
-        self.target, self.overwrite = target, overwrite
+    def __init__(self, jobs: Sequence[FileJob], target: PixelFormat, existing: Existing) -> None:
+        self.target, self.existing = target, existing
         self.taken = {job.source.resolve() for job in jobs}
         self.lock = Lock()
 
@@ -187,24 +117,19 @@ class _Writer:
             decoded = decoded_result(sample, self.target)
             suffix = suffix_for(decoded, place.suffix)
             path = place if suffix == place.suffix.lower() else place.with_suffix(suffix)
-            self._take(path)
+            if not self._take(path):
+                continue
             content = encode(decoded, str(path), suffix, opened.metadata)
             path.parent.mkdir(parents=True, exist_ok=True)
             with write_aside(path) as partial:
                 partial.write_bytes(content)
 
-    def _take(self, path: Path) -> None:
+    def _take(self, path: Path) -> bool:
+        """Whether to write there."""
         with self.lock:
             if path.resolve() in self.taken:
                 raise UserError(f"{path} is an input or the result of another one: translate them apart.")
-            if path.exists() and not self.overwrite:
+            if path.exists() and self.existing == "refuse":
                 raise UserError(f"{path} exists: replace it with --overwrite, or name another --output.")
             self.taken.add(path.resolve())
-
-
-def decoded_result(made: Image.Image | np.ndarray, target: PixelFormat) -> Decoded:
-    """What a pipeline made of a file → what can be written."""
-    decoded = from_memory(made, "the result")
-    if isinstance(decoded, Image.Image):
-        return decoded
-    return PixelArray(decoded.values, target.mode if target.mode in PICTURE_MODES else "channels")
+            return self.existing != "skip" or not path.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from pix2pix_hub.data.preprocessor import FULL_SCALE, PICTURE_MODES
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, to_model_range, to_unit_range
 
+ARRAY_LAYOUT = "arrays are (height, width, channels): give image.transpose(1, 2, 0), or a tensor (C, H, W)."
+TENSOR_LAYOUT = "tensors are (channels, height, width): give image.permute(2, 0, 1), or an array (H, W, C)."
+LEAST_SIDE = 8  # pixels: what is smaller may be channels
 TOLERANCE = 1e-3  # how far floats may leave their range: rounding of whatever made them
 
 
@@ -63,6 +67,8 @@ def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
         return prepare_decoded(read_image(Path(image), name), format, name)
     if not isinstance(image, Image.Image | np.ndarray):
         raise UserError(f"{name} is {type(image).__name__}; expected a PIL image, a path, an array or a tensor.")
+    if isinstance(image, np.ndarray):
+        _check_layout(image.shape, format, name, channels=2, spatial=0, words=ARRAY_LAYOUT)
     if isinstance(image, np.ndarray) and format.mode == "labels" and image.shape[2:] == (format.channels,) != (1,):
         return _from_one_hot(image, name)
     return prepare_decoded(_as_picture(from_memory(image, name), format), format, name)
@@ -71,7 +77,7 @@ def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
 def prepare_decoded(decoded: Decoded, format: PixelFormat, name: str) -> Prepared:
     """`prepare` for what a file held. Where values of one depth can stand for those of another, they do."""
     depth = "uint8" if isinstance(decoded, Image.Image) else str(decoded.values.dtype)
-    if format.mode == "labels" or format.dtype in (depth, "float32"):
+    if other_depth(format, depth) is None:
         return Prepared(to_tensor(decoded, format, name), format, None, name)
     if depth == "float32" and isinstance(decoded, PixelArray):
         _check_range(decoded.values, 0.0, name)
@@ -89,6 +95,7 @@ def _from_one_hot(array: NDArray, name: str) -> Prepared:
 def _from_tensor(tensor: Tensor, format: PixelFormat, name: str) -> Prepared:
     if tensor.ndim != 3:
         raise UserError(f"{name} has shape {tuple(tensor.shape)}; expected (C, H, W) or a batch (N, C, H, W).")
+    _check_layout(tensor.shape, format, name, channels=0, spatial=2, words=TENSOR_LAYOUT)
     if not tensor.is_floating_point():
         return prepare(tensor.permute(1, 2, 0).numpy(), format, name)
     values = tensor.float()
@@ -100,6 +107,17 @@ def _from_tensor(tensor: Tensor, format: PixelFormat, name: str) -> Prepared:
     array = PixelArray(to_unit_range(values).permute(1, 2, 0).numpy(), "channels")
     floats = with_depth(format, "float32")
     return Prepared(to_tensor(_as_picture(array, floats), floats, name), floats, None, name)
+
+
+def _check_layout(
+    shape: Sequence[int], format: PixelFormat, name: str, *, channels: int, spatial: int, words: str
+) -> None:
+    """Raise `UserError` where axis `spatial` must be that of the channels, which should be axis `channels`."""
+    fitting = {format.channels, *(range(1, 5) if format.mode in PICTURE_MODES else ())}
+    if len(shape) != 3 or min(shape[1], shape[channels]) < LEAST_SIDE:
+        return
+    if shape[channels] not in fitting and shape[spatial] in fitting:
+        raise UserError(f"{name} has shape {tuple(shape)}; {words}")
 
 
 def _as_picture(decoded: Decoded, format: PixelFormat) -> Decoded:
@@ -120,10 +138,15 @@ def with_depth(format: PixelFormat, dtype: str) -> PixelFormat:
     return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype])
 
 
-def output_format(image: Prepared, target: PixelFormat) -> PixelFormat:
+def other_depth(format: PixelFormat, depth: str) -> str | None:
+    """The depth of an image where it is another than that of the images trained on, and is to be kept."""
+    return None if format.mode == "labels" or format.dtype in (depth, "float32") else depth
+
+
+def output_format(depth: str | None, target: PixelFormat) -> PixelFormat:
     """How what is made of an image is to be stored: as the targets were, but at the depth of an image of another."""
-    keeps = image.depth is None or target.mode == "labels" or target.dtype == "float32"
-    return target if keeps else with_depth(target, str(image.depth))
+    keeps = depth is None or target.mode == "labels" or target.dtype == "float32"
+    return target if keeps else with_depth(target, str(depth))
 
 
 def _check_range(values: NDArray, low: float, name: str) -> None:

@@ -37,7 +37,7 @@ from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
-from pix2pix_hub.models.fetch import fetch_files
+from pix2pix_hub.models.fetch import export_of, fetch_files
 
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
 FILES = (
@@ -99,7 +99,8 @@ class Pix2PixPipeline:
         """Load a model.
 
         Args:
-            repo_or_folder_or_run: an export, a run's folder (its `model/` is taken), or a Hub id (`user/name`).
+            repo_or_folder_or_run: an export, a run's folder (its `model/` is taken), or a Hub id (`user/name`,
+                `user/name@revision`).
             revision, token, cache_dir, local_files_only: as in `huggingface_hub`.
             device: "auto" (the accelerator where there is one, else the CPU), or a torch device.
             dtype: what to compute in: "float32" (also None), "bf16", "fp16", a torch dtype, or "auto": bf16 or fp16
@@ -114,11 +115,8 @@ class Pix2PixPipeline:
         check_dtype(dtype)
         if compile not in (False, True, "background"):
             raise UserError(f"compile is {compile!r}; expected True, False or 'background'.")
-        folder = Path(repo_or_folder_or_run)
-        if (folder / "model" / CONFIG_NAME).is_file() and not (folder / CONFIG_NAME).is_file():
-            folder = folder / "model"
         folder = fetch_files(
-            folder if folder.is_dir() else str(repo_or_folder_or_run),
+            export_of(repo_or_folder_or_run),
             FILES,
             revision=revision,
             token=token,
@@ -129,6 +127,14 @@ class Pix2PixPipeline:
         number_type = choose_dtype(dtype, place, preprocessor.target)
         generator = load_generator(folder, map_location=str(place), dtype=number_type)
         return cls(generator, preprocessor, folder, place, number_type, compile)
+
+    def __repr__(self) -> str:
+        pixels, parameters = self.preprocessor, sum(values.numel() for values in self.generator.parameters())
+        network = f"{type(self.generator).__name__} of {parameters:,} parameters"
+        formats = f"{pixels.source.describe()} → {pixels.target.describe()}"
+        size = "{}x{} (height x width)".format(*pixels.image_size)
+        place = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        return f"{type(self).__name__}({str(self.folder)!r}: {network}, {formats}, trained at {size}, {place})"
 
     @cached_property
     def discriminator(self) -> PatchGANDiscriminator | None:
@@ -241,7 +247,7 @@ class Pix2PixPipeline:
         """What is to be made of one image: one job for each sample."""
         rows, columns = padded_axes(image.size, self.generator)
         network = split_for(self.generator, rows.padded, columns.padded) if max(image.size) > tile_size else None
-        stored = output_format(image, self.preprocessor.target)
+        stored = output_format(image.depth, self.preprocessor.target)
         for seed in seeds:
             canvas = Canvas(image.size, self.generator.out_channels, stored, kind)
             yield Job(image, rows, columns, canvas, seed, network, tile_size)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pix2pix_hub.data.pixels import Decoded, PixelArray, from_memory
+from pix2pix_hub.data.preprocessor import PICTURE_MODES
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, from_model_range
 
@@ -89,6 +91,14 @@ class Canvas:
         if self.kind.type == "pil" and (self.format.dtype, values.shape[2]) in PIL_DTYPES:
             return _to_pil(flat, self.format)
         return flat
+
+
+def decoded_result(made: Image.Image | NDArray[Any], target: PixelFormat) -> Decoded:
+    """What a pipeline made of a file → what can be written."""
+    decoded = from_memory(made, "the result")
+    if isinstance(decoded, Image.Image):
+        return decoded
+    return PixelArray(decoded.values, target.mode if target.mode in PICTURE_MODES else "channels")
 
 
 def _to_pil(values: NDArray[Any], format: PixelFormat) -> Image.Image:

@@ -28,7 +28,7 @@ def load_generator(
     """The generator of an export, in evaluation mode.
 
     Args:
-        repo_or_folder: a local export, or a Hub repository id (`user/name`).
+        repo_or_folder: a local export, or a Hub repository id (`user/name`, `user/name@revision`).
         map_location: device to load to.
         dtype: of the loaded weights, whatever the file holds.
         **hub_options: `revision`, `token`, … of `fetch_files`.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
-from pix2pix_hub.models.fetch import commit_of, fetch_files
+from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
 from pix2pix_hub.models.weights import build_empty, load_weights
 
 CONFIG_NAME = "config.json"
@@ -78,7 +78,7 @@ class HubModel(
         """Load a network in evaluation mode. Every tensor of the file belongs to it and the other way round.
 
         Args:
-            pretrained_model_name_or_path: a local folder or a Hub repository id (`user/name`).
+            pretrained_model_name_or_path: a local folder or a Hub repository id (`user/name`, `user/name@revision`).
             subfolder: folder inside it; default: the one this network has in an export, where that exists.
             revision, token, cache_dir, force_download, local_files_only: as in `huggingface_hub`.
             map_location: device to load to.
@@ -152,9 +152,10 @@ def load_network(
             f"or a folder written by {_names(classes)}."
         )
     network_class, options = _read_config(root / present[0] / CONFIG_NAME, classes)
-    if commit := commit_of(root):
-        hub_options["revision"] = commit  # weights of the same commit, whatever is pushed meanwhile
-    root = fetch_files(repo_or_folder, [present[0] + WEIGHTS_NAME], **hub_options)
+    place = repo_or_folder
+    if commit := commit_of(root):  # weights of the same commit, whatever is pushed meanwhile
+        place, hub_options["revision"] = split_revision(str(repo_or_folder))[0], commit
+    root = fetch_files(place, [present[0] + WEIGHTS_NAME], **hub_options)
     weights = root / present[0] / WEIGHTS_NAME
     if not weights.is_file():
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +23,7 @@ from huggingface_hub.errors import (
 
 from pix2pix_hub.errors import UserError
 
+NAME_AT_REVISION = re.compile(r"([\w.-]+/[\w.-]+)@(.+)")
 LOG_IN = "type `hf auth login` or set HF_TOKEN"
 
 
@@ -41,13 +43,13 @@ def fetch_files(
     the cache has is used.
 
     Args:
-        repo_or_folder: a local folder, or a repository id (`user/name`).
+        repo_or_folder: a local folder, or a repository id (`user/name`, `user/name@revision`).
         files: exact names inside it, with `/` between folders; what it lacks is left out.
         revision, token, cache_dir, force_download, local_files_only: as in `huggingface_hub`.
 
     Raises:
-        UserError: no such folder, repository or revision; no access; no network and nothing in the cache; a download
-            that broke off; a file name that leads out of the folder.
+        UserError: no such folder, repository or revision; two revisions; no access; no network and nothing in the
+            cache; a download that broke off; a file name that leads out of the folder.
     """
     for file in files:
         _check_file_name(file)
@@ -56,7 +58,7 @@ def fetch_files(
         return folder
     if folder.exists():
         raise UserError(f"{folder} is a file: name the folder it lies in.")
-    repo_id = str(repo_or_folder)
+    repo_id, revision = split_revision(str(repo_or_folder), revision)
     try:
         return Path(
             snapshot_download(
@@ -72,6 +74,19 @@ def fetch_files(
     except Exception as error:  # HTTP clients, file systems and xet raise almost anything
         reason = _explain(error, repo_id, revision, token)
         raise UserError(f"{reason}{_close_folder(folder)}") from error
+
+
+def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """`user/name@revision` → the repository's id and the revision; other names as they are, with `revision`.
+
+    Raises:
+        UserError: both say a revision, and not the same.
+    """
+    if not (named := NAME_AT_REVISION.fullmatch(name)):
+        return name, revision
+    if revision not in (None, named[2]):
+        raise UserError(f"{name} names revision {named[2]}, and {revision} came beside it: give one of them.")
+    return named[1], named[2]
 
 
 def export_of(repo_or_folder_or_run: str | Path) -> str | Path:

@@ -173,8 +173,8 @@ def load_checkpoint(accelerator: Accelerator, path: Path, own: Mapping[str, Stat
     processes = json.loads((path / MANIFEST_NAME).read_text())["num_processes"]
     if processes != accelerator.num_processes:
         raise UserError(
-            f"{path} was written by {processes} process(es), and {accelerator.num_processes} are running now: "
-            f"launch with --num_processes {processes}."
+            f"{path} was written by another number of processes ({processes}) than now "
+            f"({accelerator.num_processes}): launch with --num_processes {processes}."
         )
     try:
         accelerator.load_state(str(path))

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from pix2pix_hub.files import write_folder_aside
+from pix2pix_hub.files import public_name, write_folder_aside
 from pix2pix_hub.images import PREPROCESSOR_NAME
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator
@@ -65,22 +65,24 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def _shareable(training_config: dict[str, Any]) -> dict[str, Any]:
-    """Local paths shortened to their last part: where a folder lies is nobody else's business."""
+    """Without what says where folders lie on this machine."""
     content = json.loads(json.dumps(training_config))
     options = content["options"]
-    content["dataset"]["id"] = _last_part(content["dataset"]["id"])
+    content["dataset"]["id"] = public_name(content["dataset"]["id"])
     for name in ("dataset", "init_from", "resume_from_hub"):
-        options[name] = options[name] and _last_part(options[name])
+        options[name] = options[name] and public_name(options[name])
     if content["command"] is not None:
-        content["command"] = shlex.join(_last_part(word) for word in shlex.split(content["command"]))
+        content["command"] = shlex.join(_shareable_word(word) for word in shlex.split(content["command"]))
     return content
 
 
-def _last_part(text: str) -> str:
-    """Of a path, also in `--flag=path`; other texts as they are."""
-    flag, equals, value = text.partition("=") if text.startswith("--") else ("", "", text)
-    is_path = Path(value).is_absolute() or Path(value).exists()
-    return flag + equals + (Path(value).name if is_path else value)
+def _shareable_word(word: str) -> str:
+    """Of a command that others can type: paths that lead out of the current folder, also in `--flag=path`, begin with
+    `path/to/`; other words are as they are."""
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    path = Path(value)
+    leads_out = path.is_absolute() or value.startswith("~") or ".." in path.parts
+    return flag + equals + (f"path/to/{path.name}" if leads_out else value)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
-from pix2pix_hub.models import PatchGANDiscriminator
-from pix2pix_hub.models.auto import Generator, load_generator
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.models.auto import GENERATORS, Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME, HubModel
-from pix2pix_hub.models.fetch import commit_of, fetch_files
+from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files
 from pix2pix_hub.training.checkpoint import Progress, newest_sound_checkpoint
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.training.run_folder import CHANGEABLE, check_same_run
@@ -36,6 +37,7 @@ WEIGHTS = (WEIGHTS_NAME, f"{DISCRIMINATOR}/{WEIGHTS_NAME}")
 OPTIONS = {field.name for field in fields(TrainingConfig)}
 # These may differ from the published network's.
 NOT_IN_WEIGHTS = {"dropout", "dropout_stages", "first_dropout_stage", "norm_statistics"}
+STRUCTURE = {"in_channels", "out_channels", "num_blocks"}  # of the pairs, and of `--generator`
 # What a published run does not say about the machine it is continued on: its folder of pairs had another path there.
 CHANGEABLE_FROM_HUB = CHANGEABLE | {"dataset", "init_from", "resume_from_hub"}
 
@@ -112,13 +114,29 @@ class Published:
         }
         if not differing:
             return
-        text = f"{self.flag} {self.name}: its {type(theirs).__name__} has {', '.join(differing.values())}. "
-        if unknown := sorted(set(differing) - OPTIONS - {"architecture", "in_channels", "out_channels", "num_blocks"}):
-            raise UserError(f"{text}Networks with another {', '.join(unknown)} can be used, but not trained on here.")
         raise UserError(
-            f"{text}Leave out the options that change it; channels come from the pairs, and num_downs needs an "
-            "--image-size as large."
+            f"{self.flag} {self.name}: its {type(theirs).__name__} has {', '.join(differing.values())}. Leave out the "
+            "options that change it; channels come from the pairs, and num_downs needs an --image-size as large."
         )
+
+    def check_trainable(self) -> None:
+        """The generator is one that training options build.
+
+        Raises:
+            UserError: it has layers that no option asks for, as huggan's; says what to type instead.
+        """
+        config = self.read(CONFIG_NAME)
+        known = OPTIONS | NOT_IN_WEIGHTS | STRUCTURE
+        defaults = signature(GENERATORS.get(str(config.get("architecture")), UNetGenerator)).parameters
+        others = {name: value for name, value in config.items() if name in defaults and name not in known}
+        foreign = [f"{name} {value}" for name, value in others.items() if value != defaults[name].default]
+        if foreign:
+            raise UserError(
+                f"{self.flag} {self.name}: its generator has layers of another project ({', '.join(foreign)}), which "
+                "no training option builds. It translates as it is (`pix2pix-hub translate`), but cannot be trained "
+                f"further: leave {self.flag} out and train anew (--preset paper is nearest to it), or begin with a "
+                "model trained here or converted from pytorch-CycleGAN-and-pix2pix."
+            )
 
     def check_formats(self, formats: Mapping[str, PixelFormat]) -> None:
         """The pairs have the channels that the published model was trained on, with the same meaning.
@@ -200,8 +218,8 @@ class Published:
             ) from error
         if run.get("processes") != processes:
             raise UserError(
-                f"{self.flag} {self.name} ran on {run.get('processes')} process(es), and {processes} are running now: "
-                f"launch with --num_processes {run.get('processes')}."
+                f"{self.flag} {self.name} ran on another number of processes ({run.get('processes')}) than now "
+                f"({processes}): launch with --num_processes {run.get('processes')}."
             )
         accumulation = config.gradient_accumulation_steps
         into_epoch = step - epoch * math.ceil(batches_per_epoch / accumulation) if batches_per_epoch else 0
@@ -231,7 +249,8 @@ def find_start(config: TrainingConfig, run_folder: Path, state: PartialState) ->
         return None
     with state.local_main_process_first():
         published = fetch_published(flag, name)
-    published.load()  # what is wrong with it is said before any pair is read
+    published.check_trainable()  # what is wrong with it is said before any pair is read
+    published.load()
     return published
 
 
@@ -241,14 +260,8 @@ def fetch_published(flag: str, name: str, weights: bool = True) -> Published:
     Raises:
         UserError: see `fetch_files`.
     """
-    folder = Path(name).expanduser()
-    if (folder / "model" / CONFIG_NAME).is_file() and not (folder / CONFIG_NAME).is_file():
-        folder = folder / "model"
-    if folder.is_dir():
-        return Published(flag, name, folder)
-    repo_id, _, revision = name.partition("@")
     try:
-        folder = fetch_files(repo_id, FACTS + (WEIGHTS if weights else ()), revision=revision or None)
+        folder = fetch_files(export_of(name), FACTS + (WEIGHTS if weights else ()))
     except UserError as error:
         raise UserError(f"{flag} {name}: {error}") from error
     return Published(flag, name, folder)
@@ -260,6 +273,7 @@ def architecture_options(published: Published) -> dict[str, Any]:
     Raises:
         UserError: damaged files, or a generator that no option builds.
     """
+    published.check_trainable()
     config, judge = published.read(CONFIG_NAME), published.read(f"{DISCRIMINATOR}/{CONFIG_NAME}")
     options = {name: value for name, value in config.items() if name in OPTIONS}
     options["generator"] = "unet" if "num_blocks" not in config else f"resnet_{config['num_blocks']}"

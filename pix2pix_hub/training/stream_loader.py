@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from pix2pix_hub.data.bad_pairs import Fault, Place
 from pix2pix_hub.data.streaming import PairStream, Position
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.wording import counted
 
 
 class StreamLoader(DataLoaderStateMixin):
@@ -82,8 +83,8 @@ class StreamLoader(DataLoaderStateMixin):
         """
         if state["workers"] != max(1, self.num_workers):
             raise UserError(
-                f"--num-workers {self.num_workers}: the streamed run was stopped with {state['workers']} worker(s) "
-                f"to a process. Go on with --num-workers {state['workers']}."
+                f"--num-workers {self.num_workers}: the streamed run was stopped with "
+                f"{counted(state['workers'], 'worker')} to a process. Go on with --num-workers {state['workers']}."
             )
         self._epoch, self._next_worker = state["epoch"], state["next_worker"]
         self._positions = {worker: Position(*position) for worker, position in state["positions"].items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pix2pix_hub.devices import device_name
+from pix2pix_hub.wording import counted
 
 if TYPE_CHECKING:
     from pix2pix_hub.training.trainer import Pix2PixTrainer
@@ -14,15 +15,15 @@ def describe_run(trainer: Pix2PixTrainer) -> str:
     """What is trained on what, with what: a line each."""
     config, accelerator = trainer.config, trainer.accelerator
     counts = ", ".join(f"{name} {count:,} parameters" for name, count in trainer.learner.parameter_counts.items())
-    threads = f", {trainer.cpu_threads} threads" if accelerator.device.type == "cpu" else ""
+    threads = f", {counted(trainer.cpu_threads, 'thread')}" if accelerator.device.type == "cpu" else ""
     epoch = trainer.train_loader.steps_per_epoch
-    epochs = "" if epoch is None else f", {trainer.total_steps / epoch:.4g} epochs"
+    epochs = "" if epoch is None else f", {counted(trainer.total_steps / epoch, 'epoch')}"
     lines = [
         f"pairs      {trainer.pairs.description}",
         f"networks   {counts}",
         f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
         f"mixed precision: {accelerator.mixed_precision}",
-        f"length     {trainer.total_steps} steps{epochs}, batch size {config.batch_size} x "
+        f"length     {counted(trainer.total_steps, 'step')}{epochs}, batch size {config.batch_size} x "
         f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
         f"cache      {trainer.cache.words}",
         f"run        {trainer.run_folder}",
@@ -37,7 +38,7 @@ def describe_run(trainer: Pix2PixTrainer) -> str:
 def run_facts(trainer: Pix2PixTrainer) -> dict[str, Any]:
     """JSON-ready: command, data set, machine, size of the networks, what it began with."""
     pairs, accelerator = trainer.pairs, trainer.accelerator
-    threads = f", {trainer.cpu_threads} threads each" if accelerator.device.type == "cpu" else ""
+    threads = f", {counted(trainer.cpu_threads, 'thread')} each" if accelerator.device.type == "cpu" else ""
     return {
         "command": trainer.command,
         "dataset": {

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import FileData, GradioRootModel, ImageData
+from gradio.data_classes import FileData, GradioRootModel, ImageData, ListFiles
+from gradio.processing_utils import save_base64_to_cache
+from pydantic import model_validator
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.events import told
@@ -37,8 +39,44 @@ def picture_files(**options: Any) -> gr.File:
     """Files that reach their event as the paths of what was uploaded, unopened."""
     files = gr.File(file_count="multiple", **options)
     files.preprocess = _uploaded_paths  # type: ignore[method-assign, assignment]
+    files.data_model = _files_or_data_urls(files)
+    files.api_info = _schema_of_files  # type: ignore[method-assign]
     _take_uploads_only(files)
     return files
+
+
+def _files_or_data_urls(files: gr.File) -> type[ListFiles]:
+    """Also takes `data:` URLs, as MCP clients send pictures: in lists Gradio does not make files of them."""
+
+    def stored(number: int, sent: Any) -> Any:
+        if not (isinstance(sent, str) and sent.startswith("data:")):
+            return sent
+        path = save_base64_to_cache(sent, files.GRADIO_CACHE, f"picture_{number}")
+        files.temp_files.add(path)  # of what is deleted in time
+        return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+    class Files(ListFiles):
+        @model_validator(mode="before")
+        @classmethod
+        def store(cls, sent: Any) -> Any:
+            return [stored(*each) for each in enumerate(sent, 1)] if isinstance(sent, list) else sent
+
+    return Files
+
+
+def _schema_of_files() -> dict[str, Any]:
+    """Of a list of files, without references: as a part of a tool's schema they would point to nowhere."""
+    schema = FileData.model_json_schema()
+    definitions = schema.pop("$defs")
+
+    def resolved(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolved(definitions[node["$ref"].rpartition("/")[2]])
+        return {name: resolved(value) for name, value in node.items()}
+
+    return {"type": "array", "title": "ListFiles", "items": resolved(schema)}
 
 
 def _uploaded_path(payload: ImageData | None) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
@@ -17,13 +18,19 @@ from pix2pix_hub.errors import UserError
 logger = logging.getLogger(__name__)
 
 UNEXPECTED = "something went wrong here, which is not your doing; what it was is in the server's log."
+UNREADABLE = (
+    "what was sent is not what is taken here: send each picture as an uploaded file (gradio_client: handle_file), "
+    'and the other values as "Use via API" lists them.'
+)
 MAX_SESSIONS = 1024  # whose newest request is remembered
 
 
 def told(error: UserError) -> gr.Error:
     """What the person sees. The text may hold file and model names, and is shown as HTML."""
     text = str(error)
-    return gr.Error(html.escape(text[:1].upper() + text[1:], quote=False), print_exception=False)
+    if re.match(r"[a-z]+ ", text):  # a word; the name of a file stays as it is
+        text = text[0].upper() + text[1:]
+    return gr.Error(html.escape(text, quote=False), print_exception=False)
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,6 +49,25 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
             raise told(UserError(UNEXPECTED)) from error
 
     return answered
+
+
+def refuse_in_words(demo: gr.Blocks) -> None:
+    """Say so where values are of another kind than an event takes, or name files that nobody uploaded.
+
+    Gradio refuses them before any function sees them, with an error without a text, and fills the server's log.
+    """
+    read = demo.preprocess_data
+
+    async def read_or_refuse(*arguments: Any, **options: Any) -> Any:
+        try:
+            return await read(*arguments, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            logger.info("refused: %r", error)
+            raise told(UserError(UNREADABLE)) from error
+
+    demo.preprocess_data = read_or_refuse  # type: ignore[method-assign]
 
 
 def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:

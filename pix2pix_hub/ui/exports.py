@@ -47,9 +47,13 @@ class Side:
     def from_dict(cls, values: dict[str, Any]) -> Side:
         """A side of `preprocessor_config.json`. Raises what a file that is not as it should be raises."""
         classes = tuple(int(value) for value in values.get("classes", ()))
+        if not all(0 <= value <= 255 for value in classes):
+            raise ValueError(f"classes {classes}")
         if classes:  # the order of classes counts, not that of frequency
             named = {tuple(entry["color"]): entry.get("name") for entry in values.get("palette", ())}
             colors = [tuple(color) for color in values.get("colors", ())] or _distinct_colors(len(classes))
+            if len(colors) != len(classes):
+                raise ValueError(f"{len(colors)} colors of {len(classes)} classes")
             paints = _paints([{"color": color, "name": named.get(color)} for color in colors])
         else:
             paints = _paints(values.get("palette", ()))

@@ -130,14 +130,17 @@ class Handlers:
             check_picture(side, side.name, self.limits)
         return self._compared(source, target, model)
 
-    def compare_example(self, number: int, model: str | None) -> Comparison:
-        """The same for a validation pair of the export, the first being 0."""
+    def example(self, number: int, model: str | None) -> tuple[Picture, Picture]:
+        """Source and target of a validation pair of the export, the first being 0, as the model takes them."""
         export = self.store.export(model)
-        if not 0 <= number < len(export.examples):
-            raise UserError(f"there is no example {number + 1}: the model has {len(export.examples)}.")
+        if number not in range(len(export.examples)):
+            raise UserError(f"there is no example {number}: the model has {len(export.examples)}.")
         example, size = export.examples[number], (export.width, export.height)
-        source, target = as_stored(example.source, export.source, size), as_stored(example.target, export.target, size)
-        return self._compared(source, target, model)
+        return as_stored(example.source, export.source, size), as_stored(example.target, export.target, size)
+
+    def compare_example(self, number: int, model: str | None) -> Comparison:
+        """`compare` for a validation pair of the export."""
+        return self._compared(*self.example(number, model), model)
 
     def _compared(self, source: Path | Picture, target: Path | Picture, model: str | None) -> Comparison:
         with self._pipeline(model, None, source, target) as (pipeline, progress):

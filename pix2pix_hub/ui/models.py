@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "demo_model"
-REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
 Location = str | Path  # a Hub id, or the folder of an export
 
 

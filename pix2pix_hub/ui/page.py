@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.endpoints import add_endpoints
-from pix2pix_hub.ui.events import answering
+from pix2pix_hub.ui.events import answering, refuse_in_words
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Limits
@@ -65,6 +65,7 @@ def build_demo(
     with gr.Blocks(title="pix2pix", analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as demo:
         handlers = Handlers(store, limits, functools.partial(_result_folder, demo))
         _lay_out(demo, store, handlers)
+    refuse_in_words(demo)
     demo.queue(max_size=limits.max_queue, default_concurrency_limit=2)
     return demo
 

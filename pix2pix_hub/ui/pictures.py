@@ -76,6 +76,17 @@ def as_stored(picture: Image.Image, side: Side, size: tuple[int, int]) -> Pictur
     return Image.fromarray(np.array(palette, np.uint8)[nearest])
 
 
+def in_colors(stored: Picture, side: Side) -> Image.Image:
+    """What `as_stored` gave, as a file can hold it: values of classes as a palette image in the classes' colours."""
+    if isinstance(stored, Image.Image):
+        return stored
+    picture, table = Image.fromarray(stored), [0] * 768
+    for value, paint in zip(side.class_values, side.paints, strict=False):  # no more than MAX_PALETTE are painted with
+        table[3 * value : 3 * value + 3] = paint.color
+    picture.putpalette(table)
+    return picture
+
+
 def nearest_paints(pixels: NDArray[np.uint8], palette: Sequence[Color]) -> NDArray[np.intp]:
     """For each pixel of `(H, W, 3)` the number of its colour in the palette.
 

@@ -25,6 +25,8 @@ from pix2pix_hub.commands.evaluate import evaluate_model  # noqa: E402
 
 BUDGET = ["--image-size", "128", "--max-steps", "1000"]
 PLAN = results_runs.plan(BUDGET)
+SIZE = 16
+SCORES = ("pixel_accuracy", "class_accuracy", "class_iou")
 
 
 def test_every_command_of_the_plan_can_be_typed() -> None:
@@ -42,9 +44,12 @@ def test_the_plan_is_what_the_page_promises() -> None:
     for section in ("facades", "maps", "edges2shoes"):
         rows = [(run.variant, run.seed) for run in PLAN if section in run.sections]
         assert sorted(rows) == sorted((p, s) for p in ("default", "compact", "paper") for s in (0, 1, 2))
-    ablation = [run for run in PLAN if "ablation" in run.sections]
-    assert len(ablation) == 1 + len(results_runs.ABLATION)
-    assert len({run.training for run in ablation}) == len(ablation)
+    for section in results_page.ABLATIONS:
+        ablation = [run for run in PLAN if section in run.sections]
+        assert [run.seed for run in ablation if run.variant == "default"] == [0, 1, 2]
+        changed = [run for run in ablation if run.variant != "default"]
+        assert [run.variant for run in changed] == list(results_runs.VARIANTS)
+        assert len({run.training for run in ablation}) == 1 + len(changed)
     assert {section for run in PLAN for section in run.sections} == set(results_page.SECTIONS)
 
 
@@ -83,6 +88,14 @@ def test_a_stopped_series_goes_on_where_it_was(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / PLAN[0].name / "run.json").read_text())
     assert facts["commands"][0].startswith("python train_accelerate.py --dataset DATA/facades --preset default")
     assert str(tmp_path) not in json.dumps(facts)
+    assert facts["series"].endswith("--runs runs --image-size 128 --max-steps 1000 --shrink 1")
+
+
+def test_widths_are_divided_by_what_the_series_says() -> None:
+    (run,) = [run for run in results_runs.plan(BUDGET, shrink=2) if run.name == "facades-compact-seed0"]
+    config = parse_training_config(run.commands("data", "results")[0][1:])
+    assert (config.base_channels, config.discriminator_base_channels) == (29 // 2, 52 // 2)
+    assert run.series[-2:] == ("--shrink", "2")
 
 
 def test_listing_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,25 +110,31 @@ def write_run(runs: Path, run: results_runs.Run, **numbers: float) -> None:
     """A finished run whose numbers are known."""
     folder = runs / run.name
     (folder / "evaluation").mkdir(parents=True)
-    value = {"ssim": 0.5, "score": 0.6, "ratio": 0.9, "seconds": 120.0, "l1": 0.2} | numbers
-    scores = {name: {"value": value["score"], "ci95": [0.51, 0.71]} for name in results_runs_scores()}
+    value = {"ssim": 0.5, "score": 0.6, "ratio": 0.9, "seconds": 120.0, "l1": 0.2, "grid": 1.0} | numbers
+    scores = {name: {"value": value["score"], "ci95": [0.51, 0.71]} for name in SCORES}
     measured: dict[str, Any] = {
         "l1": {"value": value["l1"], "ci95": [0.1, 0.3]},
         "ssim": {"value": value["ssim"], "ci95": None},
-        "fid": {"value": None, "reason": "no weights"},
-        "checks": {"sharpness": {"ratio": value["ratio"]}, "checkerboard": {"ratio": 1.0, "amplitude": 2 / 255}},
+        "fid": {"value": None, "reason": "net.pth could not be downloaded (no network): put it into /home/me"},
+        "checks": {
+            "sharpness": {"ratio": value["ratio"], "fired": False},
+            "checkerboard": {"ratio": value["grid"], "amplitude": 2 / 255, "fired": value["grid"] > 2},
+        },
         "segmentation": {"task": "segmentation", "real": scores, "generated": scores, "shuffled": scores},
-        "protocol": {"image_size": [128, 128]},
+        "protocol": {"image_size": [SIZE, SIZE]},
         "dataset": {"split": "val", "pairs": 100},
     }
     log = [
         {"event": "validation", "step": 10, "l1": 0.41, "train_g_loss": 29.0, "train_d_loss": 1.3},
-        {"event": "train", "step": 1000, "elapsed_seconds": value["seconds"]},
+        {"event": "train", "step": 400, "elapsed_seconds": value["seconds"] / 3},
+        {"event": "train", "step": 700, "elapsed_seconds": value["seconds"] * 2 / 3},
+        {"event": "train", "step": 1000, "elapsed_seconds": value["seconds"] + 9999},  # the machine did other work
         {"event": "validation", "step": 1000, "l1": value["l1"], "train_g_loss": 21.0, "train_d_loss": 0.7},
     ]
     facts = {
         "sections": run.sections, "variant": run.variant, "seed": run.seed, "dataset": run.dataset,
-        "commands": ["python train_accelerate.py --preset default", "python -m pix2pix_hub.cli evaluate"],
+        "series": "python benchmarks/results_runs.py --max-steps 1000",
+        "commands": [f"python train_accelerate.py --output-dir {run.name}", "python -m pix2pix_hub.cli evaluate"],
     }  # fmt: skip
     (folder / "evaluation" / "metrics.json").write_text(json.dumps(measured))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
@@ -123,11 +142,13 @@ def write_run(runs: Path, run: results_runs.Run, **numbers: float) -> None:
     (folder / "training_config.json").write_text(
         json.dumps({"hardware": "1 x test machine", "versions": {"torch": "2.99"}})
     )
-    Image.new("RGB", (8, 8)).save(folder / "evaluation" / "images.png")
-
-
-def results_runs_scores() -> tuple[str, ...]:
-    return "pixel_accuracy", "class_accuracy", "class_iou"
+    samples = Image.new("RGB", (3 * (SIZE + 2) + 2, 4 * (SIZE + 2) + 2), "white")
+    for row in range(4):
+        for column in range(3):
+            place = (2 + column * (SIZE + 2), 2 + row * (SIZE + 2))
+            samples.paste((100 * column, 60 * row, run.seed), (*place, place[0] + SIZE, place[1] + SIZE))
+    (folder / "model").mkdir()
+    samples.save(folder / "model" / "samples.png")
 
 
 def table_under(text: str, heading: str) -> list[dict[str, str]]:
@@ -146,11 +167,13 @@ def table_under(text: str, heading: str) -> list[dict[str, str]]:
 def page_of(tmp_path: Path) -> Any:
     def make(**numbers: float) -> str:
         runs = tmp_path / f"runs{len(list(tmp_path.iterdir()))}"
-        facades = [run for run in PLAN if run.sections[0] == "facades" and run.variant == "default"]
-        for run, l1 in zip(facades, (0.16, 0.17, 0.21), strict=True):
-            write_run(runs, run, l1=l1, **numbers)
-        write_run(runs, next(run for run in PLAN if run.sections == ("ablation",)), l1=0.3)
-        write_run(runs, next(run for run in PLAN if run.sections == ("synthetic",)))
+        for section, kind in (("facades", "ablation"), ("synthetic", "synthetic-ablation")):
+            unchanged = [run for run in PLAN if run.sections[0] == section and run.variant == "default"]
+            for run, l1 in zip(unchanged, (0.16, 0.17, 0.21), strict=True):
+                write_run(runs, run, l1=l1, grid=7.0, **numbers)
+            changed = {run.variant: run for run in PLAN if run.sections == (kind,)}
+            write_run(runs, changed["without spectral norm"], l1=0.2, grid=7.0)
+            write_run(runs, changed["upsampling resize"], l1=0.3, grid=1.1)
         output = tmp_path / "docs" / "results.md"
         results_page.write_page(runs, output)
         return output.read_text()
@@ -163,11 +186,10 @@ def test_the_page_says_what_the_runs_say(page_of: Any, tmp_path: Path) -> None:
     (row,) = table_under(text, "Façades: labels → photo")
     assert row == {
         "run": "default", "seeds": "3", "L1": "0.18 (0.16 … 0.21)", "SSIM": "0.5 (0.5 … 0.5)",
-        "sharpness": "0.9 (0.9 … 0.9)", "grid": "1 (1 … 1)", "gray levels": "2 (2 … 2)", "minutes": "4 (4 … 4)",
+        "class IoU": "0.6 (0.6 … 0.6)", "sharpness": "0.9 (0.9 … 0.9)", "grid": "7 (7 … 7)",
+        "gray levels": "2 (2 … 2)", "minutes": "4 (4 … 4)", "flagged": "checkerboard (3 of 3)",
     }  # fmt: skip
-    rows = table_under(text, "Ablation")
-    assert [(row["run"], row["L1"]) for row in rows] == [("default", "0.16"), ("without spectral norm", "0.3")]
-    assert "Split val, 100 pairs at 128x128, 1,000 steps." in text
+    assert "Split val, 100 pairs at 16x16, 1,000 steps." in text
     expected = {(row["set"], ""): row for row in table_under(text, "What the specification expects")}
     assert expected
     assert "| facades | G loss | 2 → 0.8 | 29 → 21 |" in text
@@ -175,12 +197,47 @@ def test_the_page_says_what_the_runs_say(page_of: Any, tmp_path: Path) -> None:
     assert "| facades | FID | 50 → 25 | – → – |" in text
     assert "0.600 (0.510 … 0.710)" in text
     assert "1 x test machine" in text and "torch 2.99" in text
+    assert "Without a value here: fid: net.pth could not be downloaded" in text and "/home" not in text
+    commands = text.split("## Exact commands")[1]
+    assert "    python benchmarks/results_runs.py --max-steps 1000\n" in commands
+    assert "--output-dir facades-default-seed0" in commands
+
+
+@pytest.mark.parametrize("heading", ["Ablation on façades", "Ablation on the embedded set"])
+def test_an_ablation_marks_what_no_seed_of_the_default_reaches(heading: str, page_of: Any) -> None:
+    rows = {row["run"]: row for row in table_under(page_of(), heading)}
+    assert [rows[name]["L1"] for name in rows] == ["0.18 (0.16 … 0.21)", "0.2", "**0.3**"]
+    assert [rows[name]["grid"] for name in rows] == ["7 (7 … 7)", "7", "**1.1**"]
+    assert [rows[name]["flagged"] for name in rows] == ["checkerboard (3 of 3)", "checkerboard", "–"]
+    assert list(rows) == ["default", "without spectral norm", "upsampling resize"]
+
+
+def test_the_numbers_that_agree_with_the_eye_are_told_from_those_that_do_not(page_of: Any) -> None:
+    rows = {row["number"]: row for row in table_under(page_of(), "Numbers that agree with the eye")}
+    assert rows["L1"]["Ablation on façades"] == "0.18 (0.16 … 0.21) → 0.3: worse"
+    assert rows["grid"]["Ablation on the embedded set"] == "7 (7 … 7) → 1.1: better"
+    assert rows["SSIM"]["Ablation on façades"].endswith("as without")
+    assert "minutes" not in rows
 
 
 def test_pictures_are_shown_of_the_embedded_set_only(page_of: Any, tmp_path: Path) -> None:
     text = page_of()
-    assert re.findall(r"!\[.*?\]\((.*?)\)", text) == ["results/synthetic-demo-seed0.png"]
-    assert [path.name for path in (tmp_path / "docs" / "results").iterdir()] == ["synthetic-demo-seed0.png"]
+    shown = re.findall(r"!\[.*?\]\(results/(.*?).png\)", text)
+    first = ["synthetic-source", "synthetic-default-seed0", "synthetic-target"]
+    changed = [f"synthetic-ablation-{variant}-seed0" for variant in ("without_spectral_norm", "upsampling_resize")]
+    assert shown == [
+        *first, "synthetic-ablation-source", "synthetic-default-seed0", *changed, "synthetic-ablation-target"
+    ]  # fmt: skip
+    assert {path.stem for path in (tmp_path / "docs" / "results").iterdir()} == set(shown)
+
+
+def test_a_picture_holds_the_first_pairs_side_by_side(page_of: Any, tmp_path: Path) -> None:
+    page_of()
+    for place, name in enumerate(("synthetic-source", "synthetic-default-seed0", "synthetic-target")):
+        picture = Image.open(tmp_path / "docs" / "results" / f"{name}.png")
+        assert picture.size == (3 * (SIZE + 2) - 2, SIZE)
+        centers = [picture.getpixel((SIZE // 2 + pair * (SIZE + 2), SIZE // 2)) for pair in range(3)]
+        assert centers == [(100 * place, 60 * pair, 0) for pair in range(3)]
 
 
 def test_other_numbers_make_another_page(page_of: Any) -> None:

@@ -146,8 +146,9 @@ def test_an_input_is_safe_under_a_suffix_that_gave_way(tmp_path: Path, capsys: p
     assert main(["translate", str(labels), inputs[0], "--output", str(folder), "--overwrite"]) == 0
     png.write_bytes(before)
     other = picture(tmp_path / "other" / "a.png")
-    assert main(["translate", str(labels), inputs[0], str(other), "--output", str(folder), "--overwrite"]) == 1
-    assert "translate them apart" in capsys.readouterr().out
+    assert main(["translate", str(labels), inputs[0], str(other), "--output", str(folder), "--overwrite"]) == 2
+    assert "would both be written" in capsys.readouterr().err
+    assert png.read_bytes() == before
 
 
 def test_two_inputs_of_one_name_are_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,6 +156,58 @@ def test_two_inputs_of_one_name_are_refused(model: Path, tmp_path: Path, capsys:
     assert main(["translate", str(model), *inputs, "--output", str(tmp_path / "out")]) == 2
     assert "would both be written" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.GIF", "a.bmp.gif", "a.webp"])
+def test_the_names_of_results_are_settled_before_anything_is_written(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GIF, and WebP of classes, become PNG: results that exist, and two of one name, are seen under that."""
+    labels, out = write_tiny_export(tmp_path / "model", target=LABELS), tmp_path / "out"
+    source, result = picture(tmp_path / "in" / name), Path(name).with_suffix(".png").name
+    words = ["translate", "--output", str(out), str(labels), str(source)]
+    assert main(words) == 0
+    assert [path.name for path in out.iterdir()] == [result]
+    capsys.readouterr()
+    assert main(words) == 2
+    assert f"Results exist already (1 of 1), {out / result} among them" in capsys.readouterr().err
+    other = picture(tmp_path / "other" / result)
+    assert main([*words, str(other), "--overwrite"]) == 2
+    assert f"{source} and {other} would both be written to {out / result}" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_goes_on(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for number, suffix in enumerate([".png", ".gif", ".jpg"]):
+        picture(photos / f"{number}{suffix}", seed=number)
+    words = ["translate", str(model), str(photos), "--output", str(out), "--skip-existing"]
+    options = ["--stochastic", "--seed", "1", "--num-samples", "2"]
+    assert main([*words, *options]) == 0
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(whole) == {"0_1.png", "0_2.png", "1_1.png", "1_2.png", "2_1.jpg", "2_2.jpg"}
+    for name in ("1_2.png", "2_1.jpg", "2_2.jpg"):
+        (out / name).unlink()
+    kept = {path.name: path.stat().st_ino for path in out.iterdir()}
+    capsys.readouterr()
+    assert main([*words, *options]) == 0
+    assert "3 of 3 images are in" in (said := capsys.readouterr().out) and "1 of them from before" in said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    assert {name: (out / name).stat().st_ino for name in kept} == kept
+    assert main([*words, "--overwrite"]) == 2
+
+
+def test_a_file_that_is_not_what_its_name_says_is_named_with_its_input(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A PNG of 16 bits called .jpg becomes a .png after all, where one is there already."""
+    source = picture(tmp_path / "deep.png")
+    Image.fromarray(noise((8, 8), "uint16")).save(source)
+    source = source.rename(tmp_path / "a.jpg")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_text("precious")
+    assert main(["translate", str(model), str(source), "--output", str(tmp_path / "out")]) == 1
+    assert f"\n  {source}: {tmp_path / 'out' / 'a.png'} exists" in capsys.readouterr().out
+    assert (tmp_path / "out" / "a.png").read_text() == "precious"
 
 
 def test_samples_are_numbered_and_repeatable(model: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from accelerate.state import PartialState
-from datasets import Dataset, enable_progress_bars, load_dataset
+from datasets import Dataset, Features, enable_progress_bars, load_dataset
 from datasets import Image as ImageFeature
 from hub_server import HubServer
 from launching import LAUNCH_TWO, start_command, wait_for
@@ -81,6 +82,50 @@ def test_one_column_of_sources(tmp_path: Path) -> None:
     expected = Pix2PixPipeline.from_pretrained(model)([tmp_path / "photos" / f"{number}.png" for number in range(2)])
     for one, pixels in zip(made, expected, strict=True):
         assert isinstance(one, PixelArray) and np.array_equal(one.values, pixels)
+
+
+def test_a_folder_of_images_is_read_to_the_bottom_and_files_keep_their_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also arrays, which `datasets` passes over; a bad file is called by its own name."""
+    model, photos = write_tiny_export(tmp_path / "model", GRAY16, RGB16), tmp_path / "photos"
+    (photos / "sea" / ".hidden").mkdir(parents=True)
+    np.save(photos / "sea" / "shore.npy", noise((9, 8), "uint16"))
+    Image.fromarray(noise((9, 8), "uint16", 1)).save(photos / "cat.png")
+    (photos / "dog.png").write_bytes(b"")
+    (photos / "sea" / ".hidden" / "x.png").write_bytes(b"")
+    words = ["translate-dataset", str(model), str(photos), "--source-column", "image"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 1
+    assert "left out: dog.png is empty" in capsys.readouterr().out
+    rows = read(tmp_path / "out").cast_column("generated", ImageFeature(decode=False))
+    assert [row["generated"]["path"] for row in rows] == ["cat.png", "shore.png"]
+
+
+@pytest.mark.parametrize(("direction", "bad"), [("AtoB", "a_1.png"), ("BtoA", "b_1.png")])
+def test_rows_of_tables_are_called_by_their_files_where_they_say(
+    model: Path, direction: str, bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = {
+        side: [{"bytes": png(noise((8, 8, 3), seed=number)), "path": f"{side}_{number}.png"} for number in range(2)]
+        for side in "ab"
+    }
+    cells[bad[0]][1]["bytes"] = b"no image"
+    features = Features(source=ImageFeature(), target=ImageFeature())
+    table = Dataset.from_dict({"source": cells["a"], "target": cells["b"]}, features=features)
+    (tmp_path / "table").mkdir()
+    table.to_parquet(tmp_path / "table" / "train.parquet")
+    words = ["translate-dataset", str(model), str(tmp_path / "table"), "--direction", direction]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 1
+    column = {"a": "source", "b": "target"}[bad[0]]
+    assert f"left out: row 1 of split train, column {column} ({bad}) is not an image" in capsys.readouterr().out
+    (row,) = read(tmp_path / "out").cast_column("generated", ImageFeature(decode=False))
+    assert row["generated"]["path"] == f"{bad[0]}_0.png"
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def test_what_cannot_be_read_is_left_out_and_listed(

@@ -70,6 +70,18 @@ def test_deep_and_many_channels_lose_nothing(channels: int, dtype: type, tmp_pat
     assert_same_pairs(str(folder), str(tmp_path / "built"))
 
 
+@pytest.mark.parametrize(("channels", "hint"), [(5, " --color-jitter 0"), (3, "")])
+def test_the_command_that_trains_on_it_is_one_that_works(
+    channels: int, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Colour jitter, on by default, is not defined for five bands."""
+    folder, output = folders_of_arrays(tmp_path / "pairs", channels, np.uint8), tmp_path / "a set"
+    assert main(["data", "build", str(folder), "--output", str(output)]) == 0
+    command = f"accelerate launch train_accelerate.py --dataset '{output}'{hint}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Train on it: {command}"
+    assert f"    {command}\n" in (output / "README.md").read_text()
+
+
 def test_large_splits_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "SHARD_BYTES", 20_000)  # three pairs
     folder = side_by_side(tmp_path / "pairs", count=10)

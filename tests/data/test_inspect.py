@@ -8,6 +8,7 @@ from PIL import Image
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.data.inspect import inspect_pairs
+from pix2pix_hub.data.pairs import find_pairs, load_pairs
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.synthetic import CMP_CLASSES
 
@@ -51,11 +52,78 @@ def test_sizes_and_bad_pairs_are_listed_and_nothing_stops(tmp_path: Path, capsys
         pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
     (folder / "torn.png").write_bytes((folder / "0.png").read_bytes()[:100])
-    assert main(["data", "inspect", str(folder.parent), "--grid", str(tmp_path / "grid.png")]) == 0
+    assert main(["data", "inspect", str(folder.parent), "--grid", str(tmp_path / "grid.png")]) == 1
     said = capsys.readouterr().out
     for words in ("side by side: 4 train", "32x64 (2), 64x128 (1)", "bad pairs  1", "torn.png", "a photo"):
         assert words in said
     assert (tmp_path / "grid.png").exists()
+
+
+def folders(root: Path, shape: tuple[int, ...]) -> Path:
+    for number, name in enumerate(["A/0.npy", "A/1.npy", "B/0.npy", "B/1.npy"]):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / name, np.random.default_rng(number).integers(0, 256, shape, np.uint8))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("bands", "drawn", "hint"),
+    [
+        (5, "8-bit 5-channel, drawn are channels 1, 2, 3 as red, green, blue", True),
+        (2, "8-bit 2-channel, drawn is channel 1 as gray", True),
+        (3, "8-bit RGB, many colours: a photo", False),
+    ],
+)
+def test_of_many_bands_it_is_said_which_are_drawn(
+    bands: int, drawn: str, hint: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = folders(tmp_path / "pairs", (32, 32, bands))
+    words = ["data", "inspect", str(pairs), "--image-size", "32", "--grid", str(tmp_path / "grid.png")]
+    assert main([*words, "--rows", "1"]) == 0
+    said = capsys.readouterr().out
+    assert f"source     {drawn}" in said
+    assert ("--color-jitter 0" in said) == hint
+    values = np.load(pairs / "A" / "0.npy")
+    with Image.open(tmp_path / "grid.png") as picture:
+        shown = np.asarray(picture)[2:34, 2:34]
+    assert np.array_equal(shown, values[..., :3] if bands >= 3 else np.repeat(values[..., :1], 3, axis=2))
+
+
+def test_pixels_of_another_kind_are_a_bad_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = folders(tmp_path / "pairs", (32, 32, 3))
+    np.save(pairs / "A" / "2.npy", np.zeros((32, 32), np.uint8))
+    np.save(pairs / "B" / "2.npy", np.zeros((32, 32), np.uint16))
+    assert main(["data", "inspect", str(pairs), "--grid", str(tmp_path / "grid.png")]) == 1
+    assert "B/2.npy is 16-bit gray, where 8-bit RGB is expected" in capsys.readouterr().out
+
+
+def test_what_lies_beside_the_images_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = folders(tmp_path / "pairs", (32, 32, 3))
+    (pairs / "A" / "2.png").symlink_to(tmp_path / "gone.png")
+    for name in ("A/note.txt", "B/note.TXT", "B/LICENSE", "B/.DS_Store"):
+        (pairs / name).touch()
+    (pairs / "B" / "old").mkdir()
+    aside = "2 .txt, 1 broken link, 1 folder, 1 file"
+    assert main(["data", "inspect", str(pairs), "--grid", str(tmp_path / "grid.png")]) == 0
+    assert {*aside.split(", ")} == {*line_after("left aside ", capsys.readouterr().out).split(", ")}
+    assert main(["data", "build", str(pairs), "--output", str(tmp_path / "built")]) == 0
+    assert {*aside.split(", ")} == {*line_after("Left aside: ", capsys.readouterr().out).rstrip(".").split(", ")}
+    description = load_pairs(str(pairs)).description
+    assert {*aside.split(", ")} == {*description.partition("; left aside: ")[2].split(", ")}
+
+
+def test_beside_side_by_side_images_too(tmp_path: Path) -> None:
+    for place in ("train", "val", "", "extra"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        for index in range(2):
+            pixels = np.random.default_rng(index).integers(0, 256, (32, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / place / f"{index}.png")
+    assert find_pairs(PairRequest(str(tmp_path))).left_aside == "2 .png"  # extra/ is a split, as train/ and val/ are
+
+
+def line_after(start: str, text: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith(start)]
+    return line.removeprefix(start)
 
 
 @pytest.mark.parametrize(

@@ -230,9 +230,7 @@ def test_folders_of_sides_without_splits_are_the_training_split(tmp_path: Path) 
             side(index, bool(b)).save(tmp_path / folder / f"{index}.png")
     splits = load(tmp_path)
     assert (splits.form, len(splits.train), len(splits.validation)) == ("paired folders", 11, 1)
-    assert splits.description.startswith(
-        "11 training and 1 validation pairs, paired folders, AtoB: input → output, 8x8"
-    )
+    assert splits.description.startswith("11 training and 1 validation pair, paired folders, AtoB: input → output, 8x8")
     assert [splits.train.name(i) for i in (0, 10)] == ["Input/0.png", "Input/11.png"]  # natural order
     assert torch.equal(splits.train[10][1], pil_to_tensor(side(11, True)))
 
@@ -650,14 +648,14 @@ def spoiled(root: Path) -> Path:
 
 
 REASONS = [
-    "train/A/only_a.png has no partner: no file of its name, whatever the suffix, in B",
-    "train/B/only_b.tif has no partner: no file of its name, whatever the suffix, in A",
+    "train/A/only_a.png has no partner: no file of its name, whatever the suffix, in train/B",
+    "train/B/only_b.tif has no partner: no file of its name, whatever the suffix, in train/A",
     "train/A/size.png: its two images differ in size, 8x8 in A and 8x9 in B (height x width)",
-    "train/A/cut.png, column B is damaged or truncated",
-    "train/A/zero.png, column B is empty (0 bytes)",
-    "train/A/text.png, column B is not an image",
-    "train/A/bomb.png, column A unpacks to more than 4000 pixels",
-    "train/A/deep.png, source, is 16-bit gray, where 8-bit RGB is expected",
+    "train/B/cut.png is damaged or truncated",
+    "train/B/zero.png is empty (0 bytes)",
+    "train/B/text.png is not an image",
+    "train/A/bomb.png unpacks to more than 4000 pixels",
+    "train/A/deep.png is 16-bit gray, where 8-bit RGB is expected",
 ]
 
 
@@ -703,10 +701,31 @@ def test_nothing_is_trained_on_nothing(tmp_path: Path) -> None:
     assert "3 of 3 pairs cannot be used" in message(tmp_path, on_bad_pair="skip")
 
 
-def test_two_files_of_one_stem_are_not_guessed_between(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["A/0.bmp"], "train/A/0.bmp and train/A/0.png would both pair with train/B/0.png: keep one on each side"),
+        (["B/0.bmp"], "train/A/0.png would pair with train/B/0.bmp and train/B/0.png: keep one on each side"),
+        (["A/0.bmp", "A/0.gif"], "train/A/0.bmp and train/A/0.gif and train/A/0.png would all pair with train/B/0.png"),
+        (["A/0.bmp", "B/0.gif"], "train/A/0.bmp and train/A/0.png would both pair with train/B/0.gif and train/B/0.p"),
+    ],
+)
+def test_two_files_of_one_stem_are_not_guessed_between(more: list[str], reason: str, tmp_path: Path) -> None:
     in_folders("S/X")(tmp_path)
-    side(0).save(tmp_path / "train" / "A" / "0.bmp")
-    assert "1 of 8 pairs cannot be used:\n  train/A/0.png has no partner" in message(tmp_path)
+    for name in more:
+        side(0).save(tmp_path / "train" / name)
+    assert f"1 of 7 pairs cannot be used:\n  {reason}" in message(tmp_path)
+    assert len(load(tmp_path, on_bad_pair="skip").train) == 4
+
+
+def test_two_files_of_one_stem_on_both_sides_pair_by_their_whole_names(tmp_path: Path) -> None:
+    in_folders("S/X")(tmp_path)
+    for b, letter in enumerate("AB"):
+        side(9, bool(b)).save(tmp_path / "train" / letter / "0.bmp")
+    train = load(tmp_path).train
+    assert [train.name(i) for i in range(6)] == ["train/A/0.bmp", *(f"train/A/{i}.png" for i in range(5))]
+    assert torch.equal(train[0][1], pil_to_tensor(side(9, True)))
+    assert torch.equal(train[1][1], pil_to_tensor(side(0, True)))
 
 
 def test_a_streamed_record_decodes_as_a_stored_one(tmp_path: Path, datasets_cache: Path) -> None:

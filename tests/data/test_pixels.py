@@ -332,7 +332,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "npy of words": (lambda: npy(np.array([["a"]])), "x holds <U1; expected uint8, uint16 or float"),
     "npy of one dimension": (lambda: npy(np.zeros(3)), r"x has shape 3; expected \(H, W\) or \(H, W, C\)"),
     "npy, channels first": (lambda: npy(np.zeros((3, 8, 512))), r"x has shape 3x8x512; expected \(H, W\)"),
-    "empty npy": (lambda: npy(np.zeros((0, 8))), "x has shape 0x8"),
+    "empty npy": (lambda: npy(np.zeros((0, 8))), "x has no pixels"),
     "NaN": (lambda: npy(np.array([[np.nan]])), "x holds NaN, infinite or too large numbers"),
     "too large doubles": (lambda: npy(np.array([[1e300]])), "x holds NaN, infinite or too large numbers"),
     "a header that promises more": (

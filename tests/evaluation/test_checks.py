@@ -115,12 +115,20 @@ def test_blur_and_noise_are_flagged() -> None:
     assert fired(gaussian_blur(TARGETS, [11, 11])) == {"sharpness"}
 
 
-def test_sharpness_is_the_ratio_of_mean_absolute_differences() -> None:
+def test_sharpness_is_the_ratio_of_root_mean_square_differences() -> None:
     ramp = torch.linspace(-1, 1, SIZE).expand(4, 3, SIZE, SIZE)
     found = sharpness(traces_of(ramp / 2), traces_of(ramp))
     assert found.measures["ratio"] == pytest.approx(0.5, rel=1e-4)
-    across = float(ramp.diff(dim=-1).abs().mean()) / 2
+    across = float(ramp.diff(dim=-1).square().mean()) / 4
     assert traces_of(ramp).gradients.tolist() == pytest.approx([across / 2] * 4, rel=1e-4)
+
+
+def test_a_blurred_edge_is_blurred_though_its_rise_is_the_same() -> None:
+    edge = torch.where(torch.arange(SIZE) < SIZE // 2, -1.0, 1.0).expand(2, 3, SIZE, SIZE)
+    found = sharpness(traces_of(gaussian_blur(edge, [13, 13], [2.0, 2.0])), traces_of(edge))
+    # one step of height 1, spread as a Gaussian of sigma s, has the energy 1 / (2 s √π)
+    assert found.measures["ratio"] == pytest.approx((1 / (4 * torch.pi**0.5)) ** 0.5, rel=0.01)
+    assert found.fired
 
 
 def test_a_colour_drift_is_flagged_with_its_size() -> None:

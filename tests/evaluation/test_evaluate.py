@@ -209,8 +209,15 @@ def test_the_card_gets_the_results(run: Path, pairs: Path, tmp_path: Path, capsy
     assert values == {name: round(content[name]["value"], 6) for name in ("l1", "psnr", "ssim")}
     assert card.data.license == "mit" and card.data.tags == ["pix2pix"]
     assert card.text.strip() == "# My model\n\nWords."
-    evaluated(model, pairs, tmp_path / "out", "--metrics", "l1", "--split", "train", "--max-pairs", "3", "--no-checks")
-    assert len(ModelCard.load(model / "README.md").data.eval_results or []) == 4
+    more = ("--direction", "BtoA", "--task", "labels")
+    scored = evaluated(
+        model, pairs, tmp_path / "out", "--metrics", "l1", "--split", "train", "--max-pairs", "3", "--no-checks", *more
+    )
+    results = ModelCard.load(model / "README.md").data.eval_results or []
+    assert len(results) == 3 + 1 + 3
+    (score,) = [result for result in results if result.metric_type == "class_iou"]
+    assert score.metric_value == round(scored["segmentation"]["generated"]["class_iou"]["value"], 6)
+    assert score.dataset_split == "train" and "--task labels" in str(score.metric_name)
 
 
 def test_what_was_entered_stays_when_the_export_is_published(run: Path, pairs: Path, tmp_path: Path) -> None:

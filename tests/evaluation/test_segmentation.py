@@ -3,11 +3,13 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from known_generators import SIZE, batch, rendered
 from PIL import Image
 
@@ -159,15 +161,24 @@ def test_the_network_is_trained_once_for_a_set(
     run: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--task", "segmentation", "--segmenter-steps", "3"]
+
+    def alone(*arguments: Any) -> UNetGenerator:
+        """Trains, and sees that another evaluation would wait meanwhile."""
+        (lock,) = (tmp_path / "cache" / "pix2pix_hub" / "segmenters").glob("*.lock")
+        with pytest.raises(Timeout):
+            FileLock(lock).acquire(blocking=False)
+        return train_segmenter(*arguments)
+
+    monkeypatch.setattr(segmenter, "train_segmenter", alone)
     first = evaluate(run, pairs, tmp_path / "out", *options)
     assert "segmentation score" in capsys.readouterr().out
+    assert len(first["segmentation"]["network"]["weights_sha256"]) == 64
     assert set(first["segmentation"]) == {"task", "classes", "network", "real", "generated", "shuffled"}
     kept = list((tmp_path / "cache" / "pix2pix_hub" / "segmenters").glob("*/model.safetensors"))
     assert len(kept) == 1
     monkeypatch.setattr(segmenter, "train_segmenter", lambda *_: pytest.fail("trained again"))
     assert evaluate(run, pairs, tmp_path / "again", *options) == first
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(segmenter, "train_segmenter", train_segmenter)
     kept[0].write_bytes(b"cut short")
     assert evaluate(run, pairs, tmp_path / "mended", *options) == first
 

@@ -29,7 +29,13 @@ FILES = {
 }
 
 
-def make_export(folder: Path, seed: int = 0, formats: dict[str, PixelFormat] | None = None, **dataset: Any) -> Path:
+def make_export(
+    folder: Path,
+    seed: int = 0,
+    formats: dict[str, PixelFormat] | None = None,
+    command: str = "accelerate launch train_accelerate.py --dataset user/streets",
+    **dataset: Any,
+) -> Path:
     """A tiny model with the files of a run of 2 epochs on `user/streets`."""
     torch.manual_seed(seed)
     formats = formats or {"source": PixelFormat(), "target": PixelFormat()}
@@ -38,7 +44,7 @@ def make_export(folder: Path, seed: int = 0, formats: dict[str, PixelFormat] | N
     place.mkdir(parents=True, exist_ok=True)
     facts = {
         "options": preset_config("demo", dataset="user/streets", image_size="32x64").to_dict(),
-        "command": "accelerate launch train_accelerate.py --dataset user/streets",
+        "command": command,
         "dataset": {
             "id": "user/streets",
             "pairs": "6 training and 3 validation pairs, two columns, AtoB: label → photo",

@@ -65,11 +65,24 @@ def test_it_says_what_the_run_was(export: Path) -> None:
 
 
 def test_a_local_data_set_is_named_but_not_linked(tmp_path: Path) -> None:
-    export = make_export(tmp_path / "run" / "model", id="pairs", fingerprint="files-0123456789abcdef")
+    export = make_export(tmp_path / "run" / "model", id="My Pairs_v2", fingerprint="files-0123456789abcdef")
     made = ModelCard(make_card(export, "runs/x/model"))
     assert made.data.datasets is None and "huggingface.co/datasets" not in made.text
-    assert made.data.model_name == "pix2pix-pairs"
+    assert made.data.model_name == "pix2pix-My Pairs_v2"
+    assert {(result.dataset_type, result.dataset_name) for result in made.data.eval_results} == {
+        ("my-pairs-v2", "My Pairs_v2")
+    }
     assert "fingerprint `files-0123456789abcdef`" in made.text
+
+
+def test_the_command_can_be_typed_again_and_says_nothing_of_where_folders_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = f"--dataset {tmp_path}/secret/pairs --init-from=../other/run --output-dir runs/x --report-to tensorboard"
+    made = make_card(make_export(tmp_path / "runs" / "x" / "model", command=f"python train.py {words}"), "runs/x/model")
+    shown = "--dataset path/to/pairs --init-from=path/to/run --output-dir runs/x --report-to tensorboard"
+    assert f"```bash\npython train.py {shown}\n```" in made
 
 
 def usage(card: str) -> str:

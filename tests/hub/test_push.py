@@ -233,13 +233,23 @@ def test_the_command_pushes_a_run_its_best_or_an_export(
     assert b"\nlicense: mit\n" in hub.repo(REPO).read("README.md")
 
 
+@pytest.mark.parametrize(("seed", "said"), [(0, True), (1, False)])
+def test_that_the_best_epoch_is_the_last_is_said(
+    seed: int, said: bool, hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_export(tmp_path / "run" / "model_best", seed=seed)
+    make_export(tmp_path / "run" / "model", seed=0)
+    assert main(["push", str(tmp_path / "run"), REPO, "--best"]) == 0
+    assert ("hold the same weights: the best epoch is the last one" in capsys.readouterr().out) == said
+
+
 def test_what_is_no_export_is_refused_before_anything_is_asked(hub: HubServer, tmp_path: Path, export: Path) -> None:
     (tmp_path / "empty").mkdir()
     (export / "model.safetensors").unlink()
     for folder, best, words in (
         (tmp_path / "absent", False, "absent is no folder"),
         (tmp_path / "empty", False, "empty/model holds a config.json"),
-        (export.parent, True, "model_best holds a config.json"),
+        (export.parent, True, "model_best does not hold a config.json"),
         (export.parent, False, "no whole export: model.safetensors missing"),
         (export, False, "no whole export: model.safetensors missing"),
     ):

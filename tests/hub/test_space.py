@@ -80,12 +80,22 @@ def test_push_is_one_commit_and_an_update_deletes_what_is_no_longer_needed(hub: 
     assert space.settings["hardware"] == "t4-small"
 
 
+def test_a_model_of_a_revision_is_shown_at_it(hub: HubServer, tmp_path: Path) -> None:
+    model = f"tester/maps@{hub.add_folder('tester/maps', write_tiny_export(tmp_path / 'model')).head().oid}"
+    push_space("tester/demo", [model])
+    space = hub.repo("tester/demo", "spaces")
+    assert f'"PIX2PIX_MODEL", {model!r}' in space.read("app.py").decode()
+    readme = space.read("README.md").decode()
+    assert "models:\n- tester/maps\n" in readme and "[tester/maps](https://huggingface.co/tester/maps)" in readme
+
+
 def test_what_cannot_be_pushed_is_refused_before_anything_is_made(hub: HubServer, tmp_path: Path) -> None:
     hub.add_folder("tester/maps", write_tiny_export(tmp_path / "model"))
     hub.create("tester/other", {"app.py": "import streamlit"}, kind="spaces")
     hub.create("tester/open", {"README.md": "x"}, kind="spaces")
     for repo_id, models, private, text in (
         ("tester/new", ["tester/nothing"], False, "tester/nothing is not on the Hub: `pix2pix-hub push"),
+        ("tester/new", ["tester/maps@v9"], False, "tester/maps has no revision v9"),
         ("tester/new", ["no id at all"], False, "is no repository id"),
         ("somebody/new", ["tester/maps"], False, "has no part in somebody"),
         ("tester/other", ["tester/maps"], False, "holds another app"),

@@ -18,8 +18,12 @@ from PIL import Image
 from tiny_exports import GRAY, GRAY16, LABELS, RGB16, noise, write_tiny_export
 
 from pix2pix_hub import Pix2PixPipeline
+from pix2pix_hub.cli import main
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.evaluation.model import load_model
 from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.models.auto import load_generator
+from pix2pix_hub.ui.models import choose_models
 
 FLOATS = PixelFormat("gray", 1, "float32", -3.0, 5.0)
 BANDS = PixelFormat("channels", 5, "uint16", 0.0, 65535.0)
@@ -93,6 +97,22 @@ def test_one_pixel_is_enough_for_a_deep_network(make) -> None:
         assert pipe(np.zeros((1, 1, 3), np.uint8)).shape == (1, 1, 3)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("RGB", (0, 4)),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 0), np.float32),
+        torch.zeros(3, 0, 4),
+        torch.zeros(3, 4, 0, dtype=torch.uint8),
+    ],
+    ids=["PIL", "uint8 array", "float array", "float tensor", "uint8 tensor"],
+)
+def test_no_pixels_are_too_few(image: object, pipe: Pix2PixPipeline) -> None:
+    with pytest.raises(UserError, match="the image has no pixels"):
+        pipe(image)
+
+
 # ------------------------------------------------------------------------------------------------- kinds and depths
 
 
@@ -116,6 +136,32 @@ def test_every_kind_comes_back_as_it_went_and_they_agree(pipe: Pix2PixPipeline, 
     assert deep.dtype == np.uint16 and np.abs(deep / 257.0 - expected).max() <= 0.501
     for output_type, kind in (("pil", Image.Image), ("numpy", np.ndarray), ("torch", torch.Tensor)):
         assert isinstance(pipe(tensor, output_type=output_type), kind)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (
+            np.zeros((3, 20, 30), np.uint8),
+            r"\(3, 20, 30\); arrays are \(height, width, channels\).*transpose\(1",
+        ),
+        (np.zeros((1, 20, 30), np.float32), r"\(1, 20, 30\); arrays are .*transpose\(1, 2, 0\)"),
+        (torch.zeros(20, 30, 3), r"\(20, 30, 3\); tensors are \(channels, height, width\).*permute\(2, 0, 1\)"),
+        (torch.zeros(20, 30, 3, dtype=torch.uint8), r"\(20, 30, 3\); tensors are .*permute\(2, 0, 1\)"),
+    ],
+)
+def test_channels_at_the_wrong_end_are_pointed_out(image: object, words: str, pipe: Pix2PixPipeline) -> None:
+    with pytest.raises(UserError, match=words):
+        pipe(image)
+
+
+def test_its_repr_says_what_it_is(pipe: Pix2PixPipeline, folder: Path, make) -> None:
+    parameters = f"{sum(values.numel() for values in pipe.generator.parameters()):,}"
+    assert repr(pipe) == (
+        f"Pix2PixPipeline('{folder}': UNetGenerator of {parameters} parameters, 8-bit RGB → 8-bit RGB, "
+        "trained at 32x32 (height x width), cpu, float32)"
+    )
+    assert "16-bit gray → labels of 3 classes" in repr(make(GRAY16, LABELS))
 
 
 def test_lists_and_batches_keep_their_shape(pipe: Pix2PixPipeline) -> None:
@@ -206,7 +252,7 @@ def test_orientation_is_applied(pipe: Pix2PixPipeline, tmp_path: Path) -> None:
         (torch.full((3, 4, 4), torch.nan), "nan"),
         (torch.zeros(4, 4), "expected (C, H, W)"),
         (torch.zeros(7, 4, 4), "7-channel"),
-        (np.zeros((0, 4, 3), np.uint8), "shape 0x4x3"),
+        (np.zeros((0, 4, 3), np.uint8), "has no pixels (its shape is 0x4x3)"),
         (np.zeros((4, 4, 3), complex), "complex"),
         ("nothing.png", "nothing.png could not be read"),
         (7, "the image is int"),
@@ -325,6 +371,25 @@ def test_a_hub_model_is_its_export(folder: Path, pipe: Pix2PixPipeline, hub: Hub
     assert np.array_equal(again(image), pipe(image))
     with pytest.raises(UserError, match="tester/none"):
         Pix2PixPipeline.from_pretrained("tester/none")
+
+
+def test_a_model_is_named_with_its_revision(
+    folder: Path, pipe: Pix2PixPipeline, hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By whoever loads it: the pipeline, the generator alone, a command, the page."""
+    repo = hub.add_folder("tester/maps", folder)
+    first, other = repo.head().oid, write_tiny_export(tmp_path / "other", seed=1)
+    hub.add_commit(repo, {"model.safetensors": (other / "model.safetensors").read_bytes()})
+    name, image = f"tester/maps@{first}", noise((16, 16, 3))
+    assert not np.array_equal(Pix2PixPipeline.from_pretrained("tester/maps", device="cpu")(image), pipe(image))
+    assert np.array_equal(Pix2PixPipeline.from_pretrained(name, device="cpu")(image), pipe(image))
+    weights = load_generator(name).state_dict()
+    assert all(torch.equal(values, weights[key]) for key, values in pipe.generator.state_dict().items())
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert main(["translate", name, str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), pipe(image))
+    assert choose_models(name) == {name: name}
+    assert load_model(name).to_dict()["id"] == "tester/maps" and load_model(name).revision == first
 
 
 def test_realism_is_the_discriminators_map(pipe: Pix2PixPipeline) -> None:

@@ -92,6 +92,24 @@ def test_a_missing_revision_is_named(stocked: HubServer) -> None:
         fetch_files(REPO, ["config.json"], revision="v9")
 
 
+def test_a_name_may_say_its_revision(stocked: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But a folder of that very name is what is meant."""
+    repo = stocked.repo(REPO)
+    first = repo.head().oid
+    stocked.add_commit(repo, {"config.json": b"later"})
+    stocked.add_commit(repo, {"config.json": b"aside"}, branch="try/2")
+    for name, content in ((REPO, b"later"), (f"{REPO}@{first}", b"{}"), (f"{REPO}@try/2", b"aside")):
+        assert (fetch_files(name, ["config.json"]) / "config.json").read_bytes() == content
+    assert fetch_files(f"{REPO}@{first}", ["config.json"], revision=first).name == first
+    with pytest.raises(UserError, match=rf"tester/model@{first} names revision {first}, and main came beside it"):
+        fetch_files(f"{REPO}@{first}", ["config.json"], revision="main")
+    with pytest.raises(UserError, match=r"tester/model has no revision 'v9'"):
+        fetch_files(f"{REPO}@v9", ["config.json"])
+    monkeypatch.chdir(tmp_path)
+    Path(f"{REPO}@v9").mkdir(parents=True)
+    assert fetch_files(f"{REPO}@v9", ["config.json"]) == Path(f"{REPO}@v9")
+
+
 def test_a_hub_out_of_reach_is_named(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")

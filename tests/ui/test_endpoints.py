@@ -179,10 +179,13 @@ def test_mcp_tools(app: RunningApp) -> None:
             answer = await session.call_tool("translate", {"image": data_url})
             refused = await session.call_tool("translate", {"image": data_url, "model": "nobody/knows"})
             pair = {"source": data_url, "target": data_url}
-            return tools, answer, refused, await session.call_tool("compare", pair, progress_callback=progress)
+            compared = await session.call_tool("compare", pair, progress_callback=progress)
+            broken = "data:image/png;base64," + base64.b64encode(b"no picture").decode()
+            batch = await session.call_tool("batch", {"images": [data_url, broken]}, progress_callback=progress)
+            return tools, answer, refused, compared, batch
 
     with ThreadPoolExecutor(1) as thread:  # the browser's tests may have an event loop in this one
-        tools, answer, refused, compared = thread.submit(asyncio.run, ask()).result()
+        tools, answer, refused, compared, batch = thread.submit(asyncio.run, ask()).result()
     assert set(tools) == {"translate", "draw", "compare", "batch"}
     assert "dropout" in tools["translate"].inputSchema["properties"]["stochastic"]["description"]
     made = Image.open(io.BytesIO(base64.b64decode(answer.content[0].data)))
@@ -190,6 +193,11 @@ def test_mcp_tools(app: RunningApp) -> None:
     assert refused.isError and "is not offered here" in refused.content[0].text
     assert [each.type for each in compared.content] == ["image", "text", "image", "text", "text"]
     assert "psnr" in compared.content[-1].text
+    assert not batch.isError, batch.content[0].text
+    with zipfile.ZipFile(io.BytesIO(httpx.get(batch.content[0].text).content)) as archive:
+        assert archive.namelist() == ["picture_1.png"]
+        np.testing.assert_array_equal(np.asarray(Image.open(archive.open("picture_1.png"))), np.asarray(made))
+    assert "picture_2 is not a picture" in batch.content[1].text
 
 
 # ------------------------------------------------------------------------------------------------------- many at once
@@ -261,7 +269,7 @@ def test_pictures_that_are_none(client: Client, tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     random_picture(1, (200, 200)).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
-    for name, text in (
+    for name, text in (  # names as they came, with no capital letter
         ("moving.gif", "moving.gif is not a picture that is read here"),
         ("drawn.svg", "drawn.svg is not a picture that is read here"),
         ("text.png", "text.png is not a picture that is read here"),
@@ -271,7 +279,7 @@ def test_pictures_that_are_none(client: Client, tmp_path: Path) -> None:
         ("cut.jpg", "cut.jpg is damaged or truncated"),
     ):
         for endpoint in ("/translate", "/draw"):
-            assert text.lower() in refusal(client, handle_file(tmp_path / name), api_name=endpoint).lower()
+            assert text in refusal(client, handle_file(tmp_path / name), api_name=endpoint)
 
 
 def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, tmp_path: Path) -> None:
@@ -293,13 +301,13 @@ def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, tmp_pat
 
 
 def test_no_file_of_this_machine_is_read(client: Client, app: RunningApp) -> None:
-    for path in (SECRET, "/work/../etc/hostname", f"file://{SECRET}", "pix2pix_hub/assets/demo_model/samples.png"):
+    for path in ("", SECRET, "/work/../etc/hostname", f"file://{SECRET}", "pix2pix_hub/assets/demo_model/samples.png"):
         for endpoint, before in (("/translate", []), ("/draw", []), ("/compare", [None])):
             message = {"data": [*before, {"path": path, "meta": {"_type": "gradio.FileData"}}, None]}
             event = httpx.post(f"{app.url}gradio_api/call{endpoint}", json=message).json()["event_id"]
             answer = httpx.get(f"{app.url}gradio_api/call{endpoint}/{event}", timeout=60).text
             assert answer.startswith("event: error"), (path, endpoint)
-            assert Path(SECRET).read_text().strip() not in answer
+            assert Path(SECRET).read_text().strip() not in answer and "send each picture as an uploaded file" in answer
         served = httpx.get(f"{app.url}gradio_api/file={path}")
         assert served.status_code in (403, 404), path
 
@@ -318,6 +326,29 @@ def test_nothing_is_fetched_from_addresses(client: Client, app: RunningApp) -> N
 def test_models_that_are_not_offered(client: Client, name: str, tmp_path: Path) -> None:
     file = handle_file(saved(random_picture(1, (32, 32)), tmp_path / "a.png"))
     assert "is not offered here; choose one of: demo, sixteen, damaged" in refusal(client, file, name)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "data"),
+    [
+        ("translate", [3, None, False, 0]),
+        ("translate", [SECRET, None, False, 0]),
+        ("translate", [{"path": 7}, None, False, 0]),
+        ("translate", [None, None, True, "seven"]),
+        ("translate", [None, None, True, [7]]),
+        ("translate", []),
+        ("compare", [None, "text", None]),
+        ("batch", [{}, None]),
+        ("batch", [[SECRET], None]),
+        ("batch", [["data:image/png;base64,§"], None]),
+        ("batch", [[None], None]),
+    ],
+)
+def test_values_of_other_types(app: RunningApp, endpoint: str, data: list[Any]) -> None:
+    """Refused in words, also for who speaks plain HTTP, and without filling the log."""
+    event = httpx.post(f"{app.url}gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
+    answer = httpx.get(f"{app.url}gradio_api/call/{endpoint}/{event}", timeout=60).text
+    assert "event: error" in answer and "send each picture as an uploaded file" in answer
 
 
 def test_values_out_of_range(client: Client, tmp_path: Path) -> None:

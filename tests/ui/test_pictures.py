@@ -25,6 +25,7 @@ from pix2pix_hub.ui.pictures import (
     decode_drawing,
     encode_drawing,
     heat_map,
+    in_colors,
     nearest_paints,
     save_result,
     shown,
@@ -62,6 +63,9 @@ def test_colours_of_classes_become_their_values() -> None:
     drawn = Image.fromarray(np.array([[BLUE, RED], [GREEN, GREEN]], np.uint8))
     stored = as_stored(drawn, side, (4, 2))
     assert np.asarray(stored).tolist() == [[0, 0, 7, 7], [200, 200, 200, 200]]
+    file = in_colors(stored, side)
+    assert file.mode == "P" and np.asarray(file).tolist() == np.asarray(stored).tolist()
+    assert np.asarray(file.convert("RGB"))[:, ::2].tolist() == np.asarray(drawn).tolist()
 
 
 def test_drawings_go_to_the_page_and_back() -> None:
@@ -141,6 +145,8 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
         {"source": 3},
         {"source": {"mode": "rgb", "palette": [{"color": [0, 0, 999]}]}},
         {"source": {"mode": "rgb", "palette": 7}},
+        {"source": {"mode": "labels", "classes": [1, 1000], "colors": [[0, 0, 0], [1, 1, 1]]}},
+        {"source": {"mode": "labels", "classes": [1, 2], "colors": [[0, 0, 0], [1, 1, 1], [2, 2, 2]]}},
     ):
         with pytest.raises(UserError, match=r"preprocessor_config\.json of the model theirs"):
             export(**changes)

@@ -23,7 +23,7 @@ def draw_tab(context: Context, tab: gr.Tab) -> Followers:
         with gr.Column(scale=1, min_width=300):
             result = gr.Image(
                 value=_first_result(context.export),
-                label="What the model sees in it",
+                label="What the model makes of it",
                 type="pil",
                 format="png",
                 interactive=False,

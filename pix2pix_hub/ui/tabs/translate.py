@@ -11,7 +11,7 @@ from pix2pix_hub.ui.components import example_pictures, example_strip, picture_i
 from pix2pix_hub.ui.events import Newest, answering, on_gpu
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.handlers import MAX_SEED, Translation
-from pix2pix_hub.ui.pictures import shown
+from pix2pix_hub.ui.pictures import in_colors, shown
 from pix2pix_hub.ui.tabs.context import PANE, Context, Followers, first_example
 
 
@@ -119,7 +119,7 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
     @answering
     def take_example(model: str, chosen: gr.SelectData) -> Any:
         """Put an example's source where a picture is uploaded."""
-        return handlers.store.export(model).examples[chosen.index].source
+        return in_colors(handlers.example(chosen.index, model)[0], handlers.store.export(model).source)
 
     inputs, outputs = [picture, context.picker, variants, seed], [slider, gallery, download, note]
     options: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
