@@ -10,6 +10,7 @@ float32 matrices, peak memory; "ratio" is ours ÷ reference in images/s. Nothing
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,33 +19,25 @@ from typing import Any
 
 import common
 import torch
+import turns
 from reference import ReferenceStep
 
 from pix2pix_hub.config import TrainingConfig, preset_config
 from pix2pix_hub.training.setup import make_accelerator, make_learner
 
-STEPS_FOR_MEMORY = 3
-
 
 def main() -> None:
     options = parse_arguments()
     device = common.set_up(options)
-    if options.memory_of:
-        step = MAKERS[options.memory_of](options, device)
-        for _ in range(STEPS_FOR_MEMORY):
-            step()
-        sys.stdout.write(f"{common.own_peak(device)}\n")
+    if options.only:
+        turns.serve(MAKERS[options.only](options, device), device)
         return
-    steps = {name: make(options, device) for name, make in MAKERS.items()}
-    seconds = common.alternate(steps, options.rounds, device)
-    rate = common.multiply_rate(device, torch.float32)
-    flop = {name: common.count_flop(step) for name, step in steps.items()}
+    measured, rates = turns.take_turns(__file__, sys.argv[1:], list(MAKERS), options.rounds, device)
+    rate = statistics.median(rates)
     table: dict[str, dict[str, Any]] = {
-        name: common.summary(seconds[name], options.batch_size, flop[name], rate) for name in steps
+        name: common.summary(found.seconds, options.batch_size, found.flop, rate) | {"peak_mib": found.peak_mib}
+        for name, found in measured.items()
     }
-    del steps
-    for name, peak in common.peak_memory(__file__, sys.argv[1:], list(table)).items():
-        table[name]["peak_mib"] = peak
     ratio = table["ours"]["images_per_second"] / table["reference"]["images_per_second"]
     result = {
         "benchmark": "train_step",
@@ -66,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--preset", default="paper", choices=("paper", "default", "compact"))
     parser.add_argument("--mixed-precision", default="auto", choices=("auto", "no", "bf16", "fp16"), help="of ours")
-    parser.add_argument("--memory-of", choices=tuple(MAKERS), help=argparse.SUPPRESS)  # what own processes are told
+    parser.add_argument("--only", choices=tuple(MAKERS), help=argparse.SUPPRESS)  # what own processes are told
     return parser.parse_args()
 
 

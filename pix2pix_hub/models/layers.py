@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from pix2pix_hub.models.small_maps import Conv2d, ConvTranspose2d
+
 INIT_STD = 0.02  # weights ~ N(0, 0.02) (Isola et al. 2017, section 6.2)
 LEAKY_SLOPE = 0.2
 NORMS = ("instance", "batch", "none")
@@ -33,7 +35,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
-class SpectralNormConv2d(nn.Conv2d):
+class SpectralNormConv2d(Conv2d):
     """Convolution whose weight, as a (C_out, C_in*k*k) matrix, has largest singular value 1 (Miyato et al. 2018,
     eq. 8), estimated by one power iteration a training forward."""
 
@@ -83,7 +85,7 @@ class ConvBlock(nn.Module):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        convolution = SpectralNormConv2d if spectral_norm else nn.Conv2d
+        convolution = SpectralNormConv2d if spectral_norm else Conv2d
         bias = bias and norm == "none"
         self.conv = convolution(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
         self.norm = make_norm(norm, out_channels, norm_statistics)
@@ -98,9 +100,9 @@ def make_upsampling(upsampling: str, in_channels: int, out_channels: int, bias: 
     """(N, C_in, H, W) → (N, C_out, 2H, 2W): `"transposed"` (k4 s2 p1) or `"resize"` (nearest ×2, conv k3), which
     weighs every output pixel alike and so leaves no checkerboard (Odena et al. 2016)."""
     if upsampling == "transposed":
-        return nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
+        return ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
     if upsampling == "resize":
-        return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=bias))
+        return nn.Sequential(nn.Upsample(scale_factor=2), Conv2d(in_channels, out_channels, 3, 1, 1, bias=bias))
     raise ValueError(f"upsampling {upsampling!r} is unknown: expected 'transposed' or 'resize'.")
 
 

@@ -78,8 +78,9 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
         log_with=list(config.report_to) or None,
         project_dir=run_folder,
         # Buffers are batch statistics that nothing reads and power iterations that agree by themselves; broadcasting
-        # them would overwrite, in place, what the first of two forwards still needs for its backward.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        # them would overwrite, in place, what the first of two forwards still needs for its backward. Gradients that
+        # are views of what is sent need no memory and no copies of their own.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
 
 
@@ -134,7 +135,7 @@ def make_learner(
     generator, discriminator = make_networks(config, source_channels, target_channels)
     if published is not None:
         published.give_weights(generator, discriminator)
-    average = average_of(generator, config.ema_decay).to(accelerator.device) if config.ema_decay else None
+    average = average_of(generator, config.ema_decay, accelerator.device) if config.ema_decay else None
     optimizers = [
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)

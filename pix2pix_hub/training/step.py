@@ -104,8 +104,8 @@ class GANStep:
         optimizer.zero_grad()
 
 
-def average_of(generator: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of `generator` with a warm-up of its decay.
+def average_of(generator: nn.Module, decay: float, device: torch.device | str = "cpu") -> AveragedModel:
+    """Exponential moving average of `generator`, on `device`, with a warm-up of its decay.
 
     After n updates the decay is min(`decay`, (1 + n) / (10 + n)), so that the first, random weights are soon
     forgotten and short runs average over a tenth of their length.
@@ -116,4 +116,6 @@ def average_of(generator: nn.Module, decay: float) -> AveragedModel:
         weight = max(1 - decay, 9 / (10 + float(updates)))  # 1 - the decay above
         torch._foreach_lerp_(averages, parameters, weight)
 
-    return AveragedModel(generator, multi_avg_fn=update)
+    average = AveragedModel(generator, multi_avg_fn=update).to(device)
+    average.n_averaged = average.n_averaged.new_zeros((), device="cpu")  # looking at it must not make a GPU wait
+    return average

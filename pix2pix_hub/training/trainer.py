@@ -22,7 +22,7 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.data.stream_source import StreamedPairs
-from pix2pix_hub.devices import process_state, set_cpu_threads
+from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.models.auto import Generator
@@ -113,6 +113,8 @@ class Pix2PixTrainer:
         self._complete_export, self._on_export = complete_export, on_export
         self.accelerator = make_accelerator(config, self.run_folder)
         self.cpu_threads = set_cpu_threads(config.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
         set_seed(config.seed)
         self.progress = Progress()
         self._learning_rate = config.learning_rate  # of the newest step

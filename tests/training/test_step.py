@@ -3,12 +3,14 @@
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
@@ -18,8 +20,8 @@ from pix2pix_hub.training.step import GANStep, average_of
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
 
-def adam(network: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999))
+def adam(network: nn.Module, fused: bool = False) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999), fused=fused)
 
 
 def sgd(network: nn.Module) -> torch.optim.Optimizer:
@@ -170,3 +172,30 @@ def test_the_average_is_updated_once_a_step() -> None:
     for batch in batches(4):
         step(*batch)
     assert int(average.n_averaged) == 2
+
+
+def test_the_averages_counter_stays_on_the_cpu() -> None:
+    average = average_of(nn.Linear(1, 1), 0.9, "meta")
+    assert average.module.weight.device.type == "meta"
+    assert average.n_averaged.device.type == "cpu"  # looking at it makes no device wait
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_nothing_is_fetched_from_the_device_in_a_step(norm: str) -> None:
+    class Fetches(TorchDispatchMode):
+        """Notes each tensor whose value Python asks for."""
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._local_scalar_dense.default:
+                fetched.append(args[0])
+            return func(*args, **(kwargs or {}))
+
+    generator, discriminator = networks(norm, spectral_norm=True)
+    fetched: list[Tensor] = []
+    options = {"buffer": ImageBuffer(2), "average": average_of(generator, 0.9), "max_grad_norm": 1.0}
+    step = make_step(generator, discriminator, optimizer=partial(adam, fused=True), **options)
+    with Fetches():
+        for batch in batches(3):
+            step(*batch)
+    assert fetched, "the average's own counter is asked for"
+    assert not [value for value in fetched if value.is_floating_point()]
