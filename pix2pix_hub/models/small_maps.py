@@ -48,11 +48,14 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 def _multiplication_pays(layer: nn.Module, input: Tensor, places: int, channels: int) -> bool:
     """Whether the rows take at most half the memory of the weight, which has `channels` such rows.
 
-    Only while training, so that nothing but `nn.Conv2d`'s own forward is ever exported, and not inside
-    `torch.compile`, whose graph the sizes are no part of.
+    Only while training and in inference mode, so that nothing but `nn.Conv2d`'s own forward is ever exported, and not
+    inside `torch.compile`, whose graph the sizes are no part of.
     """
     return (
-        layer.training and input.device.type == "cpu" and 2 * places <= channels and not torch.compiler.is_compiling()
+        (layer.training or torch.is_inference_mode_enabled())
+        and input.device.type == "cpu"
+        and 2 * places <= channels
+        and not torch.compiler.is_compiling()
     )
 
 
