@@ -23,6 +23,7 @@ import turns
 from reference import ReferenceStep
 
 from pix2pix_hub.config import TrainingConfig, preset_config
+from pix2pix_hub.devices import keep_freed_memory
 from pix2pix_hub.training.setup import make_accelerator, make_learner
 
 
@@ -59,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--preset", default="paper", choices=("paper", "default", "compact"))
     parser.add_argument("--mixed-precision", default="auto", choices=("auto", "no", "bf16", "fp16"), help="of ours")
+    parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"), help="of ours")
     parser.add_argument("--only", choices=tuple(MAKERS), help=argparse.SUPPRESS)  # what own processes are told
     return parser.parse_args()
 
@@ -83,8 +85,11 @@ def our_step(options: argparse.Namespace, device: torch.device) -> Callable[[], 
         image_size=str(options.image_size),
         batch_size=options.batch_size,
         mixed_precision=options.mixed_precision,
+        compile=options.compile,
     )
     accelerator = make_accelerator(config, Path(tempfile.gettempdir()))
+    if device.type == "cpu":
+        keep_freed_memory()
     learner = make_learner(accelerator, config, 3, 3, total_steps=1_000_000)
     learner.train_mode()
     source, target = batch_of(options, accelerator.device)

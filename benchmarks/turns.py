@@ -17,8 +17,6 @@ from typing import Any
 import common
 import torch
 
-WARM_UP = 3  # untimed calls
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -38,7 +36,7 @@ class Contestant:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, question: str) -> Any:
-        """The answer to "warm_up", "seconds", "flop" or "peak_mib"."""
+        """The answer to "seconds", "flop" or "peak_mib"."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(question + "\n")
         self._process.stdin.flush()
@@ -54,19 +52,17 @@ class Contestant:
         self._process.wait()
 
 
-def serve(call: Callable[[], Any], device: torch.device) -> None:
-    """Answer a `Contestant` about `call` until it has no more questions."""
+def serve(call: Callable[[], Any], device: torch.device, count_flop: Callable[[], int] | None = None) -> None:
+    """Answer a `Contestant` about `call` until it has no more questions; `count_flop` saves calling it to count."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what `call` prints is no answer
+    about: dict[str, Callable[[], Any]] = {
+        "seconds": lambda: _seconds(call, device),
+        "flop": count_flop or (lambda: common.count_flop(call)),
+        "peak_mib": lambda: round(common.own_peak(device), 1),
+    }
     for question in sys.stdin:
-        answer = _ANSWERS[question.strip()](call, device)
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(about[question.strip()]()) + "\n")
         answers.flush()
-
-
-def _warm_up(call: Callable[[], Any], device: torch.device) -> None:
-    for _ in range(WARM_UP):
-        call()
-    common.synchronise(device)
 
 
 def _seconds(call: Callable[[], Any], device: torch.device) -> float:
@@ -76,25 +72,25 @@ def _seconds(call: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-_ANSWERS: dict[str, Callable[[Callable[[], Any], torch.device], Any]] = {
-    "warm_up": _warm_up,
-    "seconds": _seconds,
-    "flop": lambda call, device: 0 if "V" in __import__("os").environ else common.count_flop(call),
-    "peak_mib": lambda call, device: round(common.own_peak(device), 1),
-}
-
-
 def take_turns(
-    script: str, arguments: Sequence[str], names: Sequence[str], rounds: int, device: torch.device
+    script: str,
+    arguments: Sequence[str],
+    names: Sequence[str],
+    rounds: int,
+    device: torch.device,
+    warm_up: int = 3,
 ) -> tuple[dict[str, Measured], list[float]]:
     """Time `rounds` calls of each thing in turns, and beside them how fast the device multiplies float32 matrices.
+
+    `warm_up` calls of each come before.
 
     Returns:
         What each took, and FLOP/s of a large matrix product in every round.
     """
     contestants = {name: Contestant(script, arguments, name) for name in names}
     for contestant in contestants.values():
-        contestant.ask("warm_up")
+        for _ in range(warm_up):
+            contestant.ask("seconds")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     rates = []
     for _ in range(rounds):

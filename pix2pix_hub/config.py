@@ -156,6 +156,8 @@ class TrainingConfig:
     """Decay of the generator's moving average, which is what gets exported; 0: export the raw weights."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; auto: bf16 where the device has units for it, else float32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Put the networks through torch.compile, which takes minutes at first; auto: where that is known to pay."""
     seed: int = 0
     """Seed of initial weights, sample order, augmentation and dropout."""
 

@@ -119,7 +119,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep large freed blocks for the next allocation instead of giving them back (elsewhere: nothing).
 
     Every training step frees and allocates the same hundreds of megabytes of gradients and maps. By default each block
-    above 32 MB, and whatever lies free at the end, goes back to the system, which then hands out, and clears, new pages.
+    above 32 MB, and what lies free at the end, goes back to the system, which then hands out, and clears, new pages.
     """
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         return

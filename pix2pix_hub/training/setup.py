@@ -19,6 +19,7 @@ from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import GENERATORS, Generator
+from pix2pix_hub.training.compiling import Compilation, choose_compilation
 from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
@@ -37,6 +38,7 @@ class Learner:
     schedules: list[LambdaLR]  # of the generator's optimizer and the discriminator's
     buffer: ImageBuffer
     step: GANStep
+    compilation: Compilation
 
     @property
     def exported_generator(self) -> Generator:
@@ -130,7 +132,7 @@ def make_learner(
         taken_steps: how many of `total_steps` the published weights have behind them.
 
     Raises:
-        UserError: see `make_loss`; the published networks are of another kind.
+        UserError: see `make_loss` and `choose_compilation`; the published networks are of another kind.
     """
     generator, discriminator = make_networks(config, source_channels, target_channels)
     if published is not None:
@@ -146,6 +148,9 @@ def make_learner(
     schedules = [build_schedule(optimizer, total_steps, decay_steps, taken_steps) for optimizer in optimizers]
     loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
+    plain_loop = accelerator.num_processes == config.gradient_accumulation_steps == 1
+    compilation = choose_compilation(config.compile, accelerator.device.type, config.batch_size, plain_loop)
+    compilation.apply(generator, discriminator)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)
     prepared_generator, prepared_discriminator, generator_optimizer, discriminator_optimizer = prepared
     step = GANStep(
@@ -160,4 +165,4 @@ def make_learner(
         max_grad_norm=config.max_grad_norm,
     )
     accelerator.register_for_checkpointing(*schedules, *([] if average is None else [average]))
-    return Learner(generator, discriminator, average, loss, schedules, buffer, step)
+    return Learner(generator, discriminator, average, loss, schedules, buffer, step, compilation)

@@ -22,7 +22,7 @@ def describe_run(trainer: Pix2PixTrainer) -> str:
         f"pairs      {trainer.pairs.description}",
         f"networks   {counts}",
         f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
-        f"mixed precision: {accelerator.mixed_precision}",
+        f"mixed precision: {accelerator.mixed_precision}, compile: {trainer.learner.compilation.reason}",
         f"length     {counted(trainer.total_steps, 'step')}{epochs}, batch size {config.batch_size} x "
         f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
         f"cache      {trainer.cache.words}",

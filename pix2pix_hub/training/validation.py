@@ -51,9 +51,9 @@ class Validation:
         for batch in self.loader:
             source, target = batch["source"], batch["target"]
             with accelerator.autocast():
-                generated = generator(source).float()
+                generated = generator.forward(source).float()  # a call would compile it for evaluation, too
                 real_logits, fake_logits = (
-                    discriminator(torch.cat([source, image], dim=1)) for image in (target, generated)
+                    discriminator.forward(torch.cat([source, image], dim=1)) for image in (target, generated)
                 )
             d_loss = learner.loss.discriminator_loss(real_logits, fake_logits)
             g_loss = learner.loss.generator_loss(fake_logits, generated, target)["total"]
@@ -69,7 +69,7 @@ class Validation:
         metrics = ImageMetrics(("l1",))
         for batch in self.training_loader:
             with self.accelerator.autocast():
-                generated = self.learner.exported_generator(batch["source"]).float()
+                generated = self.learner.exported_generator.forward(batch["source"]).float()
             metrics.update(*self.accelerator.gather_for_metrics((generated, batch["target"])))
         return {TRAIN_L1: metrics.compute()["l1"]}
 
@@ -86,7 +86,7 @@ class Validation:
             pair = self.pairs[index]
             source, target = (pair[side].to(self.accelerator.device) for side in ("source", "target"))
             with self.accelerator.autocast():
-                generated = generator(source[None])[0].float()
+                generated = generator.forward(source[None])[0].float()
             rows.append((source, generated, target))
         return rows
 

@@ -1,0 +1,65 @@
+"""What a device is taken to accelerate, and the allocator's settings."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pix2pix_hub.devices import cpu_has_bf16_units, resolve_mixed_precision
+from pix2pix_hub.errors import UserError
+
+
+@pytest.fixture
+def units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU that multiplies bfloat16 in hardware, and nothing in the environment that says otherwise."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    for variable in ("ONEDNN_MAX_CPU_ISA", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI", "avx2_vnni"])
+def test_a_cpu_limited_to_older_instructions_trains_in_float32(
+    limit: str, units: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cpu_has_bf16_units()
+    assert resolve_mixed_precision("auto", use_cpu=True) == "bf16"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert not cpu_has_bf16_units()
+    assert resolve_mixed_precision("auto", use_cpu=True) == "no"
+
+
+@pytest.mark.parametrize("limit", ["AVX512_CORE_BF16", "AVX512_CORE_AMX", "ALL", "DEFAULT"])
+def test_a_limit_that_leaves_the_units_changes_nothing(
+    limit: str, units: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert resolve_mixed_precision("auto", use_cpu=True) == "bf16"
+
+
+def test_fp16_on_a_cpu_is_refused(units: None) -> None:
+    with pytest.raises(UserError, match="--mixed-precision auto"):
+        resolve_mixed_precision("fp16", use_cpu=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_a_large_block_is_used_again_instead_of_mapped_anew() -> None:
+    """In a process of its own, since it stays so: freed pages need not be handed out, and cleared, once more."""
+    code = """
+import resource, torch
+from pix2pix_hub.devices import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(16 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+anew = faults()
+keep_freed_memory()
+faults()
+print(anew, faults())
+"""
+    words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    anew, again = map(int, words)
+    assert again < anew / 10
