@@ -13,7 +13,6 @@ from pix2pix_hub.wording import counted
         (1_000_000, "step", "1000000 steps"),
         (2, "process", "2 processes"),
         (1, "process", "1 process"),
-        (3, "branch", "3 branches"),
         (1.0, "epoch", "1 epoch"),
         (1.5, "epoch", "1.5 epochs"),
         (0.99999, "epoch", "1 epoch"),
