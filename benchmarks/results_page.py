@@ -177,8 +177,8 @@ def _eye(ablations: dict[str, Rows]) -> str:
     return (
         f"## Numbers that agree with the eye\n\nWhat each number says of `--upsampling resize` against `{BASE}` "
         "(mean and span of its seeds; *as without*: inside that span). The pictures of the embedded set above "
-        "show what a person says: transposed convolutions leave a dot grid, `resize` none. On façades `resize` leaves a "
-        "faint weave of a period that is not the strides'.\n\n"
+        "show what a person says: transposed convolutions leave a dot grid, `resize` none. On façades `resize` leaves "
+        "a faint weave of a period that is not the strides'.\n\n"
         + _markdown(["number", *(SECTIONS[name].split(":")[0] for name in found)], table)
     )
 
