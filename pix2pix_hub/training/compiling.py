@@ -36,13 +36,15 @@ class Compilation:
 def choose_compilation(requested: str, device_type: str, batch_size: int, plain_loop: bool) -> Compilation:
     """`"auto"`, `"on"` or `"off"` → what to do on this kind of device.
 
+    `auto` is off everywhere until it has been measured where compiling pays for itself (docs/performance.md).
+
     Args:
         plain_loop: one process and one batch a step, so that gradients may live in a CUDA graph's memory.
 
     Raises:
         UserError: `on` where `torch.compile` lacks something, with what to install.
     """
-    if requested == "off":
+    if requested != "on":
         return Compilation(None, "off")
     missing = missing_for_compilation(device_type)
     if missing is not None:
