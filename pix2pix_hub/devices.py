@@ -54,6 +54,15 @@ def cpu_has_bf16_units() -> bool:
     return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
 
 
+def accelerated_precision(device_type: str) -> str:
+    """ "bf16" or "fp16" where devices of that type have units for it here, else "no"."""
+    if device_type == "cpu":
+        return "bf16" if cpu_has_bf16_units() else "no"
+    if device_type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "no"
+
+
 def resolve_mixed_precision(requested: str, use_cpu: bool) -> str:
     """`"auto"`, `"no"`, `"bf16"` or `"fp16"` → what to train in, on the device Accelerate will use.
 
@@ -67,12 +76,9 @@ def resolve_mixed_precision(requested: str, use_cpu: bool) -> str:
         launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if launched != "no":
             requested = launched
-        elif on_cpu:
-            requested = "bf16" if cpu_has_bf16_units() else "no"
-        elif torch.cuda.is_available():
-            requested = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:
-            requested = "no"
+            accelerator = None if on_cpu else torch.accelerator.current_accelerator()
+            requested = accelerated_precision("cpu" if accelerator is None else accelerator.type)
     if requested == "fp16" and on_cpu:
         raise UserError("--mixed-precision fp16 needs a GPU and this run is on a CPU: type --mixed-precision auto.")
     return requested

@@ -12,6 +12,8 @@ from hub_server import HubServer
 # Test processes share the cores: more threads than that would spin each other down. Read by torch when it is imported.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
+# What is compared to the last digit is computed in float32, also where the CPU could do less, by all processes started.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
 
 
 @pytest.fixture(scope="session")

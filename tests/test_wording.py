@@ -14,6 +14,7 @@ from pix2pix_hub.wording import counted
         (2, "process", "2 processes"),
         (1, "process", "1 process"),
         (3, "branch", "3 branches"),
+        (3, "epoch", "3 epochs"),
         (1.0, "epoch", "1 epoch"),
         (1.5, "epoch", "1.5 epochs"),
         (0.99999, "epoch", "1 epoch"),

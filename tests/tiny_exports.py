@@ -13,6 +13,16 @@ from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 
+EXPORT_FILES = (  # that a run writes, without the card
+    "config.json",
+    "discriminator/config.json",
+    "discriminator/model.safetensors",
+    "metrics.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "samples.png",
+    "training_config.json",
+)
 GRAY = PixelFormat("gray", 1)
 GRAY16 = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
 RGB16 = PixelFormat("rgb", 3, "uint16", 0.0, 65535.0)

@@ -11,7 +11,7 @@ from pix2pix_hub.commands.output import say
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.wording import counted
 
-Precision = Literal["float32", "bf16", "fp16"]
+Precision = Literal["auto", "float32", "bf16", "fp16"]
 
 
 def translate(
@@ -26,7 +26,8 @@ def translate(
     tile_size: int = 1024,
     batch_size: int | None = None,
     device: str = "auto",
-    dtype: Precision = "float32",
+    dtype: Precision = "auto",
+    compile: bool = False,
     revision: str | None = None,
 ) -> int:
     """Translate image files.
@@ -45,9 +46,10 @@ def translate(
         seed: Of the dropout.
         num_samples: Variants of each image, with --stochastic.
         tile_size: Height or width in pixels beyond which an image is made in tiles.
-        batch_size: Images of one size that are run together; by default 1 on a CPU, else 8.
+        batch_size: Images of one size that are run together; by default 1 on a CPU, else up to 32.
         device: auto, cpu, cuda, cuda:1, mps, ….
-        dtype: Numbers to compute in.
+        dtype: Numbers to compute in; auto: bf16 or fp16 where the device has units for it, else float32.
+        compile: Compile the network for each size of image: some ten seconds each, pays for hundreds of one size.
         revision: Branch, tag or commit of a Hub model.
     """
     if overwrite and skip_existing:
@@ -59,7 +61,7 @@ def translate(
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
     found = find_inputs(inputs)
-    pipe = Pix2PixPipeline.from_pretrained(model, revision=revision, device=device, dtype=dtype)
+    pipe = Pix2PixPipeline.from_pretrained(model, revision=revision, device=device, dtype=dtype, compile=compile)
     options: dict[str, Any] = dict(
         stochastic=stochastic, seed=seed, num_samples=num_samples, tile_size=tile_size, batch_size=batch_size
     )

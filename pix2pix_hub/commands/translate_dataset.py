@@ -37,7 +37,8 @@ def translate_dataset(
     seed: int | None = None,
     tile_size: int = 1024,
     batch_size: int | None = None,
-    dtype: Precision = "float32",
+    dtype: Precision = "auto",
+    compile: bool = False,
     revision: str | None = None,
     dataset_revision: str | None = None,
 ) -> int:
@@ -60,8 +61,9 @@ def translate_dataset(
         stochastic: Leave dropout on; needs a seed.
         seed: Of the dropout.
         tile_size: Height or width in pixels beyond which an image is made in tiles.
-        batch_size: Images of one size that are run together; by default 1 on a CPU, else 8.
-        dtype: Numbers to compute in.
+        batch_size: Images of one size that are run together; by default 1 on a CPU, else up to 32.
+        dtype: Numbers to compute in; auto: bf16 or fp16 where the device has units for it, else float32.
+        compile: Compile the network for each size of image: some ten seconds each, pays for hundreds of one size.
         revision: Branch, tag or commit of a Hub model.
         dataset_revision: Branch, tag or commit of a Hub data set.
     """
@@ -90,7 +92,7 @@ def translate_dataset(
     folder = output or Path("translated") / str(push).rsplit("/", 1)[-1]
     request = _pair_request(dataset, direction, source_column, target_column, dataset_revision)
     sources = Sources.open(request, dataset, source_column, dataset_revision)
-    pipe = Pix2PixPipeline.from_pretrained(model, revision=revision, device=state.device, dtype=dtype)
+    pipe = Pix2PixPipeline.from_pretrained(model, revision=revision, device=state.device, dtype=dtype, compile=compile)
     options: dict[str, Any] = dict(stochastic=stochastic, seed=seed, tile_size=tile_size)
     pipe([], batch_size=batch_size, **options)  # refuses what does not go together before anything is written
     plan = Plan(
@@ -100,7 +102,12 @@ def translate_dataset(
         sources.found.fingerprint,
         _chosen_splits(sources, split, dataset),
         rows_per_file,
-        options | {"dtype": dtype, "direction": direction, "columns": list(sources.found.columns)},
+        options
+        | {
+            "dtype": str(pipe.dtype).removeprefix("torch."),
+            "direction": direction,
+            "columns": list(sources.found.columns),
+        },
     )
     lock = start(plan, folder) if state.is_main_process else None
     state.wait_for_everyone()

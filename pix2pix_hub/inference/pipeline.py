@@ -18,6 +18,14 @@ from torch import Tensor
 from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME
+from pix2pix_hub.inference.compiled import CompiledGenerator
+from pix2pix_hub.inference.hardware import (
+    check_dtype,
+    choose_device,
+    choose_dtype,
+    fitting_batch,
+    memory_format,
+)
 from pix2pix_hub.inference.inputs import AnyImage, Prepared, output_format, prepare
 from pix2pix_hub.inference.job import Job
 from pix2pix_hub.inference.padding import padded_axes, padded_axis
@@ -39,12 +47,6 @@ FILES = (
     f"{DISCRIMINATOR}/{CONFIG_NAME}",
     f"{DISCRIMINATOR}/{WEIGHTS_NAME}",
 )
-DTYPES = {
-    None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
-    "fp16": torch.float16, "float16": torch.float16,
-}  # fmt: skip
-ACCELERATOR_BATCH = 8  # images a batch where there is an accelerator
-
 Progress = Callable[[int, int], object]
 
 
@@ -61,9 +63,16 @@ class Pix2PixPipeline:
     """
 
     def __init__(
-        self, generator: Generator, preprocessor: Preprocessor, folder: Path, device: torch.device, dtype: torch.dtype
+        self,
+        generator: Generator,
+        preprocessor: Preprocessor,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        compile: bool | str = False,
     ) -> None:
-        self.generator = generator.to(device, dtype).eval()
+        self.generator = generator.to(device, dtype).to(memory_format=memory_format(device, dtype)).eval()
+        self._compiled = CompiledGenerator(self.generator, background=compile == "background") if compile else None
         self._lock = Lock()  # dropout and statistics are put into the network for the time of a call
         self.preprocessor, self.folder, self.device, self.dtype = preprocessor, folder, device, dtype
         for side, wanted in (("source", generator.in_channels), ("target", generator.out_channels)):
@@ -82,7 +91,8 @@ class Pix2PixPipeline:
         revision: str | None = None,
         token: str | bool | None = None,
         device: str | torch.device = "auto",
-        dtype: str | torch.dtype | None = None,
+        dtype: str | torch.dtype | None = "auto",
+        compile: bool | str = False,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> Pix2PixPipeline:
@@ -93,12 +103,18 @@ class Pix2PixPipeline:
                 `user/name@revision`).
             revision, token, cache_dir, local_files_only: as in `huggingface_hub`.
             device: "auto" (the accelerator where there is one, else the CPU), or a torch device.
-            dtype: "float32" (also None), "bf16", "fp16" or a torch dtype; images go in and come out as ever.
+            dtype: what to compute in: "float32" (also None), "bf16", "fp16", a torch dtype, or "auto": bf16 or fp16
+                where the device has units for it and the model makes 8-bit images, else float32.
+            compile: True: `torch.compile`, for each size and batch size that comes; its first batch waits for that,
+                some ten seconds. "background": meanwhile the network answers as it is. Not for tiles and `stochastic`.
 
         Raises:
-            UserError: nothing there, or no export; a device or dtype that is none.
+            UserError: nothing there, or no export; a device or dtype that is none; no compiler.
         """
-        place, number_type = _device(device), _dtype(dtype)
+        place = choose_device(device)
+        check_dtype(dtype)
+        if compile not in (False, True, "background"):
+            raise UserError(f"compile is {compile!r}; expected True, False or 'background'.")
         folder = fetch_files(
             export_of(repo_or_folder_or_run),
             FILES,
@@ -108,8 +124,9 @@ class Pix2PixPipeline:
             local_files_only=local_files_only,
         )
         preprocessor = Preprocessor.from_folder(folder)
+        number_type = choose_dtype(dtype, place, preprocessor.target)
         generator = load_generator(folder, map_location=str(place), dtype=number_type)
-        return cls(generator, preprocessor, folder, place, number_type)
+        return cls(generator, preprocessor, folder, place, number_type, compile)
 
     def __repr__(self) -> str:
         pixels, parameters = self.preprocessor, sum(values.numel() for values in self.generator.parameters())
@@ -154,7 +171,8 @@ class Pix2PixPipeline:
             seed: of the dropout, a non-negative integer; None draws one. What a seed gives depends on the image and
                 the sample's number, not on what else is translated with it.
             num_samples: variants of each image, with `stochastic`.
-            batch_size: images of one size that are run together; None: 1 on a CPU, else 8.
+            batch_size: images of one size that are run together; None: 1 on a CPU, else up to 32, by the memory of
+                the device.
             tile_size: height or width in pixels beyond which an image is made in tiles of that size. The result is
                 that of the whole, within 1e-4 (see `inference/tiling.py`).
             progress: called with (done, total): images, and of large ones tiles.
@@ -182,7 +200,7 @@ class Pix2PixPipeline:
             if seed is not None:
                 seeds = [(seed, content_seed(prepared.stored), sample) for sample in range(num_samples)]
             jobs += self._jobs(prepared, kind, seeds, tile_size)
-        self._run(jobs, batch_size or (1 if self.device.type == "cpu" else ACCELERATOR_BATCH), progress)
+        self._run(jobs, batch_size, progress)
         made = [job.canvas.finish() for job in jobs]
         if num_samples > 1:
             made = [made[at : at + num_samples] for at in range(0, len(made), num_samples)]
@@ -234,7 +252,7 @@ class Pix2PixPipeline:
             canvas = Canvas(image.size, self.generator.out_channels, stored, kind)
             yield Job(image, rows, columns, canvas, seed, network, tile_size)
 
-    def _run(self, jobs: Sequence[Job], batch_size: int, progress: Progress | None) -> None:
+    def _run(self, jobs: Sequence[Job], batch_size: int | None, progress: Progress | None) -> None:
         """Fill all canvases: images of one size in batches, large ones tile by tile."""
         total, done = sum(job.steps for job in jobs), 0
 
@@ -246,7 +264,7 @@ class Pix2PixPipeline:
 
         kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         with self._lock, torch.inference_mode(), kernels:
-            for batch in _batches(jobs, batch_size):
+            for batch in _batches(jobs, lambda size: batch_size or fitting_batch(self.generator, *size)):
                 seeds = [job.seed for job in batch if job.seed is not None]
                 first = batch[0]
                 with SeededDropout(self.generator, seeds) if seeds else nullcontext() as dropout:
@@ -258,35 +276,23 @@ class Pix2PixPipeline:
 
     def _whole(self, jobs: Sequence[Job]) -> None:
         pieces = [job.image.piece(job.rows.index, job.columns.index) for job in jobs]
-        made = self.generator(self._to_device(torch.stack(pieces))).float().cpu()
+        plain = self._compiled is None or jobs[0].seed is not None  # which hooks in
+        network = self.generator if plain else self._compiled
+        assert network is not None
+        made = network(self._to_device(torch.stack(pieces))).float().cpu()
         for job, image in zip(jobs, made, strict=True):
             job.canvas.place(-job.rows.before, -job.columns.before, image)
 
     def _to_device(self, batch: Tensor) -> Tensor:
-        return batch.to(self.device, self.dtype)
+        return batch.to(self.device, self.dtype, memory_format=memory_format(self.device, self.dtype))
 
 
-def _batches(jobs: Sequence[Job], batch_size: int) -> Iterator[list[Job]]:
+def _batches(jobs: Sequence[Job], batch_size: Callable[[tuple[int, int]], int]) -> Iterator[list[Job]]:
     """Jobs of one padded size, up to so many; large ones by themselves."""
     groups: dict[tuple[int, ...], list[Job]] = defaultdict(list)
     for number, job in enumerate(jobs):
         groups[job.size if job.network is None else (*job.size, number)].append(job)
     for group in groups.values():
-        for at in range(0, len(group), batch_size):
-            yield group[at : at + batch_size]
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch raises the latter where it was built without CUDA
-        raise UserError(f"device {str(device)!r} cannot be used ({str(error).splitlines()[0]}); try 'auto'.") from error
-
-
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    found = DTYPES.get(dtype) if isinstance(dtype, str | None) else dtype
-    if found is None or found not in DTYPES.values():
-        raise UserError(f"dtype is {dtype!r}; expected float32, bf16 or fp16.")
-    return found
+        together = batch_size(group[0].size)
+        for at in range(0, len(group), together):
+            yield group[at : at + together]

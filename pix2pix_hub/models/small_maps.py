@@ -16,7 +16,7 @@ SHARE_OF_WEIGHT = 0.5  # number of rows over that of the weight's, up to which o
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`: the same function within rounding, the same parameters, faster while training on a CPU."""
+    """`nn.Conv2d`: the same function within rounding, the same parameters, faster on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H', W')."""
@@ -58,10 +58,11 @@ def _geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int]:
 def _applies(layer: nn.Module, input: Tensor) -> bool:
     """Whether to look at sizes at all.
 
-    Only while training, so that nothing but torch's own convolution is ever exported, and not inside `torch.compile`,
-    which has its own ways with convolutions.
+    Only while training and in inference mode, so that nothing but torch's own convolution is ever exported, and not
+    inside `torch.compile`, which has its own ways with convolutions.
     """
-    return layer.training and input.device.type == "cpu" and not torch.compiler.is_compiling()
+    wanted = layer.training or torch.is_inference_mode_enabled()
+    return wanted and input.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _rows(columns: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_exports import EXPORT_FILES
 from torchvision.utils import save_image
 
 from pix2pix_hub.config import preset_config
@@ -16,17 +17,7 @@ from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.export import write_export
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FILES = {
-    "README.md",
-    "config.json",
-    "discriminator/config.json",
-    "discriminator/model.safetensors",
-    "metrics.json",
-    "model.safetensors",
-    "preprocessor_config.json",
-    "samples.png",
-    "training_config.json",
-}
+FILES = {"README.md", *EXPORT_FILES}
 
 
 def make_export(

@@ -60,13 +60,17 @@ def test_values_and_gradients_are_torchs(name: str, size: tuple[int, int, int], 
         torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_large_maps_and_inference_are_left_to_torch(products: list[torch.Size]) -> None:
+def test_large_maps_and_exports_are_left_to_torch(products: list[torch.Size]) -> None:
     torch.manual_seed(0)
     generator = UNetGenerator(base_channels=8, num_downs=4)
     generator(torch.zeros(1, 3, 64, 64))
     assert products == [(1, 512, 16), (1, 576, 16), (1, 64, 16)]  # innermost: conv, bottleneck, convT; 64 wide, 4x4
+    with torch.inference_mode():
+        products.clear()
+        generator.eval()(torch.zeros(1, 3, 64, 64))
+        assert len(products) == 3
     products.clear()
-    generator.eval()(torch.zeros(1, 3, 64, 64))
+    generator(torch.zeros(1, 3, 64, 64))
     assert products == []
 
 

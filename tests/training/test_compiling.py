@@ -38,7 +38,7 @@ def test_a_compiled_run_resumed_ends_as_the_uninterrupted_one(
     assert torch._dynamo.utils.counters["frames"]["ok"], "nothing was compiled"
 
 
-def test_off_and_auto_compile_nothing() -> None:
+def test_off_and_auto_compile_nothing_here() -> None:
     assert choose_compilation("off", "cpu", 1, True).mode is None
     assert choose_compilation("auto", "cpu", 1, True).mode is None
 

@@ -100,7 +100,7 @@ def test_a_network_that_training_has_no_option_for_is_refused(tiny: Tiny, tmp_pa
     UNetGenerator(base_channels=4, num_downs=3, upsampling="resize", output_layer="resize_4x4").save_files(
         tmp_path / "a"
     )
-    words = r"layers of another project \(output_layer resize_4x4\).*cannot be trained further.* --preset paper"
+    words = r"layers of another project \(output_layer resize_4x4\).*cannot be trained further.*--preset paper"
     for refused in (Pix2PixTrainer, lambda config: parse_training_config(["--init-from", config.init_from])):
         with pytest.raises(UserError, match=words):
             refused(tiny(init_from=str(tmp_path / "a")))

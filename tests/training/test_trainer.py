@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_exports import EXPORT_FILES
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.errors import UserError
@@ -19,16 +20,6 @@ from pix2pix_hub.training.report import TrainingDiverged
 from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
 
 Tiny = Callable[..., TrainingConfig]
-EXPORT = [
-    "config.json",
-    "discriminator/config.json",
-    "discriminator/model.safetensors",
-    "metrics.json",
-    "model.safetensors",
-    "preprocessor_config.json",
-    "samples.png",
-    "training_config.json",
-]
 
 
 def files(folder: Path) -> list[str]:
@@ -55,8 +46,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_a_run_writes_exactly_what_it_should(tiny: Tiny) -> None:
     result = run(tiny())
     folder = result.run_folder
-    assert files(folder / "model") == EXPORT
-    assert files(folder / "model_best") == EXPORT
+    assert files(folder / "model") == [*EXPORT_FILES]
+    assert files(folder / "model_best") == [*EXPORT_FILES]
     assert sorted(path.name for path in folder.iterdir()) == [
         *("checkpoints", "curves.png", "metrics.jsonl", "model", "model_best", "samples", "training_config.json")
     ]

@@ -1,0 +1,124 @@
+"""What makes a pipeline faster changes its images by no more than it may: precision, compilation, batch sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny_exports import write_tiny_export
+
+from pix2pix_hub.data.synthetic import render_pair
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.images import RGB, PixelFormat
+from pix2pix_hub.inference import hardware
+from pix2pix_hub.inference.compiled import MOST_SHAPES, CompiledGenerator
+from pix2pix_hub.inference.hardware import LARGEST_BATCH, batch_within, choose_dtype
+from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.ui.models import SHIPPED
+
+CPU = torch.device("cpu")
+
+
+def labels(number: int) -> NDArray[np.uint8]:
+    return np.asarray(render_pair(10_000 + number, size=(128, 128), seed=0)[0])
+
+
+def psnr(made: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
+    error = np.mean((made.astype(np.float64) - expected) ** 2)
+    return float(10 * np.log10(255.0**2 / error))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_a_trained_model_in_half_precision_is_within_40_db_of_float32(dtype: str) -> None:
+    images = [labels(number) for number in range(3)]
+    exact = Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu", dtype="float32")(images)
+    pipe = Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu", dtype=dtype)
+    made = pipe(images)
+    for image, expected in zip(made, exact, strict=True):
+        assert psnr(image, expected) >= 40.0
+        assert not np.array_equal(image, expected)  # it was computed in something else
+    assert all(np.array_equal(*pair) for pair in zip(made, pipe(images), strict=True))
+
+
+def test_auto_is_half_precision_where_the_device_has_units_and_the_images_have_8_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
+    for precision, shallow in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("no", torch.float32)):
+        monkeypatch.setattr(hardware, "accelerated_precision", lambda device_type, found=precision: found)
+        assert choose_dtype("auto", CPU, RGB) == shallow
+        assert choose_dtype("auto", CPU, deep) == torch.float32
+        assert choose_dtype("bf16", CPU, deep) == torch.bfloat16
+        assert choose_dtype(None, CPU, RGB) == torch.float32
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Few layers: each is a file for the C++ compiler."""
+    return write_tiny_export(tmp_path_factory.mktemp("tiny"), num_downs=2)
+
+
+@pytest.fixture(scope="module")
+def compiled(export: Path) -> Pix2PixPipeline:
+    return Pix2PixPipeline.from_pretrained(export, device="cpu", dtype="float32", compile=True)
+
+
+def test_a_compiled_pipeline_gives_the_same_images(export: Path, compiled: Pix2PixPipeline) -> None:
+    plain = Pix2PixPipeline.from_pretrained(export, device="cpu", dtype="float32")
+    floats = torch.rand(1, 3, 72, 72) * 2 - 1
+    made = compiled(floats)
+    torch.testing.assert_close(made, plain(floats), rtol=0, atol=1e-5)
+    assert torch.equal(made, compiled(floats))
+    assert compiled._compiled is not None and list(compiled._compiled._ready) == [(1, 3, 72, 72)]
+    # what the graph has no part in
+    drawn = dict(stochastic=True, seed=3)
+    assert torch.equal(compiled(floats, **drawn), plain(floats, **drawn))
+    assert torch.equal(compiled(floats, tile_size=64), plain(floats, tile_size=64))
+
+
+def test_in_the_background_the_network_answers_until_the_graph_is_ready(compiled: Pix2PixPipeline) -> None:
+    assert compiled._compiled is not None
+    generator = compiled.generator
+    network = CompiledGenerator(generator, background=True)  # type: ignore[arg-type]
+    source = torch.rand(1, 3, 72, 72) * 2 - 1
+    with torch.inference_mode():
+        expected = generator(source)
+        deadline = monotonic() + 300
+        assert torch.equal(network(source), expected)
+        assert not network._compiling.locked()  # a size that came once is not worth it
+        while tuple(source.shape) not in network._ready:
+            assert monotonic() < deadline
+            assert torch.equal(network(source), expected)
+            network._compiling.acquire()  # until the thread is through
+            network._compiling.release()
+        torch.testing.assert_close(network(source), expected, rtol=0, atol=1e-5)
+
+
+def test_only_so_many_shapes_are_compiled() -> None:
+    generator = UNetGenerator(base_channels=2, num_downs=2).eval()
+    network = CompiledGenerator(generator, background=False)
+    network._ready = {(number,): generator for number in range(MOST_SHAPES)}
+    with torch.inference_mode():
+        network(torch.rand(1, 3, 8, 8))
+    assert len(network._ready) == MOST_SHAPES
+
+
+def test_without_a_compiler_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"no g\+\+ here: apt-get install g\+\+"):
+        Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu", compile=True)
+    Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu")
+    with pytest.raises(UserError, match="compile is 'yes'"):
+        Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu", compile="yes")
+
+
+def test_batches_shrink_with_memory_and_size() -> None:
+    assert batch_within(10e9, 64, 256, 256, 2) == LARGEST_BATCH
+    assert batch_within(1e9, 64, 256, 256, 2) == 1e9 // (6 * 64 * 256 * 256 * 2)
+    assert batch_within(1e9, 64, 2048, 2048, 4) == 1
