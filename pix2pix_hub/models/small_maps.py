@@ -61,8 +61,9 @@ def _applies(layer: nn.Module, input: Tensor) -> bool:
     Only while training and in inference mode, so that nothing but torch's own convolution is ever exported, and not
     inside `torch.compile`, which has its own ways with convolutions.
     """
-    wanted = layer.training or torch.is_inference_mode_enabled()
-    return wanted and input.device.type == "cpu" and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or input.device.type != "cpu":  # asked first: what follows cannot be compiled
+        return False
+    return layer.training or torch.is_inference_mode_enabled()
 
 
 def _rows(columns: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def test_bad_pairs_are_written_when_the_run_starts_and_not_before(tiny: Tiny, tm
     run = trainer.train().run_folder
     lines = [json.loads(line) for line in (run / "bad_pairs.jsonl").read_text().splitlines()]
     assert [(line["split"], line["row"]) for line in lines] == [("train", 1), ("train", 2)]
-    assert lines[0]["reason"] == "A/1.npy, column A is empty (0 bytes); expected an image."
+    assert lines[0]["reason"] == "A/1.npy is empty (0 bytes); expected an image."
     assert lines[1]["reason"].startswith("A/2.npy has no partner")
     assert json.loads((run / "training_config.json").read_text())["dataset"]["left_out"] == 2
 

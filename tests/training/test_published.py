@@ -193,7 +193,7 @@ def test_what_cannot_be_continued_is_named(published: Path, tmp_path: Path) -> N
             Pix2PixTrainer(continued(published, tmp_path, **options))
     recorded = json.loads((published / "training_config.json").read_text())
     changes: list[tuple[dict[str, Any], str]] = [
-        ({"processes": 2}, "ran on 2 process.*--num_processes 2"),
+        ({"processes": 2}, r"another number of processes \(2\) than now \(1\): .*--num_processes 2"),
         ({"dataset": {"fingerprint": "files-1"}}, "trained on other pairs .*fine-tune with --init-from"),
     ]
     for number, (change, words) in enumerate(changes):
