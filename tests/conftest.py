@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing on a busy machine
+settings.load_profile("untimed")
 
 # Test processes share the cores: more threads than that would spin each other down. Read by torch when it is imported.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

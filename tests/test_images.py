@@ -176,7 +176,7 @@ def test_decompression_bombs_are_refused(limit: int, monkeypatch: pytest.MonkeyP
 FORMATS = {name: encoded(noise(24, 24), name) for name in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(FORMATS)), st.data())
 def test_mutated_files_decode_or_are_named(format: str, data: st.DataObject) -> None:
     content = bytearray(FORMATS[format])

@@ -19,7 +19,7 @@ from pix2pix_hub.data.pixels import PixelArray, read_image
 KINDS = {"gray": (1, 2), "rgb": (3,), "rgba": (4,), "channels": (2, 4, 5, 13)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_arrays_round_trip(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(KINDS)))

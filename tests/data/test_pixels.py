@@ -283,7 +283,7 @@ def test_floats_are_scaled_by_what_was_found(content: list[float], expected: tup
     np.testing.assert_allclose(from_model_range(scaled, chosen).numpy(), tensor.numpy(), atol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from(["gray", "rgb", "channels"]), st.sampled_from(["uint8", "uint16", "float32"]), st.integers(0, 9))
 def test_formats_survive_json_and_pixels_survive_formats(mode: str, dtype: str, seed: int) -> None:
     channels = {"gray": 1, "rgb": 3}.get(mode, 2 + seed)
@@ -398,7 +398,7 @@ WRITTEN = {kind: write() for kind, (write, _, _) in KINDS.items()} | {
 }
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.sampled_from(sorted(WRITTEN)), st.data())
 def test_mutated_files_decode_or_are_named(kind: str, data: st.DataObject) -> None:
     content = bytearray(WRITTEN[kind])
@@ -413,7 +413,7 @@ def test_mutated_files_decode_or_are_named(kind: str, data: st.DataObject) -> No
         assert tensor.shape[0] == chosen.channels and torch.isfinite(tensor.float()).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(min_size=1, max_size=200), st.sampled_from([b"", b"\x93NUMPY\x01\0", b"II*\0", b"\x89PNG\r\n\x1a\n"]))
 def test_noise_is_named(content: bytes, magic: bytes) -> None:
     with pytest.raises(UserError, match="^x "):

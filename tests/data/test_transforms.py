@@ -102,7 +102,7 @@ def test_a_constant_image_stays_constant_everywhere(size: tuple[int, int], degre
         assert torch.all((pair["source"] - (200 / 127.5 - 1)).abs() < 1e-6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(2, 400), st.integers(2, 400), st.floats(-45, 45))
 def test_inscribed_rectangle_is_inside_and_the_largest(height: int, width: int, degrees: float) -> None:
     def inside(top: float, left: float, slack: float) -> bool:
@@ -366,7 +366,7 @@ def test_pad_reflects_and_then_repeats_the_border() -> None:
     assert columns == [3, 3, 3, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 0, 0, 0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.tuples(st.integers(1, 70), st.integers(1, 70)),
     st.sampled_from([(32, 32), (16, 48), (48, 16)]),

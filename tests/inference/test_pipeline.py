@@ -57,7 +57,7 @@ def make(tmp_path_factory: pytest.TempPathFactory):
 # ---------------------------------------------------------------------------------------------------------- sizes
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_output_size_is_input_size(make, data: st.DataObject) -> None:
     """Any height and width from 1 to 700, any mode, whole or in tiles; and the PIL image keeps its mode's family."""
