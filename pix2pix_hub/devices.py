@@ -7,8 +7,11 @@ import ctypes
 import os
 import platform
 import re
+import shutil
 import sys
+import sysconfig
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -125,6 +128,19 @@ def keep_freed_memory() -> None:
         return
     for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
         library.mallopt(parameter, LARGEST_BLOCK)
+
+
+def missing_for_compilation(device_type: str) -> str | None:
+    """What `torch.compile` needs on this kind of device and does not find, and how to get it; None: nothing."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        return f"there is no C++ compiler, no {compiler} here: apt-get install g++"
+    headers = Path(sysconfig.get_paths()["include"])
+    if not (headers / "Python.h").is_file():
+        return f"Python's headers are not in {headers}: apt-get install python3-dev"
+    if device_type == "cuda" and find_spec("triton") is None:
+        return "Triton is not installed: pip install triton"
+    return None
 
 
 def device_name(device: torch.device) -> str:

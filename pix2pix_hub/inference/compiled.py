@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock, Thread
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pix2pix_hub.devices import missing_for_compilation
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.models.auto import Generator
 
@@ -87,8 +86,6 @@ class CompiledGenerator:
 
 def check_compiler(device: torch.device) -> None:
     """Raises `UserError` where `torch.compile` has nothing to compile with."""
-    compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        raise UserError(
-            f"compile needs a C++ compiler, and there is no {compiler} here: apt-get install g++, or leave it out."
-        )
+    missing = missing_for_compilation(device.type)
+    if missing is not None:
+        raise UserError(f"compile: {missing}; or leave it out.")

@@ -6,15 +6,11 @@ know nothing of it, and for each shape apart: the discriminator sees batches of 
 
 from __future__ import annotations
 
-import os
-import shutil
-import sysconfig
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
 from torch import nn
 
+from pix2pix_hub.devices import missing_for_compilation
 from pix2pix_hub.errors import UserError
 
 SMALL_BATCH = 4  # images up to which a GPU waits for launches more than it computes
@@ -51,16 +47,3 @@ def choose_compilation(requested: str, device_type: str, batch_size: int, plain_
         raise UserError(f"--compile on: {missing}; or leave it out.")
     graphs = device_type == "cuda" and batch_size <= SMALL_BATCH and plain_loop
     return Compilation("reduce-overhead" if graphs else "default", "on")
-
-
-def missing_for_compilation(device_type: str) -> str | None:
-    """What `torch.compile` needs on this kind of device and does not find, and how to get it; None: nothing."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        return f"there is no C++ compiler ({compiler}): apt-get install g++"
-    headers = Path(sysconfig.get_paths()["include"])
-    if not (headers / "Python.h").is_file():
-        return f"Python's headers are not in {headers}: apt-get install python3-dev"
-    if device_type == "cuda" and find_spec("triton") is None:
-        return "Triton is not installed: pip install triton"
-    return None
