@@ -44,9 +44,9 @@ class CompiledGenerator:
         self.generator, self.background = generator, background
         device = next(generator.parameters()).device
         check_compiler(device)
-        on_cpu = device.type == "cpu"
+        self._freezing = device.type == "cpu"
         # on a GPU launches are what small batches cost most
-        self._options: dict[str, Any] = {"freezing": True} if on_cpu else {"triton.cudagraphs": True}
+        self._options: dict[str, Any] = {"freezing": True} if self._freezing else {"triton.cudagraphs": True}
         shared = {id(tensor): tensor for tensor in (*generator.parameters(), *generator.buffers())}
         self._bare = copy.deepcopy(generator, shared)  # without what a call hangs on the other meanwhile
         self._ready: dict[Shape, Callable[[Tensor], Tensor]] = {}
@@ -69,8 +69,11 @@ class CompiledGenerator:
 
     def _compile(self, batch: Tensor) -> None:
         """A graph for batches like this one; ready once it has run."""
+        from torch._inductor import config as inductor_config  # a second of imports that eager networks need not
+
         graph = torch.compile(self._bare, dynamic=False, fullgraph=True, options=self._options)
-        with torch.inference_mode():
+        # the tracer asks the configuration itself, not `options`, whether weights are constants, which packing needs
+        with torch.inference_mode(), inductor_config.patch(freezing=self._freezing):
             graph(batch)
         self._ready[tuple(batch.shape)] = graph
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tiny_exports import write_tiny_export
+from torch._dynamo.utils import counters
 
 from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.errors import UserError
@@ -71,10 +72,12 @@ def compiled(export: Path) -> Pix2PixPipeline:
 def test_a_compiled_pipeline_gives_the_same_images(export: Path, compiled: Pix2PixPipeline) -> None:
     plain = Pix2PixPipeline.from_pretrained(export, device="cpu", dtype="float32")
     floats = torch.rand(1, 3, 72, 72) * 2 - 1
+    packed = counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"]
     made = compiled(floats)
     torch.testing.assert_close(made, plain(floats), rtol=0, atol=1e-5)
     assert torch.equal(made, compiled(floats))
     assert compiled._compiled is not None and list(compiled._compiled._ready) == [(1, 3, 72, 72)]
+    assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] - packed == 5  # every layer's weight
     # what the graph has no part in
     drawn = dict(stochastic=True, seed=3)
     assert torch.equal(compiled(floats, **drawn), plain(floats, **drawn))
