@@ -29,6 +29,7 @@ from reference import ReferenceGenerator
 
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.data.preprocessor import preprocessor_config
+from pix2pix_hub.devices import keep_freed_memory
 from pix2pix_hub.images import PREPROCESSOR_NAME, RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator
@@ -108,6 +109,7 @@ def server(name: str, options: argparse.Namespace, device: torch.device) -> Call
         network.load_state_dict(torch.load(Path(options.folder) / REFERENCE_WEIGHTS, weights_only=True))
         network.to(device).eval()
         return lambda: _plainly(network, source.to(device)).cpu()
+    keep_freed_memory()  # as the commands do
     pipe = Pix2PixPipeline.from_pretrained(
         options.folder, device=str(device), dtype=options.dtype, compile=name == "ours, compiled"
     )

@@ -121,8 +121,9 @@ def set_cpu_threads(requested: int, local_processes: int) -> int:
 def keep_freed_memory() -> None:
     """Have glibc keep large freed blocks for the next allocation instead of giving them back (elsewhere: nothing).
 
-    Every training step frees and allocates the same hundreds of megabytes of gradients and maps. By default each block
-    above 32 MB, and what lies free at the end, goes back to the system, which then hands out, and clears, new pages.
+    Every training step and every translated batch frees and allocates the same hundreds of megabytes. By default each
+    block above 32 MB, and what lies free at the end, goes back to the system, which then hands out, and clears, new
+    pages. The process keeps its largest size from then on: for commands, not for servers or inside a library.
     """
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         return

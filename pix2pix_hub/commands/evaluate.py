@@ -80,7 +80,7 @@ def evaluate_model(
     follow_launcher()
     import torch
 
-    from pix2pix_hub.devices import process_state, set_cpu_threads
+    from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
     from pix2pix_hub.evaluation.evaluate import evaluate
     from pix2pix_hub.evaluation.model import load_model
     from pix2pix_hub.evaluation.options import EvaluationOptions
@@ -104,6 +104,7 @@ def evaluate_model(
     )
     check_output(output)
     set_cpu_threads(cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    keep_freed_memory()
     torch.backends.cudnn.deterministic = True
     state = process_state()
     given = dict(direction=direction, source_column=source_column, target_column=target_column, train_split=train_split)

@@ -56,11 +56,13 @@ def translate(
         raise UserError("--overwrite replaces what --skip-existing leaves: give one of them.")
     from tqdm import tqdm
 
+    from pix2pix_hub.devices import keep_freed_memory
     from pix2pix_hub.inference.file_plan import Existing, find_inputs, plan_jobs
     from pix2pix_hub.inference.files import translate_files
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
     found = find_inputs(inputs)
+    keep_freed_memory()
     pipe = Pix2PixPipeline.from_pretrained(model, revision=revision, device=device, dtype=dtype, compile=compile)
     options: dict[str, Any] = dict(
         stochastic=stochastic, seed=seed, num_samples=num_samples, tile_size=tile_size, batch_size=batch_size

@@ -79,7 +79,7 @@ def translate_dataset(
     from datasets import disable_progress_bars
     from tqdm import tqdm
 
-    from pix2pix_hub.devices import process_state, set_cpu_threads
+    from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
     from pix2pix_hub.inference.dataset import Plan, Sources, check_plan, start, translate_shards
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
     from pix2pix_hub.models.base import WEIGHTS_NAME
@@ -87,6 +87,7 @@ def translate_dataset(
     disable_progress_bars()  # one for each file
     state = process_state(timeout=LONGEST_WAIT)
     set_cpu_threads(0, state.num_processes)
+    keep_freed_memory()
     if push is not None:
         push = _checked_repo(push)
     folder = output or Path("translated") / str(push).rsplit("/", 1)[-1]

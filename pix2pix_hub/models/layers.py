@@ -59,9 +59,9 @@ def make_norm(norm: str, channels: int, statistics: str = "image", affine: bool 
 def make_activation(activation: str) -> nn.Module:
     """`"relu"`, `"leaky_relu"` (slope 0.2) or `"none"`."""
     if activation == "relu":
-        return nn.ReLU()
+        return nn.ReLU(inplace=True)
     if activation == "leaky_relu":
-        return nn.LeakyReLU(LEAKY_SLOPE)
+        return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
     if activation == "none":
         return nn.Identity()
     raise ValueError(f"activation {activation!r} is unknown: expected 'relu', 'leaky_relu' or 'none'.")
@@ -126,7 +126,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, 2H, 2W)."""
-        return self.dropout(F.relu(self.norm(self.up(x))))
+        return self.dropout(F.relu(self.norm(self.up(x)), inplace=True))
 
 
 def init_weights(module: nn.Module) -> None:
