@@ -157,7 +157,7 @@ class TrainingConfig:
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; auto: bf16 where the device has units for it, else float32."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Put the networks through torch.compile, which takes a minute or more at first; auto: nowhere so far."""
+    """Put the networks through torch.compile, which takes a minute or more at first; auto: off (it loses on a CPU)."""
     seed: int = 0
     """Seed of initial weights, sample order, augmentation and dropout."""
 

@@ -32,7 +32,7 @@ class Compilation:
 def choose_compilation(requested: str, device_type: str, batch_size: int, plain_loop: bool) -> Compilation:
     """`"auto"`, `"on"` or `"off"` → what to do on this kind of device.
 
-    `auto` is off everywhere until it has been measured where compiling pays for itself (docs/performance.md).
+    `auto` is off: compiling loses on a CPU, and on a GPU it has not been measured (docs/performance.md).
 
     Args:
         plain_loop: one process and one batch a step, so that gradients may live in a CUDA graph's memory.
