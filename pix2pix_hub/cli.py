@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pix2pix_hub.cli")  # also where this module runs as __main__
 
 USAGE_ERROR = 2
+INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 SIGNAL_EXIT = 128  # plus the number of the signal, as shells do
 
 
@@ -203,6 +204,9 @@ def main(arguments: list[str] | None = None) -> int:
             except UserError as error:
                 logger.error("error: %s", error)
                 return USAGE_ERROR
+            except KeyboardInterrupt:
+                logger.error("stopped")
+                return INTERRUPTED
             return status or 0
     listing = "\n".join(f"  {name:14} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
     asked_for_help = not words or words[0] in ("-h", "--help")

@@ -288,6 +288,9 @@ class TrainingConfig:
             raise UserError(f"{path} is damaged or not of this version: {error!r}. Put it back as it was.") from error
 
 
+LARGEST_SIDE = 16_384  # pixels; a typing error above
+
+
 def parse_image_size(text: str) -> tuple[int, int]:
     """`"256"` or `"256x512"` (height x width) → (height, width).
 
@@ -297,6 +300,8 @@ def parse_image_size(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"--image-size {text!r} is no size: give one number (256) or height x width (256x512).")
+    if max(int(part) for part in parts) > LARGEST_SIDE:
+        raise UserError(f"--image-size {text!r}: sides of more than {LARGEST_SIDE:,} pixels are not taken.")
     return int(parts[0]), int(parts[-1])
 
 

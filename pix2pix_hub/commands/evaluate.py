@@ -11,9 +11,12 @@ from tyro.conf import Positional
 from pix2pix_hub.commands.output import say
 from pix2pix_hub.config import parse_image_size
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.wording import counted
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
+
+    from pix2pix_hub.evaluation.model import EvaluatedModel
 
 
 def evaluate_model(
@@ -84,7 +87,7 @@ def evaluate_model(
     from pix2pix_hub.evaluation.evaluate import evaluate
     from pix2pix_hub.evaluation.model import load_model
     from pix2pix_hub.evaluation.options import EvaluationOptions
-    from pix2pix_hub.evaluation.report import check_output, describe, write_evaluation
+    from pix2pix_hub.evaluation.report import FILES, check_output, describe, write_evaluation
     from pix2pix_hub.evaluation.segmenter import SegmenterOptions
 
     options = EvaluationOptions(
@@ -113,27 +116,58 @@ def evaluate_model(
     if found is not None:
         content = write_evaluation(found, output)
         say(describe(content, found))
-        say(f"written to {output}: {', '.join(sorted(path.name for path in output.iterdir() if path.is_file()))}")
-        card = measured.folder / "README.md"
-        if Path(model).exists() and card.is_file():
-            update_card(card, content)
-            say(f"results entered in {card}")
+        say(f"written to {output}: {', '.join(sorted(name for name in FILES if (output / name).is_file()))}")
+        if Path(model).exists() and (card := measured.folder / "README.md").is_file():
+            say(enter_in_card(card, content, measured))
+        if all(content[name]["value"] is None for name in metrics) and "segmentation" not in content:
+            raise UserError(f"nothing that was asked for could be measured; {output} says why of each.")
     state.destroy_process_group()
 
 
-def update_card(path: Path, content: dict[str, Any]) -> None:
-    """Enter results in the `model-index` of a model card, in place of earlier ones of the same data and metric."""
+def enter_in_card(card: Path, content: dict[str, Any], model: EvaluatedModel) -> str:
+    """Enter results in a model's card where they are what a card is read as; in words, what was done."""
+    from yaml import YAMLError
+
+    if (unlike := _unlike_a_cards(content, model)) is not None:
+        return f"not entered in {card}: {unlike}; a card's numbers are those of whole splits, measured as trained."
+    try:
+        entered = update_card(card, content)
+    except (YAMLError, ValueError) as error:
+        return f"not entered in {card}: its metadata cannot be read ({error})."
+    return f"results entered in {card}" if entered else f"nothing to enter in {card}"
+
+
+def _unlike_a_cards(content: dict[str, Any], model: EvaluatedModel) -> str | None:
+    """What makes these numbers others than a reader of the card takes them for, if anything."""
+    how, dataset = content["protocol"], content["dataset"]
+    reasons = {
+        f"the first {how['max_pairs']} pairs alone": how["max_pairs"] is not None,
+        f"{counted(dataset['left_out'], 'bad pair')} left out": dataset["left_out"] > 0,
+        "several samples of each source": how["num_samples"] > 1,
+        "another size": tuple(how["image_size"]) != tuple(model.preprocessor.image_size),
+        "another direction": dataset["direction"] != model.data_options.get("direction", dataset["direction"]),
+        "reduced precision": how["precision"] != "float32",
+    }
+    return ", ".join(reason for reason, applies in reasons.items() if applies) or None
+
+
+def update_card(path: Path, content: dict[str, Any]) -> bool:
+    """Enter results in the `model-index` of a model card, in place of earlier ones of the same data and metric; False:
+    there are none."""
     from huggingface_hub import ModelCard
 
     from pix2pix_hub.files import write_aside
 
     card = ModelCard.load(path)
     results = _card_results(content)
+    if not results:
+        return False
     kept = [old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(new) for new in results)]
     card.data.model_name = card.data.model_name or content["model"]["id"].split("/")[-1]
     card.data.eval_results = kept + results
     with write_aside(path) as partial:
         partial.write_text(str(card))
+    return True
 
 
 def _card_results(content: dict[str, Any]) -> list[EvalResult]:
@@ -142,7 +176,7 @@ def _card_results(content: dict[str, Any]) -> list[EvalResult]:
 
     dataset = content["dataset"]
     values = {name: (title, content[name]["value"]) for name, (title, _) in METRICS.items() if name in content}
-    if "segmentation" in content:
+    if content.get("segmentation", {}).get("tells_apart", "segmentation" in content):
         task, scores = content["segmentation"]["task"], content["segmentation"]["generated"]
         values |= {
             name: (f"{name.replace('_', ' ').capitalize()}, --task {task} (higher is better)", score["value"])

@@ -95,8 +95,8 @@ def evaluate(
     transform = PairTransform(image_size, augment=False, resize=resize, formats=pairs.evaluated.formats)
     tensors = PairTensors(pairs.evaluated, transform)
     order = torch.randperm(len(tensors), generator=torch.Generator().manual_seed(options.seed))
-    scorer, segmentation = make_scorer(pairs, options, image_size, resize, order, state)
     usable, networks, missing = usable_metrics(options.metrics, model, image_size, state, networks)
+    scorer, segmentation = make_scorer(pairs, options, image_size, resize, order, state)
     translator = Translator(
         model.generator.to(state.device), state.device, options.precision, options.num_samples, options.seed
     )

@@ -12,6 +12,7 @@ from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.models.dropout import dropout_layers
 
+LARGEST_SEED = 2**63 - 1  # torch's
 TASKS = ("none", "segmentation", "labels")
 
 
@@ -43,11 +44,14 @@ class EvaluationOptions:
             if value not in choices:
                 raise UserError(f"--{flag} {value}: choose one of {', '.join(choices)}.")
         least = {"num-samples": (self.num_samples, 1), "seed": (self.seed, 0), "num-workers": (self.num_workers, 0)}
-        least |= {"batch-size": (self.batch_size or 1, 1), "max-pairs": (self.max_pairs or 2, 2)}
+        given = {"batch-size": (self.batch_size, 1), "max-pairs": (self.max_pairs, 2)}
+        least |= {flag: (number, lowest) for flag, (number, lowest) in given.items() if number is not None}
         least |= {"segmenter-steps": (self.segmenter.steps, 2)}
         for flag, (number, lowest) in least.items():
             if number < lowest:
                 raise UserError(f"--{flag} {number} cannot work: it must be {lowest} or more.")
+        if self.seed > LARGEST_SEED:
+            raise UserError(f"--seed {self.seed} cannot work: it must be {LARGEST_SEED} or less.")
 
     def size_for(self, generator: Generator, trained: tuple[int, int]) -> tuple[int, int]:
         """Height and width to measure at.

@@ -15,8 +15,10 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
 
 from pix2pix_hub.data.transforms import PairTensors
+from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.traces import Traces, traces_of
 from pix2pix_hub.images import to_unit_range
 from pix2pix_hub.metrics import METRICS, image_values
@@ -128,11 +130,16 @@ def measure(
     mine = range(state.process_index, len(pairs), state.num_processes)
     loader = DataLoader(Subset(pairs, mine), batch_size=batch_size, num_workers=num_workers)
     measured = Measured()
-    for batch in loader:
+    for batch in tqdm(loader, "pairs", disable=None if state.is_main_process else True, leave=False):  # not in files
         indices = batch["index"].tolist()
         measured.indices += indices
         source, target = batch["source"], batch["target"].to(translator.device)
         samples = [translator(source, indices, sample) for sample in range(translator.num_samples)]
+        if not all(sample.isfinite().all() for sample in samples):
+            raise UserError(
+                f"The model makes values that are no numbers (pair {indices[0]} of the split): its weights are "
+                "damaged, or too large for the precision. Measure another checkpoint, or with --precision no."
+            )
         measured.add("values", _sampled_values(names, samples, target, networks))
         if not all(METRICS[name].per_image for name in names):
             sides = {"generated": samples[0], "target": target}

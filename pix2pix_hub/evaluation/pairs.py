@@ -19,6 +19,7 @@ from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import Part, assign_splits
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.model import INHERITED
+from pix2pix_hub.wording import counted
 
 MOST_TRAINING_PAIRS = 10_000  # evenly spread over those there are
 LEAST_PAIRS = 2  # an interval, a distribution and a shuffled source all need another pair
@@ -30,6 +31,8 @@ class EvaluationPairs:
 
     evaluated: PairDataset
     training: PairDataset | None  # at most `MOST_TRAINING_PAIRS`; None: the set has none, or nobody asked
+    held_out: bool  # a set without a validation split: the evaluated pairs are those of `train` that nobody trains on
+    direction: str
     own: list[int | None]  # for each evaluated pair its place in `training`, where it is one of those
     dataset: str  # Hub id, or last part of a local path
     revision: str | None
@@ -42,10 +45,16 @@ class EvaluationPairs:
             "id": self.dataset,
             "revision": self.revision,
             "fingerprint": self.fingerprint,
-            "split": self.evaluated.split,
+            "split": split_name(self.evaluated.split, self.held_out),
+            "direction": self.direction,
             "pairs": len(self.evaluated),
             "left_out": self.left_out,
         }
+
+
+def split_name(split: str, held_out: bool) -> str:
+    """What an evaluation calls its pairs: those set aside from a split are not that split."""
+    return f"{split}, held out" if held_out else split
 
 
 def make_request(
@@ -99,6 +108,7 @@ def open_pairs(
     """
     found = find_pairs(request)
     evaluated, training = _parts(found, request, split)
+    held_out = split is None and evaluated.split == request.train_split
     if training is not None:
         step = max(1, -(-len(training.indices) // MOST_TRAINING_PAIRS))
         training = replace(training, indices=training.indices[::step]) if with_training else None
@@ -117,10 +127,11 @@ def open_pairs(
     assert findings is not None
     sound = [findings.applied_to(part) for part in parts]
     if len(sound[0]) < LEAST_PAIRS:
+        everything = f", or measure on all of it with --split {evaluated.split}" if held_out else ""
         raise UserError(
-            f"{request.dataset}, split {evaluated.split}: {len(sound[0])} pairs; measuring needs {LEAST_PAIRS} or more "
-            "(an interval, a distribution and shuffled sources need others to compare with). Add pairs, or name "
-            "another split with --split."
+            f"{request.dataset}, split {split_name(evaluated.split, held_out)}: {counted(len(sound[0]), 'pair')}; "
+            f"measuring needs {LEAST_PAIRS} or more (an interval, a distribution and shuffled sources need others to "
+            f"compare with). Add pairs, or name another split with --split{everything}."
         )
     training_pairs = sound[1] if len(sound) > 1 and len(sound[1]) else None
     local = Path(request.dataset).expanduser()
@@ -128,6 +139,8 @@ def open_pairs(
     return EvaluationPairs(
         sound[0],
         training_pairs,
+        held_out,
+        request.direction,
         _own_places(sound[0], training_pairs),
         local.resolve().name if local.exists() else request.dataset,
         found.fingerprint if on_hub else None,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -27,6 +30,7 @@ from pix2pix_hub.versions import library_versions
 
 METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "metrics.json", "per_image.csv", "images.png", "nearest.png"
 ROWS_OF_A_KIND = 3  # best, median and worst pairs in the picture
+FILES = (METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME)
 NEAREST_ROWS = 4
 SHOWN_SAMPLES = 4
 DISTANCE_RESAMPLES = 100  # of FID and KID, whose every resample is a decomposition
@@ -34,17 +38,36 @@ MOST_IMAGES_RESAMPLED = 2000
 
 
 def check_output(folder: Path) -> None:
-    """Raises `UserError` unless results may be written to `folder`: it is new, empty or holds earlier ones."""
+    """Raises `UserError` unless results can and may be written to `folder`: it is new, empty or holds earlier ones."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / TABLE_NAME).is_file():
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if found - set(FILES) and TABLE_NAME not in found:
         raise UserError(f"--output {folder} holds other files, which results might hide: name another folder.")
+    if int(os.environ.get("RANK", 0)) == 0:  # of several processes one
+        _try_to_make(folder)
+
+
+def _try_to_make(folder: Path) -> None:
+    """Make the folder, see that it takes files, and take it away again where it was not there."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"--output {folder} cannot be written to ({reason}): name another folder.") from error
+    finally:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     """Write all files, each whole or not at all; the content of `metrics.json`."""
     content = results(evaluation)
     folder.mkdir(parents=True, exist_ok=True)
+    _write_table(evaluation, folder / TABLE_NAME)  # first: it marks a folder of results
     ranking = _ranking(evaluation)
     content["images"] = {
         "ranked_by": ranking[0],
@@ -53,9 +76,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     _save_images(evaluation, [index for chosen in ranking[1].values() for index in chosen], folder / IMAGES_NAME)
     if evaluation.nearest:
         _save_nearest(evaluation, folder / NEAREST_NAME)
-    _write_table(evaluation, folder / TABLE_NAME)
+    else:
+        (folder / NEAREST_NAME).unlink(missing_ok=True)  # of earlier results
     with write_aside(folder / METRICS_NAME) as path:
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
     return content
 
 
@@ -75,6 +99,8 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
         content["segmentation"] = evaluation.segmentation | {
             kind: scores_with_intervals(counts[kind]) for kind in ("real", "generated", "shuffled") if kind in counts
         }
+        if "real" in counts:
+            content["segmentation"]["tells_apart"] = _tells_apart(content["segmentation"])
     if evaluation.checks:
         content["checks"] = {name: check.to_dict() for name, check in evaluation.checks.items()}
     return content | {
@@ -99,6 +125,7 @@ def protocol(evaluation: Evaluation) -> dict[str, Any]:
         if options.num_samples == 1
         else "stochastic: dropout on, values are means over samples",
         "num_samples": options.num_samples,
+        "max_pairs": options.max_pairs,
         "seed": options.seed,
         "precision": "float32" if options.precision == "no" else options.precision,
         "interval": f"{LEVEL:.0%}, percentiles of {RESAMPLES} bootstrap resamples of the images "
@@ -138,6 +165,20 @@ def _distance_entry(evaluation: Evaluation, name: str) -> dict[str, Any]:
     return {"value": value, "ci95": list(confidence_interval(statistic, len(real), **options, center=value))}
 
 
+def _tells_apart(scores: dict[str, Any]) -> bool:
+    """Whether the network that judges finds more in real photos than in photos of other label maps."""
+    return bool(scores["real"]["class_iou"]["ci95"][0] > scores["shuffled"]["class_iou"]["ci95"][1])
+
+
+def _finite(content: Any) -> Any:
+    """JSON knows no infinity, which a check may find in images that all are alike: null."""
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 # --- files
 
 
@@ -150,8 +191,9 @@ def _write_table(evaluation: Evaluation, path: Path) -> None:
     with write_aside(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["pair", *columns])
-        for index, row in enumerate(zip(*columns.values(), strict=True)):
-            writer.writerow([evaluation.pairs.evaluated.name(index), *map(repr, row)])
+        for index in range(len(evaluation.tensors)):
+            row = [repr(column[index]) for column in columns.values()]
+            writer.writerow([evaluation.pairs.evaluated.name(index), *row])
 
 
 def _ranking(evaluation: Evaluation) -> tuple[str, dict[str, list[int]]]:
@@ -224,4 +266,9 @@ def _segmentation_lines(scores: dict[str, Any]) -> list[str]:
         if kind in scores:
             cells = [f"{scores[kind][name]['value']:.3f}" for name in SCORES]
             lines.append(f"    {kind:10} {'  '.join(cells)}")
+    if not scores.get("tells_apart", True):
+        lines.append(
+            "    The network that judges does not tell real photos from photos of other label maps: these scores say "
+            "nothing. Train it longer (--segmenter-steps), on more pairs."
+        )
     return lines

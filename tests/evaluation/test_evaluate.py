@@ -17,6 +17,7 @@ from known_generators import PAIRS, SIZE
 from PIL import Image
 
 from pix2pix_hub.cli import main
+from pix2pix_hub.commands.evaluate import update_card
 from pix2pix_hub.devices import process_state
 from pix2pix_hub.evaluation.evaluate import evaluate
 from pix2pix_hub.evaluation.model import load_model
@@ -116,7 +117,7 @@ def test_what_was_done_is_written_down(plain: dict[str, Any], run: Path) -> None
     assert "data range 1" in plain["psnr"]["protocol"]
     assert plain["dataset"] == {
         "id": "facades", "revision": None, "fingerprint": plain["dataset"]["fingerprint"], "split": "val",
-        "pairs": PAIRS, "left_out": 0,
+        "direction": "AtoB", "pairs": PAIRS, "left_out": 0,
     }  # fmt: skip
     trained = json.loads((run / "training_config.json").read_text())
     assert plain["dataset"]["fingerprint"] == trained["dataset"]["fingerprint"]
@@ -161,6 +162,9 @@ def test_weights_that_cannot_be_had_leave_the_rest(
     assert said.count("weights-inception-2015-12-05-6726825d.pth could not be downloaded") == 2
     assert content["l1"]["value"] > 0
     assert "pixels each way" in content["ms_ssim"]["reason"]
+    arguments = [str(run / "model"), str(pairs), "--output", str(tmp_path / "none"), "--metrics", "fid", "--no-checks"]
+    assert "nothing that was asked for could be measured" in refused(capsys, *arguments)
+    assert len((tmp_path / "none" / "per_image.csv").read_text().splitlines()) == 1 + PAIRS
 
 
 def tiny_network(images: torch.Tensor) -> torch.Tensor:
@@ -209,10 +213,13 @@ def test_the_card_gets_the_results(run: Path, pairs: Path, tmp_path: Path, capsy
     assert values == {name: round(content[name]["value"], 6) for name in ("l1", "psnr", "ssim")}
     assert card.data.license == "mit" and card.data.tags == ["pix2pix"]
     assert card.text.strip() == "# My model\n\nWords."
-    more = ("--direction", "BtoA", "--task", "labels")
-    scored = evaluated(
-        model, pairs, tmp_path / "out", "--metrics", "l1", "--split", "train", "--max-pairs", "3", "--no-checks", *more
-    )
+    entered = (model / "README.md").read_bytes()
+    l1 = ("--metrics", "l1", "--split", "train", "--no-checks")
+    for unlike in ("--max-pairs 3", "--image-size 32", "--num-samples 2", "--direction BtoA --task labels"):
+        scored = evaluated(model, pairs, tmp_path / "out", *l1, *unlike.split())
+        assert "not entered in" in capsys.readouterr().out, unlike
+        assert (model / "README.md").read_bytes() == entered, unlike
+    assert update_card(model / "README.md", scored)
     results = ModelCard.load(model / "README.md").data.eval_results or []
     assert len(results) == 3 + 1 + 3
     (score,) = [result for result in results if result.metric_type == "class_iou"]
@@ -266,13 +273,66 @@ def write_pairs(folder: Path, count: int, mode: str = "RGB") -> Path:
     return folder.parent
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "gone" / "for" / "good")
+    for place in (tmp_path / "file" / "below", tmp_path / "link", Path("/proc/evaluation")):
+        assert "cannot be written to" in refused(capsys, "no/such/model", "synthetic", "--output", str(place)), place
+    refused(capsys, "no/such/model", "synthetic", "--output", str(tmp_path / "new" / "folder"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_numbers_that_cannot_work_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, value in (("--batch-size", "0"), ("--max-pairs", "0"), ("--seed", str(2**63)), ("--num-samples", "0")):
+        assert f"{option} {value} cannot work" in refused(capsys, "no/such/model", "synthetic", option, value)
+    assert "16,384" in refused(capsys, "no/such/model", "synthetic", "--image-size", "100000")
+
+
+def test_a_model_that_makes_no_numbers_is_refused_and_earlier_results_stay(
+    run: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model, output = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(run / "model", model)
+    evaluated(model, pairs, output, "--metrics", "l1", "--max-pairs", "2")
+    written = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert set(written) == {"images.png", "metrics.json", "nearest.png", "per_image.csv"}
+    weights = load_file(model / "model.safetensors")
+    save_file({name: weight * float("nan") for name, weight in weights.items()}, model / "model.safetensors")
+    error = refused(capsys, str(model), str(pairs), "--output", str(output), "--max-pairs", "2")
+    assert "values that are no numbers" in error
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == written
+
+
+def test_files_of_earlier_results_do_not_stay_beside_new_ones(run: Path, pairs: Path, tmp_path: Path) -> None:
+    evaluated(run, pairs, tmp_path, "--metrics", "l1", "--max-pairs", "2")
+    (tmp_path / "per_image.csv").unlink()  # as if stopped half-way: still a folder of results
+    evaluated(run, pairs, tmp_path, "--metrics", "l1", "--max-pairs", "2", "--no-checks")
+    assert not (tmp_path / "nearest.png").exists()
+
+
+def test_a_card_that_cannot_be_read_is_told(run: Path, pairs: Path, tmp_path: Path, capsys: Any) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(run / "model", model)
+    (model / "README.md").write_text("---\ntags: [\n---\nWords.\n")
+    evaluated(model, pairs, tmp_path / "out", "--metrics", "l1", "--no-checks")
+    assert "its metadata cannot be read" in capsys.readouterr().out
+    assert (model / "README.md").read_text().endswith("Words.\n")
+
+
 def test_sets_that_do_not_go_with_the_model_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(run / "model")
     one = write_pairs(tmp_path / "one" / "val", 1)
     error = refused(capsys, model, str(one), "--split", "val")
-    assert "split val: 1 pairs" in error and "2 or more" in error
+    assert "split val: 1 pair;" in error and "2 or more" in error
+    six = write_pairs(tmp_path / "six" / "train", 6)
+    error = refused(capsys, model, str(six))
+    assert "split train, held out: 1 pair;" in error and "on all of it with --split train" in error
     deep = write_pairs(tmp_path / "deep" / "val", 3, "I;16")
     error = refused(capsys, model, str(deep), "--split", "val")
     assert "3 of 3 pairs cannot be used" in error
