@@ -314,6 +314,22 @@ def test_files_of_earlier_results_do_not_stay_beside_new_ones(run: Path, pairs: 
     assert not (tmp_path / "nearest.png").exists()
 
 
+def test_a_judge_that_tells_nothing_apart_is_not_believed(
+    run: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import ModelCard
+
+    model = tmp_path / "model"
+    shutil.copytree(run / "model", model)
+    (model / "README.md").write_text("---\nlicense: mit\n---\nWords.\n")
+    judge = ("--task", "segmentation", "--segmenter-steps", "2")
+    content = evaluated(model, pairs, tmp_path / "out", "--metrics", "l1", "--no-checks", *judge)
+    assert content["segmentation"]["tells_apart"] is False
+    assert "these scores say nothing" in capsys.readouterr().out
+    entered = ModelCard.load(model / "README.md").data.eval_results or []
+    assert [result.metric_type for result in entered] == ["l1"]
+
+
 def test_a_card_that_cannot_be_read_is_told(run: Path, pairs: Path, tmp_path: Path, capsys: Any) -> None:
     model = tmp_path / "model"
     shutil.copytree(run / "model", model)
