@@ -49,8 +49,8 @@ OVER_IMAGES = "†"  # after an interval over images, where others are over seed
 PAIRS_SHOWN = 3
 PADDING = 2  # pixels between the images of a run's samples.png
 SEEN = (  # of the pictures on the page: look at them again whenever they are made anew
-    f" For the eye there are the pictures of the embedded set above: those of `{BASE}` have a grid of dots, plain in sky "
-    f"and roof, those of `{RESIZE}` show none."
+    f" For the eye there are the pictures of the embedded set above: those of `{BASE}` have a grid of dots, plain in "
+    f"sky and roof, those of `{RESIZE}` show none."
 )
 COLUMNS = ("source", "generated", "target")  # there
 # The specification's expectations: where training begins, and where it ends.
