@@ -4,10 +4,10 @@
     python benchmarks/quality.py --runs runs/quality --table                 # what is there already
 
 `fast` is what a run does by default on this device; `plain` is float32, eager, nothing compiled, every convolution
-torch's own. By default 10 epochs at 128x128, batch 4, half width, three seeds. Runs lie in `--runs`; started again, the
-same command leaves finished ones alone. Printed, for the last epoch, of each kind: mean over seeds of validation L1,
-PSNR, SSIM and the training epoch's mean discriminator loss, with the smallest and largest seed, and the difference of
-the means over the seeds' pooled standard deviation.
+torch's own. By default 10 epochs at 128x128, batch 4, half width, three seeds. Runs lie in `--runs`; started again,
+the same command leaves finished ones alone; finished ones of other settings are refused. Printed, for the last epoch,
+of each kind: mean over seeds of validation L1, PSNR, SSIM and the training epoch's mean discriminator loss, with the
+smallest and largest seed, and the difference of the means over the seeds' pooled standard deviation.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pix2pix_hub.models import small_maps
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
 KINDS = ("fast", "plain")
+SETTINGS = ("epochs", "image_size", "batch_size", "base_channels")  # in which runs compared must agree
 COLUMNS = {"l1": "L1", "psnr": "PSNR (dB)", "ssim": "SSIM", "train_d_loss": "D loss"}
 
 
@@ -59,7 +60,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="train nothing")
     parser.add_argument("--only", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if why := obstacle(options):
+        parser.error(why)
+    return options
 
 
 def folder_of(options: argparse.Namespace, kind: str, seed: int) -> Path:
@@ -68,6 +72,27 @@ def folder_of(options: argparse.Namespace, kind: str, seed: int) -> Path:
 
 def finished(options: argparse.Namespace, kind: str, seed: int) -> bool:
     return (folder_of(options, kind, seed) / "model").is_dir()
+
+
+def settings_of(folder: Path) -> dict[str, object]:
+    saved = json.loads((folder / "training_config.json").read_text())["options"]
+    return {name: saved[name] for name in SETTINGS}
+
+
+def obstacle(options: argparse.Namespace) -> str | None:
+    """Why the runs that are there cannot stand in one table, or nothing; with --table they need only agree."""
+    runs = [folder_of(options, kind, seed) for kind in KINDS for seed in range(options.seeds)]
+    found = {folder: settings_of(folder) for folder in runs if (folder / "model").is_dir()}
+    if options.table and not found:
+        return f"--table: {options.runs} holds no finished run ({runs[0].name}/model). Without --table they are made."
+    wanted = next(iter(found.values())) if options.table else {name: getattr(options, name) for name in SETTINGS}
+    for folder, settings in found.items():
+        differing = [
+            f"{name} {settings[name]}, not {wanted[name]}" for name in SETTINGS if settings[name] != wanted[name]
+        ]
+        if differing:
+            return f"{folder} holds a run of other settings: {'; '.join(differing)}. Give those, or another --runs."
+    return None
 
 
 def train(options: argparse.Namespace) -> None:

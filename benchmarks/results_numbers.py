@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t
+
 ABSENT = "–"
 SCORES = ("pixel_accuracy", "class_accuracy", "class_iou")
 
@@ -77,13 +79,6 @@ def _near_one(value: float) -> float:
     return abs(math.log(max(value, 1e-12)))
 
 
-def minutes(result: Result) -> float:
-    """Training at the run's median speed, so that it does not count what else the machine did; no validation."""
-    seconds = [entry["elapsed_seconds"] for entry in result.entries("train")]
-    intervals = [after - before for before, after in zip([0.0, *seconds], seconds, strict=False)]
-    return statistics.median(intervals) * len(intervals) / 60
-
-
 NUMBERS = (
     Number("L1", _metric("l1"), _smaller),
     Number("PSNR (dB)", _metric("psnr"), _larger),
@@ -97,7 +92,6 @@ NUMBERS = (
     Number("sharpness", _check("sharpness", "ratio"), _near_one),
     Number("grid", _check("checkerboard", "ratio"), _smaller),
     Number("gray levels", _check("checkerboard", "amplitude", 255), _smaller),
-    Number("minutes", minutes),
 )
 BESIDE_PICTURES = ("L1", "SSIM", "class IoU", "sharpness", "grid", "gray levels")
 
@@ -116,17 +110,35 @@ def shown(numbers: Sequence[float]) -> str:
     """One value, or the mean of several and how far they spread."""
     if not numbers:
         return ABSENT
-    mean = f"{statistics.mean(numbers):.3g}"
+    mean = mean_shown(numbers)
     return mean if len(numbers) == 1 else f"{mean} ({min(numbers):.3g} … {max(numbers):.3g})"
 
 
+def mean_shown(numbers: Sequence[float]) -> str:
+    """The mean with as many digits as the tables have."""
+    return f"{statistics.mean(numbers):.3g}"
+
+
+def reach(seeds: int) -> float:
+    """How far from the mean of `seeds` runs one further run falls 19 times in 20, in their standard deviations.
+
+    Half the 95 % prediction interval of one more draw from a normal distribution known by its seeds alone.
+    """
+    return float(t.ppf(0.975, seeds - 1)) * math.sqrt(1 + 1 / seeds)
+
+
 def against(number: Number, changed: Sequence[float], base: Sequence[float]) -> str:
-    """Whether a change is better or worse than the runs without it by more than those differ among themselves."""
+    """Whether a change is better or worse than one further run without it would be, 19 times in 20.
+
+    What the tables show with the same digits is the same.
+    """
     if number.badness is None or not changed or len(base) < 2:
         return ""
-    bad = number.badness(statistics.mean(changed))
-    others = [number.badness(value) for value in base]
-    return "better" if bad < min(others) else "worse" if bad > max(others) else "as without"
+    ours, theirs = statistics.mean(changed), statistics.mean(base)
+    near = abs(ours - theirs) <= reach(len(base)) * statistics.stdev(base)
+    if near or mean_shown(changed) == mean_shown(base):
+        return "as without"
+    return "better" if number.badness(ours) < number.badness(theirs) else "worse"
 
 
 def flags(runs: Sequence[Result]) -> str:

@@ -25,6 +25,7 @@ from results_numbers import (  # noqa: E402
     against,
     flags,
     present,
+    reach,
     read_results,
     reasons,
     shown,
@@ -43,8 +44,14 @@ PUBLISHABLE = ("synthetic", "synthetic-ablation")  # whose pictures are ours to 
 ABLATIONS = tuple(results_runs.ABLATIONS)
 ORDER = ("demo", *results_runs.PRESETS, *results_runs.VARIANTS)  # of the rows
 BASE, RESIZE = "default", "upsampling resize"
+SHUFFLED = "sources shuffled"
+OVER_IMAGES = "†"  # after an interval over images, where others are over seeds
 PAIRS_SHOWN = 3
 PADDING = 2  # pixels between the images of a run's samples.png
+SEEN = (  # of the pictures on the page: look at them again whenever they are made anew
+    f" For the eye there are the pictures of the embedded set above: those of `{BASE}` have a grid of dots, plain in "
+    f"sky and roof, those of `{RESIZE}` show none."
+)
 COLUMNS = ("source", "generated", "target")  # there
 # The specification's expectations: where training begins, and where it ends.
 EXPECTED = {
@@ -82,13 +89,13 @@ def _introduction(results: Sequence[Result]) -> str:
         "# Results\n\n"
         f"Made by `benchmarks/results_page.py` from {len(results)} runs on {'; '.join(hardware)} "
         f"({', '.join(versions)}). Every number comes from a run's own files. Several seeds give mean (smallest … "
-        "largest); one run gives its value and, for task scores, the 95 % bootstrap interval over images. L1 is in "
-        "[0, 1]; PSNR and SSIM have data range 1. *Class IoU* is the task score of the generated images. *Own gain* is "
-        "how much nearer an output is to its own target than outputs of other sources are; *sharpness* is gradient "
-        "energy, generated ÷ real; *grid* is the energy at the decoder's strides, generated ÷ real, and *gray levels* "
-        "(of 255) how strong that pattern is; *flagged* are the checks that fired. *Minutes* are those of training at "
-        "the run's median speed, without validation: the machine did other work at times. `pix2pix-hub evaluate` says "
-        "more of each in the `metrics.json` it writes." + (f"\n\nWithout a value here: {missing}." if missing else "")
+        f"largest); one run gives its value. {OVER_IMAGES} after brackets: these are no seeds but the 95 % bootstrap "
+        "interval of one run over its images. L1 is in [0, 1]; PSNR and SSIM have data range 1. *Class IoU* is the "
+        "task score of the generated images. *Own gain* is how much nearer an output is to its own target than outputs "
+        "of other sources are; *sharpness* is gradient energy, generated ÷ real; *grid* is the energy at the decoder's "
+        "strides, generated ÷ real, and *gray levels* (of 255) how strong that pattern is; *flagged* are the checks "
+        "that fired. No times are given: the machine did other work. `pix2pix-hub evaluate` says more of each in the "
+        "`metrics.json` it writes." + (f"\n\nWithout a value here: {missing}." if missing else "")
     )
 
 
@@ -96,12 +103,13 @@ def _section(name: str, rows: Rows) -> str:
     results = [run for runs in rows.values() for run in runs]
     numbers = present(results)
     header = ["run", "seeds", *(number.title for number in numbers), "flagged"]
-    table = []
+    base = rows.get(BASE, [])
+    table, compared = [], 0
     for variant, runs in rows.items():
         cells = [shown(values(runs, number)) for number in numbers]
         if name in ABLATIONS and variant != BASE:
-            base = rows.get(BASE, [])
             marks = [against(number, values(runs, number), values(base, number)) for number in numbers]
+            compared += sum(bool(mark) for mark in marks)
             cells = [
                 f"**{cell}**" if mark in ("better", "worse") else cell for cell, mark in zip(cells, marks, strict=True)
             ]
@@ -109,13 +117,21 @@ def _section(name: str, rows: Rows) -> str:
     first = results[0].measured
     size = "x".join(str(side) for side in first["protocol"]["image_size"])
     about = f"Split {first['dataset']['split']}, {first['dataset']['pairs']} pairs at {size}, {_steps(results)} steps."
-    if name in ABLATIONS:
-        about += (
-            f" **Bold**: outside what the seeds of `{BASE}` span. One seed each: a single bold number proves little."
-        )
+    if compared:
+        about += _bold(len(base), compared)
     pictures = _pictures(name, rows) if name in PUBLISHABLE else ""
     return "\n\n".join(
         part for part in (f"## {SECTIONS[name]}", about, _markdown(header, table), _task_scores(rows), pictures) if part
+    )
+
+
+def _bold(seeds: int, compared: int) -> str:
+    """What bold numbers of an ablation mean."""
+    return (
+        f" **Bold**: where one further run of `{BASE}` would fall only once in 20 times, judging by its {seeds} seeds: "
+        f"further than {reach(seeds):.3g} of their standard deviations from their mean (95 % prediction interval), and "
+        f"other in the digits shown. If no change did anything, about {compared / 20:.0f} of the {compared} numbers "
+        "compared could be bold all the same."
     )
 
 
@@ -126,22 +142,48 @@ def _task_scores(rows: Rows) -> str:
     if not scored:
         return ""
     everything = [run for runs in scored.values() for run in runs]
-    table = []
+    table, intervals = [], {}
     lines = [("real photos", everything[:1], "real")]  # the same images and judge in every run
     lines += [(variant, runs, "generated") for variant, runs in scored.items()]
-    lines += [("sources shuffled", everything, "shuffled")]
+    lines += [(SHUFFLED, everything, "shuffled")]
     for title, runs, kind in lines:
         scores = [run.measured["segmentation"][kind] for run in runs if kind in run.measured["segmentation"]]
         if scores:
-            table.append([title, *(_score([score[name] for score in scores]) for name in SCORES)])
+            columns = [[score[name] for score in scores] for name in SCORES]
+            intervals[title] = [_interval(column) for column in columns]
+            table.append([title, *(_score(column) for column in columns)])
     task = everything[0].measured["segmentation"]["task"]
-    return f"Task score (`--task {task}`):\n\n" + _markdown(["", *(name.replace("_", " ") for name in SCORES)], table)
+    header = ["", *(name.replace("_", " ") for name in SCORES)]
+    below = _unclear({variant: intervals[variant] for variant in scored}, intervals.get(SHUFFLED, []))
+    return f"Task score (`--task {task}`):\n\n" + _markdown(header, table) + below
+
+
+def _interval(scores: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Of several runs what they span, of one its bootstrap interval over images."""
+    found = [score["value"] for score in scores]
+    low, high = scores[0]["ci95"] if len(found) == 1 else (min(found), max(found))
+    return low, high
 
 
 def _score(scores: Sequence[dict[str, Any]]) -> str:
-    found = [score["value"] for score in scores]
-    low, high = scores[0]["ci95"] if len(found) == 1 else (min(found), max(found))
-    return f"{statistics.mean(found):.3f} ({low:.3f} … {high:.3f})"
+    low, high = _interval(scores)
+    mark = OVER_IMAGES if len(scores) == 1 else ""
+    return f"{statistics.mean(score['value'] for score in scores):.3f} ({low:.3f} … {high:.3f}){mark}"
+
+
+def _unclear(variants: dict[str, list[tuple[float, float]]], shuffled: list[tuple[float, float]]) -> str:
+    """In words: the scores by which a run's outputs could as well come from other sources; empty if there are none."""
+    found = []
+    for variant, intervals in variants.items():
+        pairs = zip(SCORES, intervals, shuffled, strict=False)  # without shuffled sources there is nothing to say
+        names = [name.replace("_", " ") for name, (low, _), (_, high) in pairs if low <= high]
+        found += [f"`{variant}` by {', '.join(names)}"] if names else []
+    if not found:
+        return ""
+    return (
+        f"\n\n**Not clearly above shuffled sources**: {'; '.join(found)}. There the interval begins below the end of "
+        "theirs: the score does not show that the outputs follow their own sources."
+    )
 
 
 def _pictures(name: str, rows: Rows) -> str:
@@ -162,7 +204,7 @@ def _image(file: str, words: str) -> str:
 
 
 def _eye(ablations: dict[str, Rows]) -> str:
-    """Which numbers say what a person sees of `RESIZE`: no dot grid, clearer shapes."""
+    """What each number says of `RESIZE`, whose pictures are on the page for the eye."""
     found = {name: rows for name, rows in ablations.items() if rows.get(RESIZE) and len(rows.get(BASE, [])) > 1}
     if not found:
         return ""
@@ -174,13 +216,24 @@ def _eye(ablations: dict[str, Rows]) -> str:
             base, changed = (values(rows[variant], number) for variant in (BASE, RESIZE))
             cells.append(f"{shown(base)} → {shown(changed)}: {against(number, changed, base)}" if changed else ABSENT)
         table.append(cells)
+    titles = [SECTIONS[name].split(":")[0] for name in found]
+    checks = [
+        f"{title}: {', '.join(f'{_fired(rows[variant])} of `{variant}`' for variant in (BASE, RESIZE))}"
+        for title, rows in zip(titles, found.values(), strict=True)
+    ]
     return (
-        f"## Numbers that agree with the eye\n\nWhat each number says of `--upsampling resize` against `{BASE}` "
-        "(mean and span of its seeds; *as without*: inside that span). The pictures of the embedded set above "
-        "show what a person says: transposed convolutions leave a dot grid, `resize` none. On façades `resize` leaves "
-        "a faint weave of a period that is not the strides'.\n\n"
-        + _markdown(["number", *(SECTIONS[name].split(":")[0] for name in found)], table)
+        f"## What the numbers say of `--upsampling resize`\n\nAgainst `{BASE}` (mean and span of its seeds; *as "
+        f"without*: where one further run of `{BASE}` would fall 19 times in 20, or the same digits). Runs in which "
+        f"the check for a checkerboard fired: {'; '.join(checks)}."
+        + (SEEN if set(found) & set(PUBLISHABLE) else "")
+        + "\n\n"
+        + _markdown(["number", *titles], table)
     )
+
+
+def _fired(runs: Sequence[Result]) -> str:
+    fired = [run.measured.get("checks", {}).get("checkerboard", {}).get("fired", False) for run in runs]
+    return f"{sum(fired)} of {len(fired)}"
 
 
 def _expectations(found: dict[str, Rows]) -> str:
@@ -269,7 +322,9 @@ def write_page(runs: Path, output: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--runs", type=Path, default=Path("results"))
-    parser.add_argument("--output", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--runs", type=Path, default=Path("results"), help="folder that results_runs.py filled")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/results.md"), help="the page; its pictures go to results/ beside it"
+    )
     options = parser.parse_args()
     write_page(options.runs, options.output)

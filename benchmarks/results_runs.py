@@ -7,7 +7,8 @@
 
 `--data` holds `facades/`, `maps/` and `edges2shoes/` as the pix2pix project distributes them. Stopped at any moment,
 the same command goes on where it was: a finished run is left alone, a half-trained one is resumed. Each run's folder
-gets `run.json`: its place on the page and its exact commands, with the folder of the sets written as DATA.
+gets `run.json`: its place on the page and its exact commands, with the folder of the sets written as DATA. A folder
+whose run had other commands is refused.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ class Run:
             ["-m", "pix2pix_hub.cli", *measure],
         ]
 
+    def shown_commands(self) -> list[str]:
+        """As they can be published: no folder of this machine."""
+        return [shlex.join(["python", *command]) for command in self.commands("DATA", "runs")]
+
 
 def widths(preset: str, shrink: int) -> tuple[str, ...]:
     """Options that divide the preset's channel counts by `shrink`."""
@@ -134,11 +139,27 @@ def carry_out(run: Run, data: str, runs: Path, execute: Execute) -> bool:
         "seed": run.seed,
         "dataset": run.dataset,
         "series": shlex.join(["python", "benchmarks/results_runs.py", "--data", "DATA", "--runs", "runs", *run.series]),
-        "commands": [shlex.join(["python", *command]) for command in run.commands("DATA", "runs")],
+        "commands": run.shown_commands(),
     }
     (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
     execute([sys.executable, *measuring])
     return True
+
+
+def obstacle(chosen: Sequence[Run], data: Path, runs: Path) -> str | None:
+    """Why these runs cannot begin, or nothing."""
+    folders = [data, *(data / run.dataset for run in chosen if run.dataset != "synthetic")]
+    for folder in folders:
+        if not folder.is_dir():
+            return f"--data: there is no folder {folder}. Give the one that holds facades/, maps/ and edges2shoes/."
+    for run in chosen:
+        facts = runs / run.name / "run.json"
+        if facts.is_file() and json.loads(facts.read_text())["commands"] != run.shown_commands():
+            return (
+                f"{facts.parent} holds a run that other commands made (its run.json has them); its numbers would be "
+                "mixed with these. Give the options it was made with, or another --runs."
+            )
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,6 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     budget = ["--image-size", options.image_size, "--batch-size", options.batch_size, "--max-steps", options.max_steps]
     chosen = [run for run in plan(budget, options.shrink) if options.only in run.name]
+    if not chosen:
+        parser.error(f"--only {options.only}: no run's name contains this. --list without --only shows their commands.")
+    if not options.list and (why := obstacle(chosen, Path(options.data), options.runs)):
+        parser.error(why)
     for number, run in enumerate(chosen, 1):
         if options.list:
             sys.stdout.writelines(
