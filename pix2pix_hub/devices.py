@@ -123,7 +123,7 @@ def keep_freed_memory() -> None:
 
     Every training step and every translated batch frees and allocates the same hundreds of megabytes. By default each
     block above 32 MB, and what lies free at the end, goes back to the system, which then hands out, and clears, new
-    pages. The process keeps its largest size from then on: for commands, not for servers or inside a library.
+    pages. The process keeps its largest size from then on: for commands and runs, not for servers.
     """
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         return
