@@ -46,7 +46,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
         "ranked_by": ranked_by,
         **{kind: [evaluation.pairs.evaluated.name(index) for index in chosen] for kind, chosen in kinds.items()},
     }
-    save_images(evaluation, [index for chosen in kinds.values() for index in chosen], folder / IMAGES_NAME)
+    save_images(evaluation, ranked_by, kinds, folder / IMAGES_NAME)
     if evaluation.nearest:
         save_nearest(evaluation, folder / NEAREST_NAME)
     _write_table(evaluation, folder / TABLE_NAME)
