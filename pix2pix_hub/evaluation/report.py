@@ -164,7 +164,7 @@ def describe(content: dict[str, Any], evaluation: Evaluation) -> str:
     if "segmentation" in content:
         lines += _segmentation_lines(content["segmentation"])
     if evaluation.checks:
-        lines.append(verdict(evaluation.checks))
+        lines.append(verdict(evaluation.checks, dataset["pairs"]))
     return "\n".join(lines)
 
 
