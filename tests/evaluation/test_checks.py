@@ -294,6 +294,12 @@ def test_channels_that_are_no_colours_are_not_called_so(form: PixelFormat, words
     assert words in color_bias(traces_of(generated), traces_of(target), form).words
 
 
+def test_channels_that_are_no_colours_have_no_brightness() -> None:
+    target = torch.zeros(2, 3, SIZE, SIZE)
+    check = color_bias(traces_of(target + 0.22), traces_of(target), PixelFormat("channels", 3))
+    assert "channel 1 is too high by 28 of 255" in check.words
+
+
 @pytest.mark.parametrize("generated", [torch.zeros(4, 3, SIZE, SIZE), TARGETS[:1].expand(4, -1, -1, -1)])
 def test_targets_that_are_all_alike_leave_two_checks_with_nothing_to_go_by(generated: Tensor) -> None:
     noise = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
