@@ -22,6 +22,7 @@ from pix2pix_hub.evaluation.outputs import Measured, Translator, measure
 from pix2pix_hub.evaluation.pairs import EvaluationPairs, make_request, open_pairs
 from pix2pix_hub.evaluation.scorer import make_scorer
 from pix2pix_hub.evaluation.traces import Traces, thumbnails_of
+from pix2pix_hub.images import RGB, PixelFormat
 from pix2pix_hub.metrics import unusable
 from pix2pix_hub.metrics.networks import MetricNetworks, load_networks
 
@@ -117,7 +118,8 @@ def evaluate(
         training = target_thumbnails(pairs.training, transform, state, workers)
     if not state.is_main_process:
         return None
-    checks, nearest = run_checks(measured, training, pairs.own, order) if options.checks else ({}, [])
+    target = pairs.evaluated.formats["target"]
+    checks, nearest = run_checks(measured, training, pairs.own, order, target) if options.checks else ({}, [])
     return Evaluation(
         model, options, pairs, tensors, image_size, translator, measured, missing, checks, nearest, segmentation
     )
@@ -150,7 +152,7 @@ def target_thumbnails(pairs: PairDataset, transform: PairTransform, state: Parti
 
 
 def run_checks(
-    measured: Measured, training: Tensor | None, own: list[int | None], order: Tensor
+    measured: Measured, training: Tensor | None, own: list[int | None], order: Tensor, form: PixelFormat = RGB
 ) -> tuple[dict[str, Check], list[tuple[int, int]]]:
     """Every check that the data allow, and the pairs whose outputs are nearest to a training target."""
     generated, target = Traces.joined(measured.generated), Traces.joined(measured.target)
@@ -159,7 +161,7 @@ def run_checks(
         "collapse": collapse(generated, target),
         "sharpness": sharpness(generated, target),
         "checkerboard": checkerboard(generated, target),
-        "color_bias": color_bias(generated, target),
+        "color_bias": color_bias(generated, target, form),
     }
     if training is None:
         return checks, []

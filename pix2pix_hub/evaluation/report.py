@@ -13,26 +13,22 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.bootstrap import LEVEL, RESAMPLES, Floats, confidence_interval, mean_of
 from pix2pix_hub.evaluation.checks import verdict
 from pix2pix_hub.evaluation.evaluate import Evaluation
 from pix2pix_hub.evaluation.outputs import DIVERSITY
+from pix2pix_hub.evaluation.pictures import ranking, save_images, save_nearest
 from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_with_intervals
 from pix2pix_hub.files import write_aside
-from pix2pix_hub.images import save_grid
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.metrics.distributions import weighted_frechet, weighted_kernel
 from pix2pix_hub.metrics.image_metrics import distances, mean
 from pix2pix_hub.versions import library_versions
 
 METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "metrics.json", "per_image.csv", "images.png", "nearest.png"
-ROWS_OF_A_KIND = 3  # best, median and worst pairs in the picture
 FILES = (METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME)
-NEAREST_ROWS = 4
-SHOWN_SAMPLES = 4
 DISTANCE_RESAMPLES = 100  # of FID and KID, whose every resample is a decomposition
 MOST_IMAGES_RESAMPLED = 2000
 
@@ -68,14 +64,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     content = results(evaluation)
     folder.mkdir(parents=True, exist_ok=True)
     _write_table(evaluation, folder / TABLE_NAME)  # first: it marks a folder of results
-    ranking = _ranking(evaluation)
+    ranked_by, kinds = ranking(evaluation)
     content["images"] = {
-        "ranked_by": ranking[0],
-        **{kind: [evaluation.pairs.evaluated.name(index) for index in chosen] for kind, chosen in ranking[1].items()},
+        "ranked_by": ranked_by,
+        **{kind: [evaluation.pairs.evaluated.name(index) for index in chosen] for kind, chosen in kinds.items()},
     }
-    _save_images(evaluation, [index for chosen in ranking[1].values() for index in chosen], folder / IMAGES_NAME)
+    save_images(evaluation, ranked_by, kinds, folder / IMAGES_NAME)
     if evaluation.nearest:
-        _save_nearest(evaluation, folder / NEAREST_NAME)
+        save_nearest(evaluation, folder / NEAREST_NAME)
     else:
         (folder / NEAREST_NAME).unlink(missing_ok=True)  # of earlier results
     with write_aside(folder / METRICS_NAME) as path:
@@ -196,45 +192,6 @@ def _write_table(evaluation: Evaluation, path: Path) -> None:
             writer.writerow([evaluation.pairs.evaluated.name(index), *row])
 
 
-def _ranking(evaluation: Evaluation) -> tuple[str, dict[str, list[int]]]:
-    """The metric that sees most as people do, and the best, median and worst pairs by it."""
-    per_image = [name for name in evaluation.measured.values if name in METRICS]
-    name = "lpips" if "lpips" in per_image else per_image[0] if per_image else ""
-    order = list(range(len(evaluation.tensors)))
-    if name:
-        sign = -1 if METRICS[name].higher_is_better else 1
-        order.sort(key=lambda index: sign * evaluation.measured.values[name][index])
-    count = min(ROWS_OF_A_KIND, max(1, len(order) // 3))
-    middle = max(count, (len(order) - count) // 2)
-    kinds = {"best": order[:count], "median": order[middle : middle + count], "worst": order[middle + count :][-count:]}
-    return name, {kind: chosen for kind, chosen in kinds.items() if chosen}
-
-
-def _save_images(evaluation: Evaluation, indices: list[int], path: Path) -> None:
-    """Rows of source | generated (each sample) | target."""
-    shown = range(min(SHOWN_SAMPLES, evaluation.options.num_samples))
-    rows = []
-    for index in indices:
-        pair = evaluation.tensors[index]
-        made = [evaluation.translator(pair["source"][None], [index], sample)[0].cpu() for sample in shown]
-        rows.append((pair["source"], *made, pair["target"]))
-    formats = evaluation.pairs.evaluated.formats
-    save_grid(rows, path, [formats["source"], *[formats["target"]] * (len(shown) + 1)])
-
-
-def _save_nearest(evaluation: Evaluation, path: Path) -> None:
-    """Rows of generated | nearest training target | its own target, the nearest first."""
-    training = evaluation.pairs.training
-    assert training is not None
-    rows: list[tuple[Tensor, ...]] = []
-    for index, place in evaluation.nearest[:NEAREST_ROWS]:
-        pair = evaluation.tensors[index]
-        source, target = training[place]
-        other = evaluation.tensors.transform(source, target, epoch=0, index=0)["target"]
-        rows.append((evaluation.translator(pair["source"][None], [index])[0].cpu(), other, pair["target"]))
-    save_grid(rows, path, [evaluation.pairs.evaluated.formats["target"]] * 3)
-
-
 # --- words
 
 
@@ -249,7 +206,7 @@ def describe(content: dict[str, Any], evaluation: Evaluation) -> str:
     if "segmentation" in content:
         lines += _segmentation_lines(content["segmentation"])
     if evaluation.checks:
-        lines.append(verdict(evaluation.checks))
+        lines.append(verdict(evaluation.checks, dataset["pairs"]))
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ from pix2pix_hub.evaluation.checks import (
 from pix2pix_hub.evaluation.evaluate import run_checks
 from pix2pix_hub.evaluation.outputs import Measured
 from pix2pix_hub.evaluation.traces import THUMBNAIL, Traces, thumbnails_of, traces_of
+from pix2pix_hub.images import PixelFormat
 
 SOURCES, TARGETS = batch(EVALUATED)
 TRAINING_THUMBNAILS = thumbnails_of(batch(TRAINING)[1])
@@ -187,7 +188,130 @@ def test_images_of_odd_sizes_and_many_channels() -> None:
 def test_the_verdict_says_what_fired_first() -> None:
     target = traces_of(TARGETS)
     checks = {"collapse": collapse(target, target), "sharpness": sharpness(traces_of(TARGETS * 0), target)}
-    lines = verdict(checks).splitlines()
+    lines = verdict(checks, 20).splitlines()
     assert lines[0] == "1 of 2 checks fired: sharpness."
     assert lines[1].startswith("  ! sharpness")
-    assert verdict({"collapse": checks["collapse"]}).startswith("No check fired.")
+    assert verdict({"collapse": checks["collapse"]}, 20).startswith("No check fired.")
+
+
+def test_the_verdict_on_few_images_starts_with_a_caution() -> None:
+    checks = {"collapse": collapse(traces_of(TARGETS), traces_of(TARGETS))}
+    assert verdict(checks, 19).startswith(
+        "Only 19 images: so few say little, take the checks as hints. No check fired."
+    )
+
+
+# --- words
+
+
+def words_of(generated: Tensor, target: Tensor = TARGETS) -> dict[str, str]:
+    measured = Measured(generated=[traces_of(generated)], target=[traces_of(target)])
+    checks, _ = run_checks(measured, TRAINING_THUMBNAILS, [None] * len(target), ORDER)
+    return {name: check.words for name, check in checks.items()}
+
+
+ADVICE = ("train longer", "try more pairs", "--upsampling resize")
+BAD = {
+    "memorisation": memorising(SOURCES),
+    "source_use": constant(SOURCES),
+    "collapse": constant(SOURCES),
+    "sharpness": gaussian_blur(TARGETS, [11, 11]),
+    "checkerboard": TARGETS + grid(4),
+    "color_bias": TARGETS + torch.tensor([0.0, 0.0, 0.2]).view(3, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_check_that_fires_says_what_to_try_and_one_that_does_not_is_quiet(name: str) -> None:
+    assert any(advice in words_of(BAD[name])[name].split("; ")[-1] for advice in ADVICE)
+    assert not any(advice in words_of(TARGETS)[name] for advice in ADVICE)
+
+
+def test_no_words_have_a_minus_zero_or_a_negative_gain() -> None:
+    worse = constant(SOURCES) + 0.002 * (TARGETS.roll(1, 0) - TARGETS)
+    check = source_use(traces_of(worse), traces_of(TARGETS), ORDER)
+    assert -0.005 < float(str(check.measures["gain"])) < 0
+    assert check.words.startswith("an output is no nearer to its own target")
+    assert "hardly or not at all" in check.words
+    assert "-" not in words_of(TARGETS)["source_use"]
+
+
+def test_the_gain_comes_with_its_conclusion() -> None:
+    found = source_use(traces_of(TARGETS), traces_of(TARGETS), ORDER)
+    assert found.words.startswith("an output is 100% nearer") and "does look at its source" in found.words
+
+
+def test_a_gain_that_may_be_chance_is_not_called_a_lack_of_use() -> None:
+    """Two of four outputs are right, the others are swapped."""
+    chosen = TARGETS[:4]
+    check = source_use(traces_of(chosen[[0, 1, 3, 2]]), traces_of(chosen), torch.arange(4))
+    assert check.fired and float(str(check.measures["gain"])) > 0.02
+    assert "may be chance" in check.words and "hardly" not in check.words
+
+
+def test_a_faint_grid_is_not_spoken_of() -> None:
+    assert words_of(TARGETS)["checkerboard"] == "no visible grid (0.0 of 255 levels)"
+    assert words_of(TARGETS + grid(4))["checkerboard"].startswith("a grid that repeats every 4 pixels is visible (")
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [
+        ((0.0, 0.0, 0.22), "on average too blue by 28 of 255; "),
+        ((0.0, -0.22, 0.0), "on average not green enough by 28 of 255; "),
+        ((0.22, 0.22, 0.22), "on average too bright by 28 of 255; "),
+        ((-0.22, -0.22, -0.22), "on average too dark by 28 of 255; "),
+        ((0.02, 0.0, 0.0), "little drift (too red by 3 of 255)"),
+        ((0.0, 0.0, 0.0), "no drift (less than 1 of 255)"),
+    ],
+)
+def test_a_colour_drift_names_its_colour(shift: tuple[float, ...], words: str) -> None:
+    """0.22 of the range [-1, 1] is 28 of 255."""
+    drifted = (TARGETS * 0.5 + torch.tensor(shift).view(3, 1, 1), TARGETS * 0.5)
+    assert color_bias(*(traces_of(images) for images in drifted)).words.startswith(words)
+
+
+def test_a_drift_that_may_be_chance_is_called_so() -> None:
+    generated = torch.zeros(2, 3, SIZE, SIZE)
+    generated[0, 0] = 0.44
+    check = color_bias(traces_of(generated), traces_of(torch.zeros_like(generated)))
+    assert not check.fired and check.words == "too red by 28 of 255 on average, which may be chance"
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (PixelFormat("gray", 1), "too bright by 28 of 255"),
+        (PixelFormat("rgba", 4), "too opaque by 28 of 255"),
+        (PixelFormat("channels", 4), "channel 4 is too high by 28 of 255"),
+        (PixelFormat("labels", 4, classes=(0, 3, 7, 9)), "too much of class 9 by 11% of the area"),
+    ],
+)
+def test_channels_that_are_no_colours_are_not_called_so(form: PixelFormat, words: str) -> None:
+    target = torch.zeros(2, form.channels, SIZE, SIZE)
+    generated = target.clone()
+    generated[:, -1] = 0.22
+    assert words in color_bias(traces_of(generated), traces_of(target), form).words
+
+
+def test_channels_that_are_no_colours_have_no_brightness() -> None:
+    target = torch.zeros(2, 3, SIZE, SIZE)
+    check = color_bias(traces_of(target + 0.22), traces_of(target), PixelFormat("channels", 3))
+    assert "channel 1 is too high by 28 of 255" in check.words
+
+
+@pytest.mark.parametrize("generated", [torch.zeros(4, 3, SIZE, SIZE), TARGETS[:1].expand(4, -1, -1, -1)])
+def test_targets_that_are_all_alike_leave_two_checks_with_nothing_to_go_by(generated: Tensor) -> None:
+    noise = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    target = TARGETS[:1] + 0.001 * noise  # files of one picture, compressed more than once
+    for check in (
+        source_use(traces_of(generated), traces_of(target), torch.arange(4)),
+        collapse(traces_of(generated), traces_of(target)),
+    ):
+        assert not check.fired and "nothing to go by" in check.words
+
+
+def test_few_images_among_the_outputs_are_told_from_one() -> None:
+    two = batch(OTHERS)[1][:2].repeat(len(SOURCES) // 2, 1, 1, 1)
+    assert "only a few different images" in words_of(two)["collapse"]
+    assert "nearly all alike" in words_of(constant(SOURCES))["collapse"]

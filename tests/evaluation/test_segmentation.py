@@ -173,7 +173,7 @@ def test_the_network_is_trained_once_for_a_set(
     first = evaluate(run, pairs, tmp_path / "out", *options)
     assert "segmentation score" in capsys.readouterr().out
     assert len(first["segmentation"]["network"]["weights_sha256"]) == 64
-    assert set(first["segmentation"]) == {"task", "classes", "network", "real", "generated", "shuffled"}
+    assert set(first["segmentation"]) == {"task", "classes", "network", "real", "generated", "shuffled", "tells_apart"}
     kept = list((tmp_path / "cache" / "pix2pix_hub" / "segmenters").glob("*/model.safetensors"))
     assert len(kept) == 1
     monkeypatch.setattr(segmenter, "train_segmenter", lambda *_: pytest.fail("trained again"))
