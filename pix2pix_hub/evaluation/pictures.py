@@ -26,13 +26,14 @@ _LINE_LENGTH, _LONGEST_NAME = 24, 72  # characters
 
 
 def ranking(evaluation: Evaluation) -> tuple[str, dict[str, list[int]]]:
-    """The metric that sees most as people do, and the best, median and worst pairs by it."""
+    """The metric that sees most as people do, and the best, median and worst pairs by it; the first without any."""
     per_image = [name for name in evaluation.measured.values if name in METRICS]
     name = "lpips" if "lpips" in per_image else per_image[0] if per_image else ""
     order = list(range(len(evaluation.tensors)))
-    if name:
-        sign = -1 if METRICS[name].higher_is_better else 1
-        order.sort(key=lambda index: sign * evaluation.measured.values[name][index])
+    if not name:
+        return name, {"first": order[:ROWS_OF_A_KIND]}
+    sign = -1 if METRICS[name].higher_is_better else 1
+    order.sort(key=lambda index: sign * evaluation.measured.values[name][index])
     count = min(ROWS_OF_A_KIND, max(1, len(order) // 3))
     middle = max(count, (len(order) - count) // 2)
     kinds = {"best": order[:count], "median": order[middle : middle + count], "worst": order[middle + count :][-count:]}

@@ -166,6 +166,8 @@ def test_weights_that_cannot_be_had_leave_the_rest(
     arguments = [str(run / "model"), str(pairs), "--output", str(tmp_path / "none"), "--metrics", "fid", "--no-checks"]
     assert "nothing that was asked for could be measured" in refused(capsys, *arguments)
     assert len((tmp_path / "none" / "per_image.csv").read_text().splitlines()) == 1 + PAIRS
+    shown = json.loads((tmp_path / "none" / "metrics.json").read_text())["images"]
+    assert list(shown) == ["ranked_by", "first"]
 
 
 def tiny_network(images: torch.Tensor) -> torch.Tensor:
