@@ -37,6 +37,7 @@ SETS = {  # section: (data set, its direction, the task it is scored by)
     "edges2shoes": ("edges2shoes", ("--direction", "AtoB"), "none"),
     "synthetic": ("synthetic", (), "segmentation"),
 }
+LONGER = {"maps": 2}  # times the steps of the others: outputs of aerial photos follow their sources late
 ABLATIONS = {  # section: the section whose runs of `default` stand for nothing changed
     "ablation": "facades",
     "synthetic-ablation": "synthetic",  # whose pictures may be shown
@@ -100,26 +101,29 @@ def widths(preset: str, shrink: int) -> tuple[str, ...]:
     return options
 
 
-def plan(budget: Sequence[str], shrink: int = 1) -> list[Run]:
+def plan(budget: Sequence[str], max_steps: int, shrink: int = 1) -> list[Run]:
     """All runs, those of each table together.
 
     Args:
         budget: training options that all of them share, and this script has too.
+        max_steps: optimizer steps of each, those of `LONGER` excepted.
         shrink: what every network's width is divided by, `demo`'s excepted.
     """
-    series = (*budget, "--shrink", str(shrink))
+    series = (*budget, "--max-steps", str(max_steps), "--shrink", str(shrink))
     runs = []
     for section, (dataset, direction, task) in SETS.items():
         presets = ("demo", "default") if dataset == "synthetic" else PRESETS
         for preset, seed in itertools.product(presets, SEEDS):
             ablations = [name for name, base in ABLATIONS.items() if (base, "default") == (section, preset)]
             narrower = () if preset == "demo" else widths(preset, shrink)
-            training = ("--preset", preset, *direction, *budget, *narrower)
+            steps = ("--max-steps", str(max_steps * LONGER.get(section, 1)))
+            training = ("--preset", preset, *direction, *budget, *steps, *narrower)
             runs.append(Run((section, *ablations), preset, seed, dataset, training, ("--task", task), series))
     for section, base in ABLATIONS.items():
         dataset, direction, task = SETS[base]
         for variant, options in VARIANTS.items():
-            training = ("--preset", "default", *direction, *budget, *widths("default", shrink), *options)
+            steps = ("--max-steps", str(max_steps * LONGER.get(base, 1)))
+            training = ("--preset", "default", *direction, *budget, *steps, *widths("default", shrink), *options)
             runs.append(Run((section,), variant, SEEDS[0], dataset, training, ("--task", task), series))
     return runs
 
@@ -170,11 +174,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--image-size", default="128")
     parser.add_argument("--batch-size", default="4")
-    parser.add_argument("--max-steps", default="1000", help="optimizer steps of every run")
+    parser.add_argument("--max-steps", type=int, default=1000, help="optimizer steps of a run; twice those on maps")
     parser.add_argument("--shrink", type=int, default=1, help="divides every network's channels, `demo`'s excepted")
     options = parser.parse_args(arguments)
-    budget = ["--image-size", options.image_size, "--batch-size", options.batch_size, "--max-steps", options.max_steps]
-    chosen = [run for run in plan(budget, options.shrink) if options.only in run.name]
+    budget = ["--image-size", options.image_size, "--batch-size", options.batch_size]
+    chosen = [run for run in plan(budget, options.max_steps, options.shrink) if options.only in run.name]
     if not chosen:
         parser.error(f"--only {options.only}: no run's name contains this. --list without --only shows their commands.")
     if not options.list and (why := obstacle(chosen, Path(options.data), options.runs)):
