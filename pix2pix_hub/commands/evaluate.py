@@ -176,8 +176,9 @@ def _card_results(content: dict[str, Any]) -> list[EvalResult]:
 
     dataset = content["dataset"]
     values = {name: (title, content[name]["value"]) for name, (title, _) in METRICS.items() if name in content}
-    if content.get("segmentation", {}).get("tells_apart", "segmentation" in content):
-        task, scores = content["segmentation"]["task"], content["segmentation"]["generated"]
+    judged = content.get("segmentation")
+    if judged is not None and judged.get("tells_apart", True):  # label maps are scored without a network
+        task, scores = judged["task"], judged["generated"]
         values |= {
             name: (f"{name.replace('_', ' ').capitalize()}, --task {task} (higher is better)", score["value"])
             for name, score in scores.items()
