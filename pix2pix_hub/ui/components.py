@@ -14,13 +14,10 @@ from gradio.data_classes import FileData, GradioRootModel, ImageData, ListFiles
 from gradio.processing_utils import save_base64_to_cache
 from pydantic import model_validator
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.ui.events import told
 from pix2pix_hub.ui.exports import Export, hex_color
 from pix2pix_hub.ui.pictures import encode_drawing, shown
 
 CANVAS = Path(__file__).parent / "canvas"
-NO_ADDRESSES = "a web address came in place of a picture; send the picture itself (gradio_client: handle_file)."
 READ_SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
 
 
@@ -31,7 +28,6 @@ def picture_input(**options: Any) -> gr.Image:
     """
     image = gr.Image(format="png", **options)
     image.preprocess = _uploaded_path  # type: ignore[method-assign, assignment]
-    _take_uploads_only(image)
     return image
 
 
@@ -41,7 +37,6 @@ def picture_files(**options: Any) -> gr.File:
     files.preprocess = _uploaded_paths  # type: ignore[method-assign, assignment]
     files.data_model = _files_or_data_urls(files)
     files.api_info = _schema_of_files  # type: ignore[method-assign]
-    _take_uploads_only(files)
     return files
 
 
@@ -80,29 +75,13 @@ def _schema_of_files() -> dict[str, Any]:
 
 
 def _uploaded_path(payload: ImageData | None) -> Path | None:
-    """The file that Gradio has stored, and has checked to be an upload."""
-    if payload is None:
-        return None
-    if payload.path is None or (payload.url or "").startswith("data:"):
-        raise told(UserError("no file came with the picture; upload one."))
-    return Path(payload.path)
+    """The file, which `guard_inputs` has found to be an upload."""
+    return Path(payload.path) if payload is not None and payload.path else None
 
 
 def _uploaded_paths(payload: GradioRootModel | FileData | None) -> list[Path]:
     files = payload.root if isinstance(payload, GradioRootModel) else [payload] if payload else []
     return [Path(file.path) for file in files]
-
-
-def _take_uploads_only(component: gr.Image | gr.File) -> None:
-    """Gradio would download whatever address comes in a picture's place, however much there is."""
-    move = component.async_move_resource_to_block_cache
-
-    async def move_upload(url_or_file_path: str | Path | None) -> str | None:
-        if str(url_or_file_path).lower().startswith(("http:", "https:")):
-            raise told(UserError(NO_ADDRESSES))
-        return await move(url_or_file_path)
-
-    component.async_move_resource_to_block_cache = move_upload  # type: ignore[method-assign]
 
 
 def drawing_board(export: Export | None, **options: Any) -> gr.HTML:

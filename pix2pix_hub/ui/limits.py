@@ -28,6 +28,7 @@ class Limits:
     max_variants: int = 8  # of one image
     max_models: int = 2  # in memory; the one not used for longest leaves
     max_queue: int = 64  # requests that wait; more are told to come back
+    max_places: int = 16  # of them from one address
 
     @classmethod
     def from_environment(cls) -> Limits:

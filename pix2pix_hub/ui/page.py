@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 from starlette.middleware import Middleware
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.endpoints import add_endpoints
-from pix2pix_hub.ui.events import answering, refuse_in_words
+from pix2pix_hub.ui.events import answering, guard_inputs
 from pix2pix_hub.ui.exports import Export
+from pix2pix_hub.ui.fair_queue import FairQueue
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Limits
 from pix2pix_hub.ui.models import Location, ModelStore, choose_models
@@ -65,8 +67,9 @@ def build_demo(
     with gr.Blocks(title="pix2pix", analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as demo:
         handlers = Handlers(store, limits, functools.partial(_result_folder, demo))
         _lay_out(demo, store, handlers)
-    refuse_in_words(demo)
-    demo.queue(max_size=limits.max_queue, default_concurrency_limit=2)
+    guard_inputs(demo)
+    processing_utils.hash_seed = secrets.token_bytes()  # of the names of uploads: nobody can guess them
+    demo._queue = FairQueue(demo, limits.max_queue, limits.max_places)
     return demo
 
 

@@ -28,13 +28,13 @@ Picture = Image.Image | NDArray[Any]
 """As the pipeline gives and takes it: an array `(H, W[, C])` where Pillow has no mode."""
 
 
-def decode_drawing(data_url: str) -> Image.Image:
+def decode_drawing(data_url: Any) -> Image.Image:
     """The drawing surface's value → an RGB picture.
 
     Raises:
         UserError: it is no PNG data URL of a reasonable size.
     """
-    if not data_url.startswith(DATA_URL):
+    if not (isinstance(data_url, str) and data_url.startswith(DATA_URL)):
         raise UserError("the drawing came in a form that is not read here: expected a PNG data URL.")
     try:
         data = base64.b64decode(data_url.removeprefix(DATA_URL), validate=True)

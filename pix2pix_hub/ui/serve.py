@@ -21,7 +21,6 @@ from pix2pix_hub.ui.models import ModelStore, choose_models, compiling_loader
 logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
-STATISTICS_EVERY = "1000"  # events: Gradio sums up the last 10,000 each time, for a monitor that is not shown here
 METRICS_AFTER = 15.0  # seconds: torchmetrics takes as long to import as PyTorch, and is not what people ask for first
 
 
@@ -76,7 +75,6 @@ def _own_files() -> Iterator[None]:
     """Uploads and results go to a folder that goes with this process. To be entered before Gradio is imported."""
     assert "gradio" not in sys.modules, "Gradio reads the environment when it is imported"
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", STATISTICS_EVERY)
     with tempfile.TemporaryDirectory(prefix="pix2pix_", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         yield

@@ -1,8 +1,8 @@
 """Faults and attacks in numbers, outside the ordinary suite.
 
-python -m tests.campaigns                             every campaign, whole
-python -m tests.campaigns images --count 50 --seed 7  one of them
-python -m tests.campaigns --seconds 5                 each for some seconds, as CI does
+python tests/campaigns                                every campaign, whole
+python tests/campaigns images --count 50 --seed 7     one of them
+python tests/campaigns --seconds 5                    each for some seconds, as CI does
 
 A campaign is a module beside this one with `COUNT`, the cases of a whole run, and `cases(random, folder)`, a generator
 of (kind of case, outcome) without end. "right" and "refused" are the outcomes wanted; any other fails the run.
@@ -50,7 +50,7 @@ def run(name: str, seed: int, count: int | None, seconds: float | None) -> bool:
 
 def main() -> int:
     """Run what the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python tests/campaigns", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none: all")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31), help="a new one each time without it")
     parser.add_argument("--count", type=int, help="cases, instead of a whole run's")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import select
@@ -12,9 +13,11 @@ import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
+import gradio
 import httpx
 import numpy as np
 import psutil
@@ -22,6 +25,7 @@ import pytest
 import tifffile
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from hostile_requests import ask, files_named, hostile_places, junk_request, secret_picture, upload
 from numpy.typing import NDArray
 from PIL import Image
 from running_app import RunningApp
@@ -221,20 +225,23 @@ def test_forty_clients_each_get_their_own_picture(app: RunningApp, tmp_path: Pat
     assert psutil.Process().memory_info().rss - before < 500e6
 
 
-def test_a_full_queue_says_so(app: RunningApp, tmp_path: Path) -> None:
-    with open(saved(random_picture(7, (32, 32)), tmp_path / "a.png"), "rb") as file:
-        path = httpx.post(f"{app.url}gradio_api/upload", files={"files": file}).json()[0]
-    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", False, 0]}
-    events, refused = [], None
-    with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60) as http:
-        with app.store.use("demo", Deadline(app.limits)):  # nobody else gets a turn
-            while refused is None and len(events) < 2 * app.limits.max_queue:
-                answer = http.post("translate", json=message)
+def test_one_client_leaves_places_to_others_and_a_full_queue_says_so(app: RunningApp, tmp_path: Path) -> None:
+    with httpx.Client(base_url=app.url, timeout=60) as http:
+        picture = upload(http, Path(saved(random_picture(7, (32, 32)), tmp_path / "a.png")))
+    events, refused = [], []
+    for address in ("127.0.0.1", "127.0.0.2"):
+        transport = httpx.HTTPTransport(local_address=address)
+        with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60, transport=transport) as http:
+            while len(refused) == (address == "127.0.0.2"):
+                answer = http.post("translate", json={"data": [picture, "demo", False, 0]})
                 if answer.status_code == 200:
                     events.append(answer.json()["event_id"])
                 else:
-                    refused = answer
-        assert refused is not None and "queue is full" in refused.text.lower()
+                    refused.append((answer.status_code, answer.text, len(events)))
+    (status, text, places), (full_status, full_text, waiting) = refused
+    assert (status, places) == (429, app.limits.max_places) and "waiting already" in text
+    assert (full_status, waiting) == (503, app.limits.max_queue) and "queue is full" in full_text.lower()
+    with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60) as http:
         for event in events:
             assert http.get(f"translate/{event}").text.startswith("event: complete")
 
@@ -300,16 +307,54 @@ def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, tmp_pat
         assert "/" not in inside and "\\" not in inside and "<" not in inside and len(inside) < 80
 
 
-def test_no_file_of_this_machine_is_read(client: Client, app: RunningApp) -> None:
-    for path in ("", SECRET, "/usr/../etc/hostname", f"file://{SECRET}", "pix2pix_hub/assets/demo_model/samples.png"):
-        for endpoint, before in (("/translate", []), ("/draw", []), ("/compare", [None])):
-            message = {"data": [*before, {"path": path, "meta": {"_type": "gradio.FileData"}}, None]}
-            event = httpx.post(f"{app.url}gradio_api/call{endpoint}", json=message).json()["event_id"]
-            answer = httpx.get(f"{app.url}gradio_api/call{endpoint}/{event}", timeout=60).text
-            assert answer.startswith("event: error"), (path, endpoint)
-            assert Path(SECRET).read_text().strip() not in answer and "send each picture as an uploaded file" in answer
-        served = httpx.get(f"{app.url}gradio_api/file={path}")
-        assert served.status_code in (403, 404), path
+def test_no_file_that_nobody_uploaded_is_read(app: RunningApp, tmp_path: Path) -> None:
+    """At no event, public or private, however it is sent; and nobody learns whether it is there."""
+    secret = secret_picture(tmp_path)
+    with httpx.Client(base_url=app.url, timeout=60) as http:
+        mine, said, tries = upload(http, Path(saved(random_picture(1, (32, 32)), tmp_path / "a.png"))), set(), 0
+        for event in http.get("config").json()["dependencies"]:
+            ways = [way for place in hostile_places(secret, app.files) for way in files_named(place)[:-1]]  # no texts
+            for way in ways[event["id"] % 13 :: 13]:
+                for position in range(len(event["inputs"])):
+                    values = [mine] * position + [way] + [None] * (len(event["inputs"]) - position - 1)
+                    answered, text = ask(http, {"data": values, "fn_index": event["id"], "event_data": {"index": 0}})
+                    assert not answered and str(tmp_path) not in text, (event["api_name"], way)
+                    said.add(json.loads(text[6:])["output"]["error"])
+                    tries += 1
+        assert tries > 500 and len(said) == 1, said
+        for place in hostile_places(secret, app.files)[:12]:
+            assert http.get(f"gradio_api/file={place}").status_code in (403, 404), place
+
+
+def test_names_of_uploads_cannot_be_guessed(app: RunningApp, tmp_path: Path) -> None:
+    with httpx.Client(base_url=app.url) as http:
+        path = Path(upload(http, secret_picture(tmp_path))["path"])
+    seed = Path(gradio.__file__).with_name("hash_seed.txt")  # the same in all containers of an image
+    for known in (b"", seed.read_bytes() if seed.exists() else b""):
+        assert path.parent.name != hashlib.sha256(known + path.read_bytes()).hexdigest()
+
+
+def test_junk_is_answered_in_a_line(app: RunningApp, caplog: pytest.LogCaptureFixture) -> None:
+    with httpx.Client(base_url=app.url, timeout=60) as http:
+        for route, content in (
+            ("queue/join", b'{"data":[],"fn_index":99,"session_hash":"x"}'),
+            ("queue/join", b'{"data":[],"session_hash":"x"}'),
+            ("queue/join", b'{"data":[],"fn_index":0,"session_hash":"\\ud800"}'),
+            ("queue/join", b"[" * 100_000),
+            ("call/nothing", b'{"data":[]}'),
+            ("call/v2/nothing", b"{}"),
+            ("component_server", b"{}"),
+            ("run/translate", b'{"data":[]}'),
+            ("process_recording", b""),
+        ):
+            answer = http.post(f"gradio_api/{route}", content=content, headers={"content-type": "application/json"})
+            assert 400 <= answer.status_code < 500 and len(answer.text) < 300, (route, answer.status_code, answer.text)
+        for route in ("queue/data?session_hash=nobody", "call/translate/nothing"):
+            assert http.get(f"gradio_api/{route}").status_code == 404
+        for random in map(Random, range(100)):
+            with http.stream(**junk_request(random)) as answer:
+                assert answer.status_code < 500
+    assert "Traceback" not in caplog.text
 
 
 def test_nothing_is_fetched_from_addresses(client: Client, app: RunningApp) -> None:

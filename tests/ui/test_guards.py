@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
+from fastapi import HTTPException
+from gradio.data_classes import PredictBodyInternal
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -18,6 +21,7 @@ from starlette.testclient import TestClient
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.events import MAX_SESSIONS, Newest, answering, on_gpu
+from pix2pix_hub.ui.fair_queue import HALF_LIFE, PATIENCE, FairQueue
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
 from pix2pix_hub.ui.models import SHIPPED, ModelStore
@@ -145,3 +149,85 @@ def test_a_request_that_takes_too_long_is_stopped_between_tiles(
     late._end = 0.0
     with pytest.raises(UserError, match="took longer"):
         late.check()
+
+
+# ------------------------------------------------------------------------------------------------------- the queue
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> FairQueue:
+    """A queue before two functions that nothing is processed of, at a time that stands still."""
+    with gr.Blocks() as demo:
+        for _ in range(2):
+            gr.Button().click(lambda: None)
+    monkeypatch.setattr("pix2pix_hub.ui.fair_queue.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    return FairQueue(demo, max_size=10, max_places=3)
+
+
+def push(queue: FairQueue, client: str, session: str = "s", number: int = 0) -> str:
+    """Let a request of a client wait; its id. Raises what `push` raises; `AssertionError` where the queue is full."""
+    body = PredictBodyInternal(data=[], fn_index=number, session_hash=session)
+    request = Request({"type": "http", "client": (client, 1), "headers": []})
+    success, event, _ = asyncio.run(queue.push(body, request, None))
+    assert success, event
+    return event
+
+
+def next_client(queue: FairQueue) -> str | None:
+    found = queue.get_events()
+    return found[0][0].request.client.host if found else None
+
+
+def test_one_client_holds_a_few_places(queue: FairQueue) -> None:
+    for number in range(3):
+        push(queue, "a", number=number % 2)
+    with pytest.raises(HTTPException) as refused:
+        push(queue, "a", session="another")
+    assert refused.value.status_code == 429
+    push(queue, "b")
+
+
+def test_nothing_is_computed_for_nobody(queue: FairQueue) -> None:
+    first = push(queue, "a", "x")
+    assert next_client(queue) is None
+    with queue.listening("y"):
+        assert next_client(queue) is None
+    with queue.listening("x"):
+        assert next_client(queue) == "a"
+    second = push(queue, "b", "y")
+    assert second != first
+    with queue.listening(second):
+        assert next_client(queue) == "b"
+    assert not queue._listeners
+
+
+def test_who_has_left_holds_no_place(queue: FairQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        push(queue, "a", "gone")
+    kept = push(queue, "b", "here")
+    for event in queue._waiting():
+        event.enqueue_time = 1000.0 - PATIENCE - 1.0
+    with queue.listening("here"):
+        push(queue, "a", "back")
+        assert {event.session_hash for event in queue._waiting()} == {"here", "back"}
+        assert queue.knows(kept) and "gone" not in queue.pending_event_ids_session
+
+
+def test_whoever_has_used_least_goes_first(queue: FairQueue) -> None:
+    for client in "aaabbc":
+        push(queue, client, client)
+    queue._used |= {"a": (9.0, 1000.0), "b": (1.0, 1000.0), "c": (2.0, 1000.0)}
+    with queue.listening("a"), queue.listening("b"), queue.listening("c"):
+        order = [next_client(queue) for _ in range(7)]
+        assert order == [*"bbcaaa", None]
+        queue._used["a"] = (9.0, 1000.0 - 10 * HALF_LIFE)  # long ago
+        for client in "ba":
+            push(queue, client, client)
+        assert next_client(queue) == "a"
+
+
+@pytest.mark.parametrize("session", ["\ud800", "x" * 65, "a b", "", "ä"])
+def test_sessions_have_plain_names(queue: FairQueue, session: str) -> None:
+    with pytest.raises(HTTPException) as refused:
+        push(queue, "a", session)
+    assert refused.value.status_code == 422

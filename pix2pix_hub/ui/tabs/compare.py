@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from pix2pix_hub.ui.components import example_pictures, example_strip, picture_input
-from pix2pix_hub.ui.events import answering, on_gpu
+from pix2pix_hub.ui.events import answering, chosen_index, on_gpu
 from pix2pix_hub.ui.exports import Export, hex_color
 from pix2pix_hub.ui.handlers import Comparison
 from pix2pix_hub.ui.pictures import FAKE, REAL
@@ -54,9 +54,9 @@ def compare_tab(context: Context, tab: gr.Tab) -> Followers:
 
     @answering
     @on_gpu
-    def compare_example(model: str, chosen: gr.SelectData) -> list[Any]:
+    def compare_example(model: str, chosen: gr.EventData) -> list[Any]:
         """Compare a validation pair."""
-        return answer(handlers.compare_example(chosen.index, model))
+        return answer(handlers.compare_example(chosen_index(chosen), model))
 
     @answering
     @on_gpu

@@ -8,7 +8,7 @@ import gradio as gr
 from PIL import Image
 
 from pix2pix_hub.ui.components import board_setup, drawing_board, example_pictures, example_strip
-from pix2pix_hub.ui.events import Newest, answering, on_gpu
+from pix2pix_hub.ui.events import Newest, answering, chosen_index, on_gpu
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.pictures import decode_drawing, shown
 from pix2pix_hub.ui.tabs.context import Context, Followers, first_example
@@ -44,9 +44,9 @@ def draw_tab(context: Context, tab: gr.Tab) -> Followers:
         return made if newest.is_newest(request.session_hash, number) else gr.skip()
 
     @answering
-    def start(model: str, chosen: gr.SelectData) -> Any:
+    def start(model: str, chosen: gr.EventData) -> Any:
         """Put an example on the board."""
-        return gr.HTML(setup=board_setup(handlers.store.export(model), chosen.index, publish=True))
+        return gr.HTML(setup=board_setup(handlers.store.export(model), chosen_index(chosen), publish=True))
 
     board.change(
         draw_board,

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from pix2pix_hub.ui.components import example_pictures, example_strip, picture_input
-from pix2pix_hub.ui.events import Newest, answering, on_gpu
+from pix2pix_hub.ui.events import Newest, answering, chosen_index, on_gpu
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.handlers import MAX_SEED, Translation
 from pix2pix_hub.ui.pictures import in_colors, shown
@@ -117,9 +117,9 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
         return gr.skip() if path is None else translate_picture(path, model, number, chosen_seed, request, progress)
 
     @answering
-    def take_example(model: str, chosen: gr.SelectData) -> Any:
+    def take_example(model: str, chosen: gr.EventData) -> Any:
         """Put an example's source where a picture is uploaded."""
-        return in_colors(handlers.example(chosen.index, model)[0], handlers.store.export(model).source)
+        return in_colors(handlers.example(chosen_index(chosen), model)[0], handlers.store.export(model).source)
 
     inputs, outputs = [picture, context.picker, variants, seed], [slider, gallery, download, note]
     options: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
