@@ -13,7 +13,9 @@ import gradio as gr
 from fastapi import HTTPException
 from gradio.queueing import Event, Queue
 
-PATIENCE = 30.0  # seconds that a request waits for somebody to ask for its answer
+from pix2pix_hub.ui.limits import VISIT, Visit
+
+PATIENCE, PATIENCE_WHEN_FULL = 30.0, 1.0  # seconds that a request waits for somebody to ask for its answer
 HALF_LIFE = 60.0  # seconds after which half of what a client has used is forgotten
 SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 MAX_CLIENTS = 1024  # whose use is remembered
@@ -35,6 +37,7 @@ class FairQueue(Queue):
         self.max_places = max_places
         self._listeners: Counter[str] = Counter()  # sessions and events whose answers somebody reads
         self._used: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client → seconds of computing, at this time
+        self._visits: dict[str, Visit] = {}  # of the events that are being answered
 
     def knows(self, session_or_event: str) -> bool:
         """Whether there are, or may yet be, answers to read for it."""
@@ -60,7 +63,7 @@ class FairQueue(Queue):
         """
         if body.session_hash is not None and not SESSION.fullmatch(body.session_hash):
             raise HTTPException(422, "session_hash: expected up to 64 letters and digits.")
-        latest = time.monotonic() - PATIENCE
+        latest = time.monotonic() - (PATIENCE if len(self) < (self.max_size or 0) else PATIENCE_WHEN_FULL)
         for event in self._waiting():
             if event.enqueue_time < latest and not self._is_awaited(event):
                 await self.clean_events(session_hash=event.session_hash)
@@ -79,21 +82,36 @@ class FairQueue(Queue):
         ]
         if not ready:
             return None
-        event = min(ready, key=lambda event: (self._seconds(_client(event.request)), event.enqueue_time))
+        running = Counter(_client(event.request) for job in self.active_jobs for event in job or [])
+
+        def turn(event: Event) -> tuple[int, float, float]:
+            client = _client(event.request)
+            return running[client], self._seconds(client), event.enqueue_time
+
+        event = min(ready, key=turn)
         self.event_queue_per_concurrency_id[event.concurrency_id].queue.remove(event)
         return [event], False, event.concurrency_id
 
     async def process_events(self, events: list[Event], *arguments: Any) -> None:
-        """Answer, and remember how long that took; as `Queue.process_events`."""
-        client, start = _client(events[0].request), time.monotonic()
+        """Answer, and remember how long that kept others waiting; as `Queue.process_events`."""
+        client, visit = _client(events[0].request), Visit()
+        self._visits[events[0]._id] = visit
+        VISIT.set(visit)  # in this task, and the threads it starts
         try:
             await super().process_events(events, *arguments)
         finally:
-            now = time.monotonic()
-            self._used[client] = (self._seconds(client) + now - start, now)
+            del self._visits[events[0]._id]
+            self._used[client] = (self._seconds(client) + visit.seconds, time.monotonic())
             self._used.move_to_end(client)
             while len(self._used) > MAX_CLIENTS:
                 self._used.popitem(last=False)
+
+    async def clean_events(self, *, session_hash: str | None = None, event_id: str | None = None) -> None:
+        """Forget those who have left, and what is being computed for them; as `Queue.clean_events`."""
+        await super().clean_events(session_hash=session_hash, event_id=event_id)
+        for event in (event for job in self.active_jobs for event in job or []):
+            if not event.alive and (visit := self._visits.get(event._id)):
+                visit.abandoned = True
 
     def compute_analytics_summary(self, records: Any) -> Any:
         """Nothing: Gradio would sum up all requests after each one, for a monitor that is not shown here."""

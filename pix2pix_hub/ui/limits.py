@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Limits:
     max_files: int = 32  # in a batch
     max_variants: int = 8  # of one image
     max_models: int = 2  # in memory; the one not used for longest leaves
-    max_queue: int = 64  # requests that wait; more are told to come back
+    max_queue: int = 128  # requests that wait; more are told to come back
     max_places: int = 16  # of them from one address
 
     @classmethod
@@ -88,8 +89,19 @@ def _too_many_pixels(name: str, limits: Limits) -> str:
     return f"{name} has too many pixels; at most {limits.max_megapixels:g} megapixels are taken here. Make it smaller."
 
 
+@dataclass
+class Visit:
+    """A request under way, as its queue and its work see it."""
+
+    abandoned: bool = False  # nobody waits for the answer any more
+    seconds: float = 0.0  # in which it kept others from a model
+
+
+VISIT: ContextVar[Visit] = ContextVar("VISIT")  # of the request that is being worked on, where the queue has set it
+
+
 class Deadline:
-    """Called between steps of a request; raises `UserError` once the request has had its time."""
+    """Called between steps of a request; raises `UserError` once it has had its time, or nobody waits for it."""
 
     def __init__(self, limits: Limits) -> None:
         self.max_seconds = limits.max_seconds
@@ -101,6 +113,8 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """Raise where no time is left."""
+        """Raise where no time is left, or nobody to answer to."""
+        if (visit := VISIT.get(None)) and visit.abandoned:
+            raise UserError("nobody waits for this any more.")
         if not self.seconds_left:
             raise UserError(f"this took longer than {self.max_seconds:g} seconds and was stopped: send less at once.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.exports import EXPORT_FOLDERS, PREPROCESSOR, SHOWN_FILES, Export
-from pix2pix_hub.ui.limits import Deadline, Limits
+from pix2pix_hub.ui.limits import VISIT, Deadline, Limits
 
 if TYPE_CHECKING:
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
@@ -148,10 +149,13 @@ class ModelStore:
             turn = self._turns.setdefault(name, Lock())
         if not turn.acquire(timeout=deadline.seconds_left):
             raise UserError(f"the model {name} was busy for {deadline.max_seconds:g} seconds: try again later.")
+        start = time.monotonic()
         try:
             yield self._pipeline(name)
         finally:
             turn.release()
+            if visit := VISIT.get(None):
+                visit.seconds += time.monotonic() - start
 
     def _pipeline(self, name: str) -> Pix2PixPipeline:
         with self._guard:

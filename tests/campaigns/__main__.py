@@ -58,7 +58,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
-    sys.path[:0] = [str(HERE), str(HERE.parent)]  # the campaigns, and what the tests share
+    sys.path[:0] = map(str, (HERE, *HERE.parents[:2]))  # the campaigns, what the tests share, the package
     results = [run(name, options.seed, options.count, options.seconds) for name in options.names or NAMES]
     return 0 if all(results) else 1
 

@@ -231,3 +231,26 @@ def test_sessions_have_plain_names(queue: FairQueue, session: str) -> None:
     with pytest.raises(HTTPException) as refused:
         push(queue, "a", session)
     assert refused.value.status_code == 422
+
+
+def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(queue, "a", "x")
+    with queue.listening("x"):
+        found = queue.get_events()
+    assert found
+    queue.active_jobs = [found[0]]
+    said: list[str] = []
+
+    async def work(*_: Any) -> None:
+        deadline = Deadline(Limits())
+        deadline.check()
+        await queue.clean_events(session_hash="x")
+        try:
+            deadline.check()
+        except UserError as error:
+            said.append(str(error))
+
+    monkeypatch.setattr("gradio.queueing.Queue.process_events", work)
+    asyncio.run(queue.process_events(found[0]))
+    assert said == ["nobody waits for this any more."]
+    Deadline(Limits()).check()  # outside of it
