@@ -7,7 +7,6 @@ in [-1, 1]; metrics see [0, 1].
 from __future__ import annotations
 
 import colorsys
-import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from pix2pix_hub.errors import UserError
@@ -191,59 +190,6 @@ def tensor_to_pil(image: Tensor) -> Image.Image:
         raise UserError(f"An image of {image.shape[0]} channels came; PNG and JPEG hold 1 (gray) or 3 (RGB).")
     pixels = image.detach().cpu().permute(1, 2, 0).numpy()
     return Image.fromarray(pixels[:, :, 0].copy() if image.shape[0] == 1 else pixels.copy())
-
-
-def decode_image(path_or_bytes: str | Path | bytes, name: str) -> Image.Image:
-    """A file or its bytes → a PIL image with every pixel decoded, in the file's own mode and orientation.
-
-    Raises:
-        UserError: missing, empty, not an image, truncated or larger than Pillow's `MAX_IMAGE_PIXELS`; the text
-            starts with `name`.
-    """
-    data = read_bytes(path_or_bytes, name)
-    try:
-        image = Image.open(io.BytesIO(data))
-        _refuse_bomb(image, name)
-        image.load()
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UserError(f"{name} is not an image that Pillow can read ({len(data)} bytes).") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(_bomb_text(name)) from error
-    except Exception as error:  # damaged files raise OSError, SyntaxError, struct.error, ValueError, …
-        raise UserError(f"{name} is damaged or truncated ({error}).") from error
-    return image
-
-
-def read_bytes(path_or_bytes: str | Path | bytes, name: str) -> bytes:
-    """A file's content, or the bytes given.
-
-    Raises:
-        UserError: missing or empty; the text starts with `name`.
-    """
-    try:
-        data = path_or_bytes if isinstance(path_or_bytes, bytes) else Path(path_or_bytes).read_bytes()
-    except OSError as error:
-        raise UserError(f"{name} could not be read ({error.strerror or error}).") from error
-    if not data:
-        raise UserError(f"{name} is empty (0 bytes); expected an image.")
-    return data
-
-
-def _refuse_bomb(image: Image.Image, name: str) -> None:
-    """Pillow itself only warns up to twice its limit; a warning filter would not be safe between threads."""
-    refuse_too_many_pixels(image.height, image.width, name)
-
-
-def refuse_too_many_pixels(height: int, width: int, name: str) -> None:
-    """Raises `UserError` above Pillow's `MAX_IMAGE_PIXELS`."""
-    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        raise UserError(_bomb_text(name))
-
-
-def _bomb_text(name: str) -> str:
-    return f"{name} unpacks to more than {Image.MAX_IMAGE_PIXELS} pixels (a decompression bomb?); cut it into tiles."
 
 
 def eight_bit(picture: Image.Image | NDArray[Any]) -> Image.Image:

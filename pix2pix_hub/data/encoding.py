@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin
 
+from pix2pix_hub.data.headers import TIFF_MAGIC, directories, open_image
 from pix2pix_hub.data.pixels import Decoded, PixelArray
 from pix2pix_hub.errors import UserError
 
@@ -147,10 +148,10 @@ def read_metadata(data: bytes, decoded: Decoded) -> Metadata:
     if isinstance(decoded, Image.Image):
         return _of_pillow(decoded)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return _of_pillow(image)
-    except OSError:  # TIFF of kinds that Pillow does not open, .npy
-        return Metadata(icc=_tiff_profile(data))
+        return _of_pillow(open_image(data, "the image"))
+    except UserError:  # TIFF of kinds that Pillow does not open, .npy
+        tags = directories(data, "the image")[0] if data.startswith(TIFF_MAGIC) else {}
+        return Metadata(icc=tags[ICC_TAG].tobytes() if ICC_TAG in tags else b"")
 
 
 def _of_pillow(image: Image.Image) -> Metadata:
@@ -168,17 +169,6 @@ def _descriptive(stored: Image.Exif) -> bytes:
         if entries:
             kept.get_ifd(directory).update(entries)
     return kept.tobytes() if len(kept) or kept._ifds else b""
-
-
-def _tiff_profile(data: bytes) -> bytes:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            tag = tiff.pages.first.tags.get(ICC_TAG)
-            return bytes(tag.value) if tag is not None else b""
-    except tifffile.TiffFileError:
-        return b""
 
 
 def _fits(profile: bytes, image: Decoded) -> bool:

@@ -5,7 +5,7 @@ What a file is is told by its first bytes, not by its name:
     8-bit PNG, JPEG, WebP, BMP, GIF, TIFF of one page     PIL image, upright (EXIF orientation applied)
     16-bit PNG of any colour type                         array (left alone, Pillow cuts colours to 8 bits)
     .npy of shape (H, W) or (H, W, C)                     array, never unpickled
-    TIFF of several pages or bands, 16 bits, floats       array, through tifffile
+    TIFF of several pages or bands, 16 bits, floats       array
 
 Arrays are `(H, W, C)`, uint8, uint16 or float32.
 """
@@ -21,23 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from pix2pix_hub.data.tiff import MAX_CHANNELS, TIFF_MAGIC, read_bands
+from pix2pix_hub.data.headers import MAX_CHANNELS, PNG_MAGIC, TIFF_MAGIC, open_image, read_bytes, refuse_too_large
+from pix2pix_hub.data.tiff import read_bands
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import (
-    EIGHT_BIT_MODES,
-    TRANSPARENT_MODES,
-    PixelFormat,
-    decode_image,
-    over_white,
-    pil_to_tensor,
-    read_bytes,
-    refuse_too_many_pixels,
-)
+from pix2pix_hub.images import EIGHT_BIT_MODES, TRANSPARENT_MODES, PixelFormat, over_white, pil_to_tensor
 
 _GRAY_MODES = ("1", "L", "LA", "La")
+ROWS = 256  # of a large image that are converted at a time
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 
@@ -77,18 +70,18 @@ def read_image(content: str | Path | bytes, name: str) -> Decoded:
     """A file or its bytes → a PIL image of an 8-bit mode, upright, or an array `(H, W, C)`.
 
     Raises:
-        UserError: missing, empty, damaged, no image, larger than Pillow's `MAX_IMAGE_PIXELS`, or of a kind of number
-            that is not read; the text starts with `name`.
+        UserError: missing, empty, damaged, no image, larger than Pillow's `MAX_IMAGE_PIXELS` or a quarter of the
+            machine's memory, or of a kind of number that is not read; the text starts with `name`.
     """
     data = read_bytes(content, name)
     try:
         if data.startswith(b"\x93NUMPY"):
             return _as_stored_array(_read_npy(data, name), name)
-        if data.startswith(b"\x89PNG\r\n\x1a\n") and data[24:25] == b"\x10" and data[25:26] in b"\2\4\6":
+        if data.startswith(PNG_MAGIC) and data[24:25] == b"\x10" and data[25:26] in b"\2\4\6":
             return _read_deep_png(data, name)
         if data.startswith(TIFF_MAGIC) and (array := read_bands(data, name)) is not None:
             return _as_stored_array(array, name)
-        return from_memory(decode_image(data, name), name)
+        return from_memory(open_image(data, name), name)
     except UserError:
         raise
     except Exception as error:  # damaged files raise almost anything
@@ -132,6 +125,8 @@ def _read_npy(data: bytes, name: str) -> NDArray[Any]:
     shape, fortran, dtype = read_header(stream)
     if dtype.hasobject:
         raise UserError(f"{name} holds Python objects, which are never loaded; expected numbers.")
+    if min(shape, default=0) < 0:
+        raise UserError(f"{name} is damaged: its shape is {'x'.join(map(str, shape))}.")
     expected, present = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
     if present < expected:
         raise UserError(f"{name} is damaged or truncated ({present} of {expected} bytes of pixels).")
@@ -140,23 +135,29 @@ def _read_npy(data: bytes, name: str) -> NDArray[Any]:
 
 
 def _read_deep_png(data: bytes, name: str) -> Decoded:
-    """16-bit PNG with colours or alpha: Pillow unpacks the high bytes, then the low ones."""
+    """16-bit PNG with colours or alpha, of which Pillow unpacks the high bytes, then the low ones."""
     if data[25:26] == b"\4":  # gray and alpha, 4 bytes a pixel as RGBA has: high, low, high, low
-        array = _unpacked_png(data, "RGBA", name).astype(np.uint16)
-        return PixelArray(array[..., ::2] * 256 + array[..., 1::2], "gray")
+        return PixelArray(np.asarray(_unpacked_png(data, "RGBA", name)).view(">u2").astype(np.uint16), "gray")
     mode = "RGB" if data[25:26] == b"\2" else "RGBA"
-    high, low = (_unpacked_png(data, f"{mode};16{order}", name) for order in "BL")
-    return PixelArray(high.astype(np.uint16) * 256 + low, mode.lower())
+    values: NDArray[Any] | None = None  # (H, W, C, 2): low and high byte
+    for byte, order in enumerate("LB"):
+        image = _unpacked_png(data, f"{mode};16{order}", name)
+        values = np.empty((image.height, image.width, len(mode), 2), np.uint8) if values is None else values
+        for top in range(0, image.height, ROWS):
+            rows = image.crop((0, top, image.width, min(top + ROWS, image.height)))
+            values[top : top + ROWS, :, :, byte] = np.asarray(rows)
+        del rows, image  # before the other half is unpacked
+    assert values is not None
+    return PixelArray(values.view("<u2")[..., 0].astype(np.uint16, copy=False), mode.lower())
 
 
-def _unpacked_png(data: bytes, layout: str, name: str) -> NDArray[Any]:
-    """`(H, W, C)` uint8, upright, with the pixels' bytes read as `layout`, one of Pillow's raw modes."""
-    image = Image.open(io.BytesIO(data))
-    refuse_too_many_pixels(image.height, image.width, name)
-    assert isinstance(image, ImageFile.ImageFile)
+def _unpacked_png(data: bytes, layout: str, name: str) -> Image.Image:
+    """Upright, with the pixels' bytes read as `layout`, one of Pillow's raw modes."""
+    image = open_image(data, name)
     image.tile = [image.tile[0]._replace(args=layout)]
     image.load()
-    return np.asarray(_upright(image))
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _as_stored_array(array: NDArray[Any], name: str) -> PixelArray:
@@ -171,7 +172,7 @@ def _as_stored_array(array: NDArray[Any], name: str) -> PixelArray:
         raise UserError(f"{name} has shape {shape}; expected (H, W) or (H, W, C) with up to {MAX_CHANNELS} channels.")
     if array.dtype.kind not in "buif":
         raise UserError(f"{name} holds {array.dtype}; expected uint8, uint16 or float numbers.")
-    refuse_too_many_pixels(array.shape[0], array.shape[1], name)
+    refuse_too_large(array.shape[0], array.shape[1], name)
     array = array[:, :, None] if array.ndim == 2 else array
     return PixelArray(_stored_numbers(array, name), {1: "gray", 3: "rgb"}.get(array.shape[2], "channels"))
 
@@ -284,14 +285,17 @@ def _straight(image: Image.Image) -> Image.Image:
 
 
 def _array_to_tensor(array: NDArray[Any], format: PixelFormat) -> Tensor:
-    """An array of the format's family → its channels."""
-    values = torch.from_numpy(array.copy()).permute(2, 0, 1)  # a copy: bytes that were read cannot be written to
-    values = values if format.dtype == "uint8" else values.to(torch.float32)
-    if format.mode == "channels" or format.channels == values.shape[0]:
-        return values.contiguous()
-    white = 255.0 if format.dtype == "uint8" else format.high
-    floats = _with_channels(values.float(), format.channels, white)
-    return floats.round().to(torch.uint8) if format.dtype == "uint8" else floats.contiguous()
+    """An array of the format's family → its channels, some rows at a time: a large one is held once as floats."""
+    height, width, channels = array.shape
+    eight_bits, as_it_is = format.dtype == "uint8", format.mode == "channels" or format.channels == channels
+    wanted = channels if as_it_is else format.channels
+    tensor = torch.empty(wanted, height, width, dtype=torch.uint8 if eight_bits else torch.float32)
+    for top in range(0, height, ROWS):
+        values = torch.from_numpy(array[top : top + ROWS].astype(np.float32)).permute(2, 0, 1)
+        if not as_it_is:
+            values = _with_channels(values, wanted, 255.0 if eight_bits else format.high)
+        tensor[:, top : top + ROWS] = values.round() if eight_bits else values
+    return tensor
 
 
 def _with_channels(values: Tensor, channels: int, white: float) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pix2pix_hub.data.tiff import MAX_CHANNELS
+from pix2pix_hub.data.headers import MAX_CHANNELS
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
 

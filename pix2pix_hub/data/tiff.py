@@ -1,92 +1,213 @@
-"""TIFF of several pages or bands, or of depths that Pillow lacks, through tifffile."""
+"""TIFF of several pages or bands, or of depths that Pillow lacks.
+
+Nothing is believed: strips and tiles lie inside the file, are as many as the image needs, and unpack to what their
+place in the image holds, no more and no less.
+"""
 
 from __future__ import annotations
 
-import io
+import lzma
 import math
-import struct
+import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pix2pix_hub.data.headers import MAX_CHANNELS, Tags, directories, refuse_too_large
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import refuse_too_many_pixels
 
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAX_CHANNELS = 256
+MAX_TILE_SIDE = 4096  # pixels, where the image is smaller
+LZMA_MEMORY = 2**27  # bytes: twice what the largest preset takes
+RAW, LZW, OLD_JPEG, PACKBITS, LZMA = 1, 5, 6, 32773, 34925
+DEFLATE, ZSTANDARD = (8, 32946, 50013), (34926, 50000)
+KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat → NumPy's kind of number
+CMYK, YCBCR = 5, 6
 
 
 def read_bands(data: bytes, name: str) -> NDArray[Any] | None:
     """The bands and pages of a TIFF as channels, `(H, W, C)`; None for those that Pillow reads whole.
 
     Raises:
-        UserError: cut short, unequal pages, too large, a codec that is not installed; the text starts with `name`.
+        UserError: cut short, unequal pages, too large, a codec that is not read; the text starts with `name`.
     """
-    import tifffile
-
-    _check_page_chain(data, name)
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        page = tiff.pages[0]
-        assert isinstance(page, tifffile.TiffPage)
-        if len(tiff.pages) == 1 and _pillow_reads(page):
-            return None
-        _check_ends(tiff, data, name)
-        series = tiff.series[0]
-        axes, sizes = series.axes, dict(zip(series.axes, series.shape, strict=True))
-        refuse_too_many_pixels(sizes["Y"], sizes["X"], name)
-        if math.prod(series.shape) > MAX_CHANNELS * sizes["Y"] * sizes["X"]:
-            raise UserError(f"{name} has {'x'.join(map(str, series.shape))} values ({axes}): too many pages or bands.")
-        if any(not other.keyframe.is_reduced for other in tiff.series[1:]):
-            raise UserError(f"{name} has pages of different sizes or kinds; expected one image or equal pages.")
-        array = _values(series, name)
-    bands = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
-    return array.transpose(axes.index("Y"), axes.index("X"), *bands).reshape(sizes["Y"], sizes["X"], -1)
+    tags = directories(data, name)
+    # a further page may be the image made smaller
+    pages = [_Page(page, data, name) for page in tags if page is tags[0] or not int(page.get(254, [0])[0]) & 1]
+    first, channels = pages[0], pages[0].samples * len(pages)
+    if any(page.like != first.like for page in pages):
+        raise UserError(f"{name} has pages of different sizes or kinds; expected one image or equal pages.")
+    if channels > MAX_CHANNELS:
+        raise UserError(f"{name} has {len(pages)} pages of {first.samples} bands; at most {MAX_CHANNELS} are read.")
+    refuse_too_large(first.height, first.width, name, bytes_per_pixel=channels * math.ceil(first.bits / 8))
+    if len(pages) == 1 and first.pillow_reads:
+        return None
+    bands = np.empty((first.height, first.width, channels), first.numbers(name).newbyteorder("="))
+    for number, page in enumerate(pages):
+        page.unpack(data, bands[:, :, number * first.samples : (number + 1) * first.samples], name)
+    return bands
 
 
-def _check_page_chain(data: bytes, name: str) -> None:
-    """Every page header lies inside the file, and the chain of them ends; tifffile only logs it where not, or circles.
+class _Page:
+    """How one page is stored.
 
     Raises:
-        UserError: the file is cut short or damaged.
+        UserError: too large, or a strip or tile that is not in the file.
+        KeyError: no height, width or strips.
     """
-    order = "<" if data[:1] == b"I" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    start, count_format, entry_size, offset_format = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
-    seen: set[int] = set()
-    (offset,) = struct.unpack_from(order + offset_format, data, start)
-    while offset:
-        if offset in seen or len(seen) > MAX_CHANNELS:
-            raise UserError(f"{name} is damaged, or has more than {MAX_CHANNELS} pages.")
-        seen.add(offset)
-        (entries,) = struct.unpack_from(order + count_format, data, offset)
-        after = offset + struct.calcsize(count_format) + entries * entry_size
-        (offset,) = struct.unpack_from(order + offset_format, data, after)
 
+    def __init__(self, tags: Tags, data: bytes, name: str) -> None:
+        def one(tag: int, default: int | None = None) -> int:
+            return default if default is not None and tag not in tags else int(tags[tag][0])
 
-def _pillow_reads(page: Any) -> bool:
-    """One page of 8-bit gray, palette, RGB or CMYK, where a further sample is alpha; or 16-bit or float gray."""
-    alpha = sum(int(extra) in (1, 2) for extra in page.extrasamples)
-    if page.bitspersample > 8:
-        return page.samplesperpixel == 1 and page.dtype in (np.uint16, np.float32)
-    colours = page.samplesperpixel - alpha
-    return page.bitspersample in (1, 2, 4, 8) and alpha <= 1 and colours in {5: (4,)}.get(int(page.photometric), (1, 3))
+        def same(tag: int) -> int:
+            """Of all samples; 0 where they differ."""
+            values = set(tags[tag][: self.samples].tolist()) if tag in tags else {1}
+            return int(values.pop()) if len(values) == 1 else 0
 
-
-def _values(series: Any, name: str) -> NDArray[Any]:
-    try:
-        return series.asarray()
-    except ValueError as error:
-        if "imagecodecs" in str(error):
-            raise UserError(f"{name} is compressed in a way that needs `pip install imagecodecs` ({error})") from error
-        raise
-
-
-def _check_ends(tiff: Any, data: bytes, name: str) -> None:
-    """The pixels lie inside the file; tifffile would fill up with zeros."""
-    for page in tiff.pages:
-        end = max(
-            (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0
+        self.order = "<" if data[:1] == b"I" else ">"
+        self.height, self.width, self.samples = one(257), one(256), one(277, 1)
+        if not (self.height > 0 and self.width > 0 and 0 < self.samples <= MAX_CHANNELS):
+            raise UserError(f"{name} is damaged: it is {self.height}x{self.width} pixels of {self.samples} samples.")
+        self.bits, self.kind = same(258), KINDS.get(same(339), "")
+        self.compression, self.predictor, self.fill_order = one(259, RAW), one(317, 1), one(266, 1)
+        self.photometric = one(262, 0)
+        self.alphas = int(np.isin(tags[338], (1, 2)).sum()) if 338 in tags else 0
+        tiled, separate = 322 in tags, one(284, 1) == 2
+        self.rows, self.columns = (
+            (one(323), one(322)) if tiled else (min(one(278, self.height), self.height), self.width)
         )
-        if end > len(data):
-            raise UserError(f"{name} is damaged or truncated ({len(data)} of {end} bytes).")
+        if not (
+            0 < self.rows <= max(self.height, MAX_TILE_SIDE) and 0 < self.columns <= max(self.width, MAX_TILE_SIDE)
+        ):
+            raise UserError(f"{name} has tiles of {self.rows}x{self.columns} pixels, too large for its image.")
+        self.depth = 1 if separate else self.samples  # samples beside each other
+        self.row_bytes = math.ceil(self.columns * self.depth * self.bits / 8)  # of a strip or tile
+        self.grid = (
+            self.samples if separate else 1,
+            math.ceil(self.height / self.rows),
+            math.ceil(self.width / self.columns),
+        )
+        if self.compression != OLD_JPEG:  # which has tags of its own
+            self._find(tags, 324 if tiled else 273, 325 if tiled else 279, data, name)
+
+    def _find(self, tags: Tags, offsets: int, counts: int, data: bytes, name: str) -> None:
+        """Where the strips or tiles are, those of one plane after those of another."""
+        expected = math.prod(self.grid)
+        with np.errstate(invalid="ignore"):
+            self.offsets = tags[offsets][:expected].astype(np.int64)
+            tops = self.rows * (np.arange(len(self.offsets)) // self.grid[2] % self.grid[1])
+            needed = np.minimum(self.rows, self.height - tops) * self.row_bytes
+            left = len(data) - self.offsets
+            if counts in tags:
+                self.counts = tags[counts][:expected].astype(np.int64)
+            else:
+                self.counts = needed if self.compression == RAW else left
+        if not len(self.offsets) == len(self.counts) == expected:
+            raise UserError(f"{name} is damaged or truncated: it has no {expected} strips or tiles.")
+        missing = (self.offsets < 8) | (self.counts < 1) | (self.counts > left)
+        if self.compression == RAW and self.photometric != YCBCR:
+            missing |= self.counts < needed
+        if missing.any():
+            raise UserError(
+                f"{name} is damaged or truncated: {missing.sum()} of {expected} strips or tiles are missing."
+            )
+
+    @property
+    def like(self) -> tuple[Any, ...]:
+        """What the pages of one image have in common."""
+        return self.height, self.width, self.samples, self.bits, self.kind
+
+    @property
+    def pillow_reads(self) -> bool:
+        """8-bit gray, palette, RGB or CMYK, where a further sample is alpha; or 16-bit or float gray."""
+        if self.bits > 8:
+            return self.samples == 1 and ((self.kind, self.bits) == ("f", 32) or (self.kind == "u" and self.bits <= 16))
+        colours = self.samples - self.alphas
+        expected = (4,) if self.photometric == CMYK else (1, 3)
+        return self.bits in (1, 2, 4, 8) and self.alphas <= 1 and colours in expected
+
+    def numbers(self, name: str) -> np.dtype[Any]:
+        """The type of the numbers that are stored."""
+        if (self.bits, self.kind) == (1, "u"):
+            return np.dtype(bool)
+        known = (16, 32, 64) if self.kind == "f" else (8, 16, 32, 64) if self.kind else ()
+        if self.bits not in known or self.fill_order != 1 or self.predictor not in (1, 2, 3):
+            raise UserError(f"{name} stores its numbers in a way that is not read; save it as 8 or 16 bits, or floats.")
+        return np.dtype(f"{self.order}{self.kind}{self.bits // 8}")
+
+    def unpack(self, data: bytes, bands: NDArray[Any], name: str) -> None:
+        """Fill `(H, W, samples)`."""
+        for number, (offset, count) in enumerate(zip(self.offsets.tolist(), self.counts.tolist(), strict=True)):
+            place, across = divmod(number, self.grid[2])
+            plane, down = divmod(place, self.grid[1])
+            top, left = down * self.rows, across * self.columns
+            height = min(self.rows, self.height - top)
+            most, least = self.rows * self.row_bytes, height * self.row_bytes
+            block = _unpacked(self.compression, data[offset : offset + count], most, name)
+            if len(block) < least:
+                raise UserError(f"{name} is damaged or truncated: a strip or tile unpacks to {len(block)} bytes.")
+            values = self._values(np.frombuffer(block, np.uint8, least).reshape(height, self.row_bytes), name)
+            bands[top : top + height, left : left + self.columns, plane : plane + self.depth] = values[
+                :, : self.width - left
+            ]
+
+    def _values(self, rows: NDArray[np.uint8], name: str) -> NDArray[Any]:
+        """The bytes of rows → `(H, columns, depth)`."""
+        shape, numbers = (len(rows), self.columns, self.depth), self.numbers(name)
+        if numbers == np.bool_:
+            return np.unpackbits(rows, axis=1)[:, : self.columns * self.depth].reshape(shape).astype(np.bool_)
+        if self.predictor == 3:  # differences of bytes, all first bytes of a row's numbers before all second ones
+            summed = np.cumsum(rows.reshape(len(rows), -1, self.depth), axis=1, dtype=np.uint8)
+            parts = summed.reshape(len(rows), numbers.itemsize, -1).transpose(0, 2, 1)
+            return np.ascontiguousarray(parts).view(f">{numbers.str[1:]}").reshape(shape)
+        if self.predictor == 2:  # differences to the pixel at the left
+            whole = np.dtype(f"u{numbers.itemsize}")
+            steps = rows.view(self.order + whole.str[1:]).reshape(shape)
+            return np.cumsum(steps, axis=1, dtype=whole).view(numbers.newbyteorder("="))
+        return rows.view(numbers).reshape(shape)
+
+
+def _unpacked(compression: int, block: bytes, size: int, name: str) -> bytes:
+    """A strip or tile, which may be of `size` bytes at most."""
+    if compression == RAW:
+        return block[:size]
+    if compression == PACKBITS:
+        unpacked, complete = _unpacked_bits(block, size), True
+    elif compression in DEFLATE:
+        inflater = zlib.decompressobj()
+        unpacked, complete = inflater.decompress(block, size + 1), inflater.eof
+    elif compression == LZMA:
+        extractor = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+        unpacked, complete = extractor.decompress(block, size + 1), extractor.eof
+    elif compression == LZW or compression in ZSTANDARD:
+        try:
+            import imagecodecs
+        except ImportError as error:
+            kind = "LZW" if compression == LZW else "Zstandard"
+            raise UserError(f"{name} is compressed in a way that needs `pip install imagecodecs` ({kind}).") from error
+        return (imagecodecs.lzw_decode if compression == LZW else imagecodecs.zstd_decode)(block, out=size)
+    else:
+        raise UserError(
+            f"{name} is compressed in a way ({compression}) that is not read at this depth or number of bands; "
+            "save it with Deflate."
+        )
+    if len(unpacked) > size:
+        raise UserError(f"{name} is damaged: a strip or tile unpacks to more than its place in the image holds.")
+    if not complete:
+        raise UserError(f"{name} is damaged or truncated: a strip or tile ends too early.")
+    return unpacked
+
+
+def _unpacked_bits(block: bytes, size: int) -> bytes:
+    """PackBits: a length, then as many bytes, or one that is repeated."""
+    unpacked, at = bytearray(), 0
+    while at < len(block) and len(unpacked) <= size:
+        length = block[at]
+        if length < 128:
+            unpacked += block[at + 1 : at + 2 + length]
+            at += 2 + length
+        else:
+            unpacked += block[at + 1 : at + 2] * (257 - length if length > 128 else 0)
+            at += 2 if length > 128 else 1
+    return bytes(unpacked)

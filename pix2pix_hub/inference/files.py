@@ -10,10 +10,11 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from pix2pix_hub.data.encoding import Metadata, encode, read_metadata, suffix_for
+from pix2pix_hub.data.headers import read_bytes
 from pix2pix_hub.data.pixels import read_image
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_aside
-from pix2pix_hub.images import PixelFormat, read_bytes
+from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.inference.file_plan import Existing, FileJob
 from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline

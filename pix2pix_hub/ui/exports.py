@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from pix2pix_hub.data.headers import open_image
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.limits import Limits, check_picture
 
@@ -150,8 +151,7 @@ def _picture(path: Path) -> Image.Image | None:
     """RGB; None where there is none that can be shown, which is no reason not to use the model."""
     try:
         check_picture(path, path.name, Limits())
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
+        return open_image(path.read_bytes(), path.name).convert("RGB")
     except (UserError, OSError, SyntaxError):
         return None
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -25,6 +26,9 @@ from pix2pix_hub.ui.pictures import Picture, as_stored, heat_map, save_result, s
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pix2pix_hub.data.pixels import Decoded
+    from pix2pix_hub.images import PixelFormat
+    from pix2pix_hub.inference.inputs import Prepared
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
 MAX_SEED = 2**31 - 1
@@ -78,6 +82,7 @@ class Handlers:
 
     def __init__(self, store: ModelStore, limits: Limits, files: Callable[[], Path]) -> None:
         self.store, self.limits, self.files = store, limits, files
+        self._decoding = Lock()
 
     def translate(
         self,
@@ -97,11 +102,15 @@ class Handlers:
         seed = _checked_seed(seed) if stochastic else None
         check_picture(picture, picture.name, self.limits)
         options: dict[str, Any] = {"stochastic": True, "seed": seed, "num_samples": variants} if stochastic else {}
-        with self._pipeline(model, report, picture) as (pipeline, options["progress"]):
-            made = pipeline(picture, **options)
+        deadline = Deadline(self.limits)
+        with self._pipeline(model, report, deadline) as (pipeline, options["progress"]):
+            source = self._read(picture, deadline)
+            made = pipeline(_prepared(source, pipeline.preprocessor.source, picture.name), **options)
         results = made if isinstance(made, list) else [made]
         file = _saved(results, self.files(), _safe_stem(picture.name))
-        return Translation(_shown_source(picture), [shown(each) for each in results], file, _size(results[0]), seed)
+        return Translation(
+            shown(_as_picture(source), exact=True), [shown(each) for each in results], file, _size(results[0]), seed
+        )
 
     def draw(self, drawing: Image.Image | None, model: str | None) -> Picture:
         """A drawing of any size → the model's picture of it, at the size trained at."""
@@ -109,7 +118,7 @@ class Handlers:
             raise UserError("there is no drawing yet.")
         export = self.store.export(model)
         source = as_stored(drawing, export.source, (export.width, export.height))
-        with self._pipeline(model, None) as (pipeline, progress):
+        with self._pipeline(model, None, Deadline(self.limits)) as (pipeline, progress):
             return pipeline(source, progress=progress)
 
     def draw_file(self, drawing: Path | None, model: str | None) -> Path:
@@ -117,9 +126,9 @@ class Handlers:
         if drawing is None:
             raise UserError("there is no drawing yet.")
         check_picture(drawing, drawing.name, self.limits)
-        from pix2pix_hub.images import decode_image, over_white
+        from pix2pix_hub.images import eight_bit
 
-        made = self.draw(over_white(decode_image(drawing, drawing.name)), model)
+        made = self.draw(eight_bit(_as_picture(self._read(drawing, Deadline(self.limits)))), model)
         return save_result(made, self.files(), _safe_stem(drawing.name))
 
     def compare(self, source: Path | None, target: Path | None, model: str | None) -> Comparison:
@@ -143,19 +152,26 @@ class Handlers:
         return self._compared(*self.example(number, model), model)
 
     def _compared(self, source: Path | Picture, target: Path | Picture, model: str | None) -> Comparison:
-        with self._pipeline(model, None, source, target) as (pipeline, progress):
-            generated = pipeline(source, output_type="torch", progress=progress)
-            true = _target_tensor(target, pipeline)
+        import torch
+
+        deadline = Deadline(self.limits)
+        with self._pipeline(model, None, deadline) as (pipeline, progress):
+            sides = [self._read(side, deadline) for side in (source, target)]
+            names = [side.name if isinstance(side, Path) else "the example" for side in (source, target)]
+            formats = pipeline.preprocessor.source, pipeline.preprocessor.target
+            prepared, wanted = (_prepared(*side) for side in zip(sides, formats, names, strict=True))
+            generated = pipeline(prepared, output_type="torch", progress=progress)
+            true = wanted.piece(*map(torch.arange, wanted.size))
             if generated.shape != true.shape:
                 sizes = " and ".join(f"{image.shape[2]}x{image.shape[1]}" for image in (generated, true))
                 raise UserError(f"source and target are {sizes} pixels; expected one size.")
             metrics, realism = _measured(generated, true), []
             if pipeline.discriminator is not None:
-                realism = [pipeline.realism(source, side) for side in (generated, true)]
+                realism = [pipeline.realism(prepared, side) for side in (generated, true)]
                 metrics |= {"realism": float(realism[0].mean()), "realism_target": float(realism[1].mean())}
-            made, wanted = (_displayed(side, pipeline) for side in (generated, true))
+            made, truth = (_displayed(side, pipeline) for side in (generated, true))
         heat = heat_map(made, realism[0]) if realism else None
-        return Comparison(_shown_source(source), made, wanted, heat, metrics)
+        return Comparison(shown(_as_picture(sides[0]), exact=True), made, truth, heat, metrics)
 
     def batch(self, pictures: Sequence[Path], model: str | None, report: Report | None = None) -> Batch:
         """Many files: those that cannot be translated are listed, the others are not held up by them."""
@@ -172,8 +188,11 @@ class Handlers:
             for number, picture in enumerate(pictures, 1):
                 try:
                     check_picture(picture, picture.name, self.limits)
-                    with self._pipeline(model, None, picture, deadline=deadline) as (pipeline, progress):
-                        result = pipeline(picture, progress=progress)
+                    with self._pipeline(model, None, deadline) as (pipeline, progress):
+                        source = self._read(picture, deadline)
+                        result = pipeline(
+                            _prepared(source, pipeline.preprocessor.source, picture.name), progress=progress
+                        )
                     made.append(save_result(result, Path(folder), _free_stem(picture.name, made)))
                     previews.append((shown(result), made[-1].name))
                     outcomes.append((picture.name, TRANSLATED))
@@ -183,31 +202,35 @@ class Handlers:
                     report(number, len(pictures))
             return Batch(_zipped(made, self.files() / "translated.zip") if made else None, previews, outcomes)
 
+    def _read(self, picture: Path | Picture, deadline: Deadline) -> Decoded:
+        """An upload that `check_picture` let pass, decoded: one at a time in this app, so that memory is bounded."""
+        from pix2pix_hub.data.pixels import from_memory, read_image
+
+        if not isinstance(picture, Path):
+            return from_memory(picture, "the example")
+        if not self._decoding.acquire(timeout=deadline.seconds_left):
+            raise UserError(f"other pictures were read for {deadline.max_seconds:g} seconds: try again later.")
+        try:
+            decoded = read_image(picture, picture.name)
+        finally:
+            self._decoding.release()
+        deadline.check()
+        return decoded
+
     @contextmanager
     def _pipeline(
-        self,
-        model: str | None,
-        report: Report | None,
-        *pictures: Path | Picture,
-        deadline: Deadline | None = None,
+        self, model: str | None, report: Report | None, deadline: Deadline
     ) -> Iterator[tuple[Pix2PixPipeline, Report]]:
-        """The model, and what to call between its steps. Errors inside name the pictures as their owner does."""
-        deadline = deadline or Deadline(self.limits)
+        """The model, and what to call between its steps."""
 
         def progress(done: int, total: int) -> None:
             deadline.check()
             if report is not None:
                 report(done, total)
 
-        try:
-            with self.store.use(model, deadline) as pipeline:
-                deadline.check()
-                yield pipeline, progress
-        except UserError as error:
-            text = str(error)
-            for picture in pictures:
-                text = text.replace(str(picture), picture.name) if isinstance(picture, Path) else text
-            raise UserError(text) from error
+        with self.store.use(model, deadline) as pipeline:
+            deadline.check()
+            yield pipeline, progress
 
 
 def _checked_seed(seed: int | None) -> int:
@@ -219,14 +242,10 @@ def _checked_seed(seed: int | None) -> int:
     return int(seed)
 
 
-def _target_tensor(target: Path | Picture, pipeline: Pix2PixPipeline) -> Tensor:
-    """A true picture → `(C, H, W)` in [-1, 1], read as training read targets."""
-    import torch
+def _prepared(image: Decoded, format: PixelFormat, name: str) -> Prepared:
+    from pix2pix_hub.inference.inputs import prepare_decoded  # brings PyTorch with it
 
-    from pix2pix_hub.inference.inputs import prepare
-
-    prepared = prepare(target, pipeline.preprocessor.target, str(target) if isinstance(target, Path) else "the target")
-    return prepared.piece(*(torch.arange(length) for length in prepared.size))
+    return prepare_decoded(image, format, name)
 
 
 def _measured(generated: Tensor, true: Tensor) -> dict[str, float]:
@@ -247,14 +266,8 @@ def _displayed(target: Tensor, pipeline: Pix2PixPipeline) -> Image.Image:
     return shown(tensor_to_pil(displayed(target, pipeline.preprocessor.target)))
 
 
-def _shown_source(source: Path | Picture) -> Image.Image:
-    """The input as the page shows it, upright."""
-    from pix2pix_hub.data.pixels import PixelArray, read_image
-
-    if not isinstance(source, Path):
-        return shown(source, exact=True)
-    decoded = read_image(source, source.name)
-    return shown(decoded.values if isinstance(decoded, PixelArray) else decoded, exact=True)
+def _as_picture(image: Decoded) -> Picture:
+    return image if isinstance(image, Image.Image) else image.values
 
 
 def _size(picture: Picture) -> tuple[int, int]:

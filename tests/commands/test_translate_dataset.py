@@ -117,7 +117,7 @@ def test_rows_of_tables_are_called_by_their_files_where_they_say(
     words = ["translate-dataset", str(model), str(tmp_path / "table"), "--direction", direction]
     assert main([*words, "--output", str(tmp_path / "out")]) == 1
     column = {"a": "source", "b": "target"}[bad[0]]
-    assert f"left out: row 1 of split train, column {column} ({bad}) is not an image" in capsys.readouterr().out
+    assert f"left out: row 1 of split train, column {column} ({bad}) is not a picture" in capsys.readouterr().out
     (row,) = read(tmp_path / "out").cast_column("generated", ImageFeature(decode=False))
     assert row["generated"]["path"] == f"{bad[0]}_0.png"
 

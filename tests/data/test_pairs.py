@@ -517,7 +517,7 @@ def test_bad_cells_are_named_by_row_and_column(tmp_path: Path) -> None:
     Dataset.from_dict(images, features=features).save_to_disk(tmp_path / "saved")
     text = message(tmp_path / "saved")
     assert "row 1 of split train, column target is missing" in text
-    assert "row 2 of split train, column source is not an image" in text
+    assert "row 2 of split train, column source is not a picture" in text
 
 
 def test_one_pair_cannot_be_split(tmp_path: Path) -> None:
@@ -653,8 +653,8 @@ REASONS = [
     "train/A/size.png: its two images differ in size, 8x8 in A and 8x9 in B (height x width)",
     "train/B/cut.png is damaged or truncated",
     "train/B/zero.png is empty (0 bytes)",
-    "train/B/text.png is not an image",
-    "train/A/bomb.png unpacks to more than 4000 pixels",
+    "train/B/text.png is not a picture",
+    "train/A/bomb.png has too many pixels; at most 0.004 megapixels",
     "train/A/deep.png is 16-bit gray, where 8-bit RGB is expected",
 ]
 

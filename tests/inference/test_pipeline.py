@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import subprocess
+import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from hub_server import HubServer
 from huggingface_hub import create_repo, upload_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tiny_exports import GRAY, GRAY16, LABELS, RGB16, noise, write_tiny_export
 
 from pix2pix_hub import Pix2PixPipeline
@@ -466,3 +470,31 @@ def test_folders_that_are_no_export(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "bare" / PREPROCESSOR_NAME).unlink()
     with pytest.raises(UserError, match=PREPROCESSOR_NAME):
         Pix2PixPipeline.from_pretrained(tmp_path / "bare")
+
+
+def test_a_deep_image_is_held_few_times(tmp_path: Path) -> None:
+    """16-bit RGBA over white: as stored, as floats and as the result."""
+    side = 3000
+    rows = zlib.compressobj(9)
+    body = b"".join(rows.compress(bytes(1 + 8 * side)) for _ in range(side)) + rows.flush()
+    with (tmp_path / "x.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        header = struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, 0)
+        for kind, content in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
+            PngImagePlugin.putchunk(file, kind, content)
+    write_tiny_export(tmp_path / "export", discriminator=False)
+    script = f"""
+import re, numpy, torch
+from pathlib import Path
+from pix2pix_hub import Pix2PixPipeline
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+torch.set_num_threads(1)
+pipe = Pix2PixPipeline.from_pretrained({str(tmp_path / "export")!r})
+pipe(numpy.zeros((1100, 1100, 3), numpy.uint8))  # in tiles, too
+before = peak()
+made = pipe({str(tmp_path / "x.png")!r})
+print((peak() - before) / {side**2}, made.shape, made.min())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    bytes_a_pixel, made = done.stdout.split(maxsplit=1)
+    assert made.startswith(f"({side}, {side}, 3)") and float(bytes_a_pixel) < 40

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from pix2pix_hub.data import pixels
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.events import MAX_SESSIONS, Newest, answering, on_gpu
 from pix2pix_hub.ui.fair_queue import HALF_LIFE, PATIENCE, FairQueue
@@ -138,7 +139,9 @@ def test_a_request_that_takes_too_long_is_stopped_between_tiles(
     limits = Limits(max_seconds=1000)
     handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), limits, lambda: tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    seconds = iter([0.0, 1.0, 2.0, *[2000.0] * 100])  # it begins, gets the model, is about to start, has made a tile
+    seconds = iter(
+        [*range(5), *[2000.0] * 100]
+    )  # begins, gets the model, has it, decodes, has decoded, has made a tile
     monkeypatch.setattr("pix2pix_hub.ui.limits.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     with pytest.raises(UserError, match="took longer than 1000 seconds"):
         handlers.translate(tmp_path / "a.png", None)
@@ -254,3 +257,26 @@ def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monke
     asyncio.run(queue.process_events(found[0]))
     assert said == ["nobody waits for this any more."]
     Deadline(Limits()).check()  # outside of it
+
+
+def test_one_picture_at_a_time_is_decoded_and_waiting_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(max_seconds=1000)
+    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), limits, lambda: tmp_path / "results")
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    decode, taken = pixels.read_image, []
+
+    def watched(*arguments: Any) -> Any:
+        taken.append(handlers._decoding.locked())
+        return decode(*arguments)
+
+    monkeypatch.setattr(pixels, "read_image", watched)
+    handlers.translate(tmp_path / "a.png", None)
+    handlers.compare(tmp_path / "a.png", tmp_path / "a.png", None)
+    handlers.batch([tmp_path / "a.png"], None)
+    handlers.draw_file(tmp_path / "a.png", None)
+    assert taken == [True] * 5  # each upload once, and nobody else meanwhile
+    with handlers._decoding:  # another does
+        late = Deadline(limits)
+        late._end = 0.0
+        with pytest.raises(UserError, match="other pictures were read for 1000 seconds"):
+            handlers._read(tmp_path / "a.png", late)
