@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pix2pix_hub.config_checks import check_options
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import read_object
 
 PresetName = Literal["demo", "default", "compact", "paper"]
 MetricName = Literal["l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid"]
@@ -283,8 +284,8 @@ class TrainingConfig:
     def from_json(cls, path: Path) -> TrainingConfig:
         """The options a run was started with, from its `training_config.json`."""
         try:
-            return cls.from_dict(json.loads(path.read_text())["options"])
-        except (ValueError, KeyError, TypeError) as error:
+            return cls.from_dict(read_object(path)["options"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged or not of this version: {error!r}. Put it back as it was.") from error
 
 

@@ -1,14 +1,21 @@
-"""Writing so that a reader, or a run killed half-way, only ever sees the old content or the whole new one."""
+"""Writing so that a reader, or a run killed half-way, only ever sees the old content or the whole new one; and reading
+small files that may come from anybody."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from pix2pix_hub.errors import UserError
 
 PARTIAL_SUFFIX = ".partial"
+MAX_JSON_BYTES, MAX_JSON_DEPTH = 1 << 20, 16  # an export's own have at most some 100 KB in 5 levels
 
 
 @contextmanager
@@ -50,6 +57,56 @@ def publish_folder(partial: Path, path: Path) -> None:
     partial.rename(path)
     _flush(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of an export, anybody's; {} where there is no file. All its numbers are finite.
+
+    Raises:
+        UserError: not to be read, of more than `MAX_JSON_BYTES`, not JSON (which has no NaN), nested deeper than
+            `MAX_JSON_DEPTH`, or no object.
+    """
+    if not os.path.isfile(path):
+        return {}
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
+        content = json.loads(data, parse_constant=_number, parse_float=_number, parse_int=_number)
+        level = [content]
+        for _ in range(MAX_JSON_DEPTH):
+            level = [
+                inside
+                for value in level
+                if isinstance(value, dict | list)
+                for inside in (value.values() if isinstance(value, dict) else value)
+            ]
+        if level:
+            raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
+        json.dumps(content, ensure_ascii=False).encode()  # halves of characters, which nothing could print
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON of an export ({error}): export or fetch the model again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, not {type(content).__name__}: export or fetch it again.")
+    return content
+
+
+def _number(text: str) -> int | float:
+    value = int(text) if len(text) < 20 and text.lstrip("-").isdigit() else float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} in place of a number")
+    return value
+
+
+def is_own_file(path: Path, folder: Path) -> bool:
+    """Whether `path` leads to a file in `folder`, not through a link to one elsewhere, which nobody meant to show.
+
+    In the Hub's cache all files of `snapshots/COMMIT` are links into `blobs`.
+    """
+    home = Path(os.path.realpath(folder))
+    blobs = [home.parents[1] / "blobs"] if home.parent.name == "snapshots" else []
+    return any(Path(os.path.realpath(path)).is_relative_to(place) for place in (home, *blobs))
 
 
 def public_name(place: str) -> str:

@@ -19,7 +19,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,6 +42,11 @@ class Fault:
     error_code: str = ""
     message: str = "injected"
     cut_after: int | None = None
+    dropped: bool = False
+    change: Callable[[bytes], bytes] | None = None
+    answer_status: int = 200
+    longer: int = 0
+    drip_seconds: float = 0.0
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event | None = None
 
@@ -173,6 +179,31 @@ class HubServer:
         """Obey the request, but close the connection after `after` bytes of the answer's body."""
         return self._add(Fault(pattern, times, cut_after=after))
 
+    def drop(self, pattern: str, *, times: int = 1) -> Fault:
+        """Close the connection, without obeying or answering."""
+        return self._add(Fault(pattern, times, dropped=True))
+
+    def spoil(
+        self,
+        pattern: str,
+        change: Callable[[bytes], bytes] | None = None,
+        *,
+        status: int = 200,
+        longer: int = 0,
+        drip_seconds: float = 0.0,
+        times: int = 1,
+    ) -> Fault:
+        """Obey the request, but answer `status` with what `change` makes of the body.
+
+        Args:
+            longer: bytes that the Content-Length is off by.
+            drip_seconds: between each sixteenth of the body and the next.
+        """
+        change = change or bytes
+        return self._add(
+            Fault(pattern, times, change=change, answer_status=status, longer=longer, drip_seconds=drip_seconds)
+        )
+
     def hold(self, pattern: str) -> Fault:
         """The next such request waits until the fault's `release()`; its `reached` event says that it has come."""
         return self._add(Fault(pattern, 1, released=threading.Event()))
@@ -220,6 +251,9 @@ class HubHandler(HubRoutes, BaseHTTPRequestHandler):
             self.fault.reached.set()
             if self.fault.released is not None:
                 self.fault.released.wait(60)
+            if self.fault.dropped:
+                self.close_connection = True
+                return
         try:
             if self.fault is not None and self.fault.status:
                 raise HubError(self.fault.status, self.fault.message, self.fault.error_code)
@@ -259,12 +293,19 @@ class HubHandler(HubRoutes, BaseHTTPRequestHandler):
             start, end = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
             extra["Content-Range"] = f"bytes {start}-{end}/{len(data)}" if start < len(data) else f"bytes */{len(data)}"
             status, data = (206, data[start : end + 1]) if start < len(data) else (416, b"")
+        fault = self.fault or Fault("", 0)
+        if fault.change is not None:
+            data, status = fault.change(data), fault.answer_status if fault.answer_status != 200 else status
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **extra}.items():
+        for name, value in {"Content-Length": str(len(data) + fault.longer), **extra}.items():
             self.send_header(name, value)
         self.end_headers()
-        cut = self.fault is not None and self.fault.cut_after is not None
         if self.command != "HEAD":
-            self.wfile.write(data[: self.fault.cut_after] if cut and self.fault else data)
+            sent = data[: fault.cut_after]
+            step = len(sent) // 16 + 1 if fault.drip_seconds else len(sent) + 1
+            for start in range(0, len(sent), step):
+                self.wfile.write(sent[start : start + step])
+                self.wfile.flush()
+                time.sleep(fault.drip_seconds)
         self.wfile.flush()
-        self.close_connection = self.close_connection or cut
+        self.close_connection = self.close_connection or fault.cut_after is not None or fault.longer != 0

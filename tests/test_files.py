@@ -1,10 +1,11 @@
-"""Writing aside: the old content or the new one, nothing between."""
+"""Writing aside: the old content or the new one, nothing between; and reading what may come from anybody."""
 
 from pathlib import Path
 
 import pytest
 
-from pix2pix_hub.files import write_aside, write_folder_aside
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import is_own_file, read_object, write_aside, write_folder_aside
 
 
 def names(folder: Path) -> list[str]:
@@ -56,3 +57,50 @@ def test_leftovers_of_a_killed_writer_do_not_get_in(tmp_path: Path) -> None:
     with write_folder_aside(tmp_path / "model") as partial:
         (partial / "file").write_text("")
     assert names(tmp_path / "model") == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"a": [' + b"[]," * 400_000 + b"1]}", "more than 1048576 bytes"),
+        (b'{"a":' * 17 + b"1" + b"}" * 17, "nested deeper than 16 levels"),
+        (b"[" * 500_000, "recursion"),
+        (b'{"a": NaN}', "NaN in place of a number"),
+        (b'{"a": -Infinity}', "-Infinity in place of a number"),
+        (b'{"a": 1e999}', "1e999 in place of a number"),
+        (b'{"a": ' + b"9" * 400 + b"}", "9{20} in place of a number"),
+        (b'{"a": "\\ud800"}', "surrogates not allowed"),
+        (b"\xff{}", "can't decode"),
+        (b"[]", "must hold a JSON object, not list"),
+    ],
+)
+def test_json_of_strangers_has_bounds(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"config.json .*{words}"):
+        read_object(tmp_path / "config.json")
+
+
+def test_json_within_the_bounds_is_read(tmp_path: Path) -> None:
+    content = b'{"a": [1, -2.5, 1e3, null, true, "\xc3\xa4"], "b": {"c": 1234567890123456789}, "a": [0]}'
+    (tmp_path / "config.json").write_bytes(content)
+    assert read_object(tmp_path / "config.json") == {"a": [0], "b": {"c": 1234567890123456789}}
+    assert read_object(tmp_path / "absent.json") == read_object(Path("x" * 5000)) == read_object(Path("a\0b")) == {}
+
+
+def test_links_that_lead_out_of_a_folder_are_told_from_its_own_files(tmp_path: Path) -> None:
+    cache = tmp_path / "models--user--name"
+    for folder in ("export/sub", "blobs", "snapshots/0123"):
+        (cache / folder).mkdir(parents=True)
+    (tmp_path / "secret").write_text("mine")
+    (cache / "blobs" / "abc").write_text("{}")
+    (cache / "snapshots" / "0123" / "config.json").symlink_to("../../blobs/abc")
+    (cache / "snapshots" / "0123" / "README.md").symlink_to(tmp_path / "secret")
+    (cache / "export" / "own").write_text("own")
+    for name, target in (("in", "own"), ("out", "../blobs/abc"), ("loop", "loop"), ("sub/up", "../own")):
+        (cache / "export" / name).symlink_to(target)
+    (tmp_path / "linked").symlink_to(cache / "export")
+    for folder in (cache / "export", tmp_path / "linked"):
+        own = {name: is_own_file(folder / name, folder) for name in ("own", "in", "sub/up", "out", "../blobs/abc")}
+        assert own == {"own": True, "in": True, "sub/up": True, "out": False, "../blobs/abc": False}
+    snapshot = cache / "snapshots" / "0123"
+    assert is_own_file(snapshot / "config.json", snapshot) and not is_own_file(snapshot / "README.md", snapshot)

@@ -44,8 +44,8 @@ def recognise(state: State, path: Path) -> Layout:
     )
 
 
-def build_network(layout: Layout, state: State, path: Path, norm_statistics: str = "image") -> Generator:
-    """The network with the checkpoint's weights, in float32 and evaluation mode.
+def build_network(layout: Layout, state: dict[str, Tensor], path: Path, norm_statistics: str = "image") -> Generator:
+    """The network with the checkpoint's weights, in float32 and evaluation mode; they are taken out of `state`.
 
     Raises:
         UserError: a tensor is missing, not known or of another shape.
@@ -80,13 +80,13 @@ def _refuse(layout: Layout, path: Path, **faults: Sequence[str]) -> None:
         )
 
 
-def _converted(name: str, layout: Layout, state: State, expected: Tensor) -> Tensor:
+def _converted(name: str, layout: Layout, state: dict[str, Tensor], expected: Tensor) -> Tensor:
     """Our tensor `name`. What the checkpoint has no tensor for does nothing: scales of 1, offsets and biases of 0."""
     theirs = layout.names.get(name)
     if theirs is None:
         fill = 1.0 if name.endswith("norm.weight") else 0.0
         return torch.full(expected.shape, fill, dtype=expected.dtype, device="cpu")
-    tensor = state[theirs].to(torch.float32, copy=True)
+    tensor = state.pop(theirs).to(torch.float32)
     if name in layout.swapped:
         skip, map_before = tensor.chunk(2)  # of a transposed convolution, whose first axis is the input's
         tensor = torch.cat([map_before, skip])

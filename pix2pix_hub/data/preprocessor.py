@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ from typing import Any
 
 from pix2pix_hub.data.headers import MAX_CHANNELS
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import read_object
 from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
 
 PICTURE_MODES = {"gray": 1, "rgb": 3, "rgba": 4}
@@ -41,8 +41,8 @@ class Preprocessor:
                 "model/ or model_best/) or the Hub repository of one. A bare generator loads with "
                 "UNetGenerator.from_pretrained."
             )
+        content = read_object(path)
         try:
-            content = json.loads(path.read_text())
             height, width = (_whole(size, 1, 2**16) for size in content["image_size"])
             return cls(
                 _pixel_format(content["source"]),
@@ -51,7 +51,7 @@ class Preprocessor:
                 str(content["resize"]),
                 _whole(content["size_multiple"], 1, 2**12),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is not as an export has it ({error!r}): export the model again.") from error
 
 
@@ -79,14 +79,15 @@ def _pixel_format(values: Mapping[str, Any]) -> PixelFormat:
         raise ValueError(f"mode {found.mode!r} with {found.channels!r} channels")
     if found.dtype not in FULL_SCALE or not -math.inf < found.low < found.high < math.inf:
         raise ValueError(f"{found.dtype!r} from {found.low!r} to {found.high!r}")
-    if len(found.colors) not in (0, len(found.classes)):
-        raise ValueError(f"{len(found.colors)} colors of {len(found.classes)} classes")
+    if len(found.colors) not in (0, len(found.classes)) or len(set(found.classes)) != len(found.classes):
+        raise ValueError(f"{len(found.colors)} colors of {len(found.classes)} classes, or one class twice")
+    _whole(len(found.palette), 0, MAX_CHANNELS)
     for value in (*found.classes, *(part for color in found.colors for part in color)):
         _whole(value, 0, 255)
     return found
 
 
 def _whole(value: Any, least: int, most: int) -> int:
-    if not isinstance(value, int) or not least <= value <= most:
+    if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{value!r}, where a whole number from {least} to {most} is expected")
     return value

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import read_object
 from pix2pix_hub.images import PREPROCESSOR_NAME
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
-from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files, split_revision
+from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files, local_path, split_revision
 
 TRAINING_CONFIG_NAME = "training_config.json"
 # Of training, what a data set is read by again: the options of the same names, unless others are given.
@@ -45,7 +46,7 @@ def load_model(model: str, *, revision: str | None = None, map_location: str = "
         UserError: nothing there, no export, or files that do not belong together.
     """
     names = [CONFIG_NAME, WEIGHTS_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME]
-    local = Path(model).expanduser().is_dir()
+    local = os.path.isdir(local_path(model))
     folder = fetch_files(export_of(model), names, revision=revision)
     generator = load_generator(folder, map_location=map_location)
     preprocessor = Preprocessor.from_folder(folder)
@@ -55,7 +56,8 @@ def load_model(model: str, *, revision: str | None = None, map_location: str = "
                 f"{folder / PREPROCESSOR_NAME} says {getattr(preprocessor, side).describe()} for the {side}, but the "
                 f"generator has {channels} channels there: the files belong to different models."
             )
-    options = _training_options(folder)
+    options = read_object(folder / TRAINING_CONFIG_NAME).get("options")
+    options = options if isinstance(options, dict) else {}
     batch_size = options.get("batch_size")
     return EvaluatedModel(
         generator,
@@ -67,13 +69,3 @@ def load_model(model: str, *, revision: str | None = None, map_location: str = "
         {name: options[name] for name in INHERITED if isinstance(options.get(name), str)},
         batch_size if isinstance(batch_size, int) and batch_size > 0 else 1,
     )
-
-
-def _training_options(folder: Path) -> dict[str, Any]:
-    """The options of `training_config.json`; none where the model comes from elsewhere."""
-    path = folder / TRAINING_CONFIG_NAME
-    try:
-        options = json.loads(path.read_text())["options"] if path.is_file() else {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): put it back as it was, or take it away.") from error
-    return options if isinstance(options, dict) else {}

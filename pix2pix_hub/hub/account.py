@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import read_object
 from pix2pix_hub.hub.failures import LOGIN, PushError, as_push_error
 
 
@@ -26,16 +27,17 @@ def check_account(repo_id: str, token: str | None = None) -> str:
     try:
         validate_repo_id(repo_id)
         account = HfApi(token=token).whoami()
+        if "/" not in repo_id:
+            repo_id = f"{account['name']}/{repo_id}"
+        namespaces = [account["name"], *(group["name"] for group in account.get("orgs", []))]
+        may_write = _may_write(account, repo_id)
     except Exception as error:
         raise as_push_error(error, repo_id) from error
-    if "/" not in repo_id:
-        repo_id = f"{account['name']}/{repo_id}"
     namespace = repo_id.split("/")[0]
-    groups = [group["name"] for group in account.get("orgs", [])]
-    if namespace not in [account["name"], *groups]:
-        where = " or ".join(f"{name}/{repo_id.split('/')[1]}" for name in [account["name"], *groups][:3])
+    if namespace not in namespaces:
+        where = " or ".join(f"{name}/{repo_id.split('/')[1]}" for name in namespaces[:3])
         raise PushError(f"the token is {account['name']}'s, who has no part in {namespace}: push to {where}.")
-    if not _may_write(account, repo_id):
+    if not may_write:
         raise PushError(f"the token of {account['name']} may only read, not write to {repo_id}. {LOGIN}")
     return repo_id
 
@@ -93,7 +95,6 @@ def _check_existing(api: HfApi, info: Any, private: bool) -> None:
 
 def _is_ours(config_file: Path) -> bool:
     try:
-        config = json.loads(config_file.read_text())
-    except ValueError:
+        return "architecture" in read_object(config_file)
+    except UserError:
         return False
-    return isinstance(config, dict) and "architecture" in config

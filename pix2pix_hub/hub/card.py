@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import read_object
 from pix2pix_hub.hub.keep import front_matter, kept_block, kept_text, with_kept_text
 
-CARD_NAME = "README.md"
+CARD_NAME, MAX_CARD_BYTES = "README.md", 1 << 20
 TEMPLATE = Path(__file__).with_name("card_template.md")
 DEFAULT_LICENSE = "apache-2.0"
 TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
@@ -40,7 +40,7 @@ def write_card(folder: Path, model_id: str, *, previous: Path | None = None, lic
         previous: the card that this one replaces, whose kept part it takes over.
         license: of the weights; None: what the previous card says, else apache-2.0.
     """
-    earlier = previous.read_text() if previous is not None and previous.is_file() else None
+    earlier = read_card(previous) if previous is not None else None
     (folder / CARD_NAME).write_text(make_card(folder, model_id, published=earlier, license=license))
 
 
@@ -54,15 +54,24 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
         license: as in `write_card`.
 
     Raises:
-        UserError: a file of the export is damaged.
+        UserError: a file of the export is damaged, or does not say what it should.
     """
-    local = (folder / CARD_NAME).read_text() if (folder / CARD_NAME).is_file() else None
+    try:
+        return _made_card(folder, model_id, published, license)
+    except UserError:
+        raise
+    except Exception as error:  # YAML, the template and we ourselves stumble differently over what anybody may write
+        raise UserError(f"no card can be made of {folder} ({error!r}): export the model again.") from error
+
+
+def _made_card(folder: Path, model_id: str, published: str | None, license: str | None) -> str:
+    local = read_card(folder / CARD_NAME)
     kept = kept_text(local, published)
     run = read_object(folder / "training_config.json")
     license_known = license or _license_of(published) or _license_of(local)
     if local is not None and not run:
         return _adapted(local, model_id, kept, license_known)
-    metrics = read_object(folder / "metrics.json")
+    metrics = {name: entry for name, entry in read_object(folder / "metrics.json").items() if entry != {"value": None}}
     facts = _facts(folder, run, metrics, model_id)
     card = ModelCard.from_template(
         _card_data(run, metrics, license_known or DEFAULT_LICENSE, facts["name"], _entered(local)),
@@ -251,14 +260,19 @@ def _duration(seconds: float | None) -> str | None:
     return " ".join(parts)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file's object, {} where there is no file."""
+def read_card(path: Path) -> str | None:
+    """A card's text; None where there is none.
+
+    Raises:
+        UserError: more than `MAX_CARD_BYTES`, or not UTF-8.
+    """
     if not path.is_file():
-        return {}
+        return None
+    with path.open("rb") as file:
+        data = file.read(MAX_CARD_BYTES + 1)
     try:
-        content = json.loads(path.read_text())
+        if len(data) > MAX_CARD_BYTES:
+            raise ValueError(f"more than {MAX_CARD_BYTES} bytes")
+        return data.decode()
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): export the model again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object, not {type(content).__name__}.")
-    return content
+        raise UserError(f"{path} is no model card ({error}): mend it, or take it away.") from error

@@ -10,6 +10,7 @@ TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 LOGIN = f"Run `hf auth login`, or set HF_TOKEN, with a token that may write ({TOKENS_PAGE})."
 # timeout, conflict, somebody else's commit, too many requests: the Hub may say yes a little later; so may 5xx
 TEMPORARY_STATUS = {408, 409, 412, 425, 429}
+ANSWERED_NONSENSE = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # the client, without a check
 
 
 class PushError(UserError):
@@ -25,11 +26,15 @@ def as_push_error(error: Exception, repo_id: str) -> PushError:
 
     Uploads wrap their errors: the chain of causes is looked through.
     """
+    if isinstance(error, UserError) and not isinstance(error, PushError):
+        raise error
     cause: BaseException | None = error
     while cause is not None:
         if (found := _explained(cause, repo_id)) is not None:
             return found
         cause = cause.__cause__
+    if isinstance(error, ANSWERED_NONSENSE):
+        return PushError(f"the Hub's answer makes no sense ({_one_line(error)[:300]})", temporary=True)
     raise error
 
 

@@ -6,16 +6,21 @@ pix2pix-hub push runs/facades_default_001 user/pix2pix-facades
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import is_own_file, read_object
 from pix2pix_hub.hub.account import open_repo
-from pix2pix_hub.hub.card import CARD_NAME, make_card, read_object
+from pix2pix_hub.hub.card import CARD_NAME, make_card, read_card
 from pix2pix_hub.hub.failures import PushError, as_push_error
 
 logger = logging.getLogger(__name__)
@@ -41,10 +46,10 @@ def find_export(run_or_export: Path, *, best: bool = False) -> Path:
     """
     places = [run_or_export / "model_best"] if best else [run_or_export, run_or_export / "model"]
     for folder in places:
-        if (folder / "config.json").is_file():
+        if os.path.isfile(folder / "config.json"):
             check_export(folder)
             return folder
-    if not run_or_export.is_dir():
+    if not os.path.isdir(run_or_export):
         raise UserError(f"{run_or_export} is no folder: name a run (runs/…) or its model/.")
     looked = "neither {} nor {} holds".format(*places) if len(places) == 2 else f"{places[0]} does not hold"
     raise UserError(f"{looked} a config.json: name a run that has trained an epoch, or an export.")
@@ -57,10 +62,16 @@ def holds_same_weights(export: Path, other: Path) -> bool:
 
 
 def check_export(folder: Path) -> None:
-    """Raise `UserError` unless everything that a generator needs is there."""
+    """Raise `UserError` unless everything that a generator needs is there, and nothing that lies elsewhere."""
     missing = [name for name in GENERATOR_FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder} is no whole export: {', '.join(missing)} missing. Name a run's model/.")
+    linked = [name for name in EXPORT_FILES if not is_own_file(folder / name, folder)]
+    if linked:
+        raise UserError(
+            f"{folder} has links to files that lie elsewhere, which would be published: {', '.join(linked)}. Put the "
+            "files themselves in their place if they may be."
+        )
 
 
 def push_export(
@@ -147,13 +158,14 @@ def commit_export(
     """One attempt at what `push_export` does, to a repository that is open; the commit's address.
 
     Raises:
-        PushError: it failed; nothing was committed.
+        PushError: it failed; as far as the Hub says, nothing was committed.
     """
     api = HfApi(token=token)
     try:
         head = api.model_info(repo_id, revision=revision)
         present = {file.rfilename for file in head.siblings or []}
-        published = _read_card(api, repo_id, head.sha) if CARD_NAME in present else None
+        card_file = api.hf_hub_download(repo_id, CARD_NAME, revision=head.sha) if CARD_NAME in present else None
+        published = read_card(Path(card_file)) if card_file else None
         card = make_card(folder, repo_id, published=published, license=license)
         additions = _additions(folder, card)
         for addition in additions:
@@ -161,16 +173,41 @@ def commit_export(
                 # one at a time, in this thread: the client's pool of threads would keep the process from ending
                 api.preupload_lfs_files(repo_id, [addition], revision=revision)
         stale = (present & set(EXPORT_FILES)) - {addition.path_in_repo for addition in additions}
-        commit = api.create_commit(
-            repo_id,
-            [*additions, *(CommitOperationDelete(name) for name in sorted(stale))],
-            commit_message=message or commit_title(folder),
-            revision=revision,
-            parent_commit=head.sha,  # after somebody else's commit: look again
-        )
+        try:
+            commit = api.create_commit(
+                repo_id,
+                [*additions, *(CommitOperationDelete(name) for name in sorted(stale))],
+                commit_message=message or commit_title(folder),
+                revision=revision,
+                parent_commit=head.sha,  # after somebody else's commit: look again
+            )
+        except Exception:  # the answer may have been lost on its way, or spoilt by a proxy
+            if landed := _landed(api, repo_id, revision, additions):
+                return landed
+            raise
+        return str(commit.commit_url)
     except Exception as error:
         raise as_push_error(error, repo_id) from error
-    return str(commit.commit_url)
+
+
+def _landed(api: HfApi, repo_id: str, revision: str | None, additions: list[CommitOperationAdd]) -> str | None:
+    """Address of the branch's last commit, if it holds the files of an export as they are here, and no others of one;
+    None where it does not, or the Hub does not say."""
+    with suppress(Exception):
+        sha = api.model_info(repo_id, revision=revision).sha
+        there = api.get_paths_info(repo_id, list(EXPORT_FILES), revision=sha)
+        ours = {addition.path_in_repo: addition for addition in additions}
+        if {file.path for file in there} == ours.keys() and all(_is_same(ours[file.path], file) for file in there):
+            return f"{api.endpoint}/{repo_id}/commit/{sha}"
+    return None
+
+
+def _is_same(ours: CommitOperationAdd, there: Any) -> bool:
+    if there.lfs:
+        return bool(there.lfs.sha256 == ours.upload_info.sha256.hex())
+    with ours.as_file() as file:
+        content = file.read()
+    return bool(there.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest())
 
 
 def commit_title(folder: Path) -> str:
@@ -183,7 +220,3 @@ def commit_title(folder: Path) -> str:
 def _additions(folder: Path, card: str) -> list[CommitOperationAdd]:
     files = [name for name in (*GENERATOR_FILES, *OPTIONAL_FILES) if (folder / name).is_file()]
     return [CommitOperationAdd(CARD_NAME, card.encode()), *(CommitOperationAdd(name, folder / name) for name in files)]
-
-
-def _read_card(api: HfApi, repo_id: str, commit: str | None) -> str:
-    return Path(api.hf_hub_download(repo_id, CARD_NAME, revision=commit)).read_text()

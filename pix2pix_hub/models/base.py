@@ -20,13 +20,12 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
+from pix2pix_hub.files import read_object, write_aside
 from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
 from pix2pix_hub.models.weights import build_empty, load_weights
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
-MAX_CONFIG_BYTES = 1 << 16
 
 
 class HubModel(
@@ -174,17 +173,9 @@ def _read_config(path: Path, classes: Sequence[type[HubModel]]) -> tuple[type[Hu
     """Class and constructor arguments that a config names.
 
     Raises:
-        UserError: too large, not JSON, of no network of `classes`, with options it does not have.
+        UserError: as `read_object`; of no network of `classes`, with options it does not have.
     """
-    size = path.stat().st_size
-    if size > MAX_CONFIG_BYTES:
-        raise UserError(f"{path} has {size} bytes, expected at most {MAX_CONFIG_BYTES}: it is no config of ours.")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): save the model again.") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} must hold a JSON object, not {type(config).__name__}.")
+    config = read_object(path)
     name = config.pop("architecture", None)
     found = [network_class for network_class in classes if network_class.__name__ == name]
     if not found:

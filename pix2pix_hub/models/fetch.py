@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import difflib
 import errno
+import logging
+import os
 import re
+import reprlib
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import constants, get_token, snapshot_download
@@ -23,7 +28,19 @@ from huggingface_hub.errors import (
 
 from pix2pix_hub.errors import UserError
 
+logger = logging.getLogger(__name__)
+
+MAX_NAME_BYTES = 250  # of a revision, and of a file, as most file systems have it
 NAME_AT_REVISION = re.compile(r"([\w.-]+/[\w.-]+)@(.+)")
+ANSWERS = (  # which the Hub gives: nothing broke off
+    DisabledRepoError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 LOG_IN = "type `hf auth login` or set HF_TOKEN"
 
 
@@ -39,8 +56,8 @@ def fetch_files(
 ) -> Path:
     """The folder itself where it exists; else that of the cache, after a download of those of `files` there are.
 
-    Nothing else of the repository is ever fetched. With `HF_HUB_OFFLINE=1`, or while the Hub cannot be reached, what
-    the cache has is used.
+    Nothing else of the repository is ever fetched. With `HF_HUB_OFFLINE=1`, while the Hub cannot be reached, or where
+    its answers break off, what the cache has is used if it is whole.
 
     Args:
         repo_or_folder: a local folder, or a repository id (`user/name`, `user/name@revision`).
@@ -53,27 +70,32 @@ def fetch_files(
     """
     for file in files:
         _check_file_name(file)
-    folder = Path(repo_or_folder).expanduser()
-    if folder.is_dir():
+    folder = local_path(repo_or_folder)
+    if os.path.isdir(folder):
         return folder
-    if folder.exists():
+    if os.path.exists(folder):
         raise UserError(f"{folder} is a file: name the folder it lies in.")
     repo_id, revision = split_revision(str(repo_or_folder), revision)
+    if revision is not None and not _is_plain(revision):
+        raise UserError(f"{reprlib.repr(revision)} can be no revision: name a branch, tag or commit, or none for main.")
+    fetch = partial(
+        snapshot_download, repo_id, allow_patterns=list(files), revision=revision, token=token, cache_dir=cache_dir
+    )
     try:
-        return Path(
-            snapshot_download(
-                repo_id,
-                allow_patterns=list(files),
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-            )
-        )
+        return Path(fetch(force_download=force_download, local_files_only=local_files_only))
     except Exception as error:  # HTTP clients, file systems and xet raise almost anything
         reason = _explain(error, repo_id, revision, token)
+        if not force_download and not isinstance(error, ANSWERS):
+            with suppress(Exception):
+                cached = Path(fetch(local_files_only=True))
+                logger.warning("%s What the cache has is whole, and is used: %s", reason, cached)
+                return cached
         raise UserError(f"{reason}{_close_folder(folder)}") from error
+
+
+def local_path(name: str | Path) -> Path:
+    """Where on this machine `name` would be; whatever it is, `os.path` says of it whether it is there, or no."""
+    return Path(os.path.expanduser(name))
 
 
 def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -91,8 +113,9 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
 
 def export_of(repo_or_folder_or_run: str | Path) -> str | Path:
     """The `model/` of a run's folder; anything else as it is."""
-    export = Path(repo_or_folder_or_run).expanduser() / "model"
-    is_run = (export / constants.CONFIG_NAME).is_file() and not (export.parent / constants.CONFIG_NAME).is_file()
+    run = local_path(repo_or_folder_or_run)
+    export = run / "model"
+    is_run = os.path.isfile(export / constants.CONFIG_NAME) and not os.path.isfile(run / constants.CONFIG_NAME)
     return export if is_run else repo_or_folder_or_run
 
 
@@ -104,15 +127,22 @@ def commit_of(folder: Path) -> str | None:
 def _check_file_name(file: str) -> None:
     """Plain names and folders: no way out, no pattern."""
     path = PurePosixPath(file)
-    if path.is_absolute() or str(path) != file or ".." in path.parts or set(file) & set("\\:*?[]"):
-        raise UserError(f"{file!r} is no file of a model: expected names with / between, without .. and patterns.")
+    plain = all(map(_is_plain, path.parts)) and not set(file) & set("\\:*?[]")
+    if path.is_absolute() or str(path) != file or ".." in path.parts or not plain:
+        raise UserError(
+            f"{reprlib.repr(file)} is no file of a model: expected names with / between, without .. and patterns."
+        )
+
+
+def _is_plain(name: str) -> bool:
+    return name.isprintable() and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def _explain(error: Exception, repo_id: str, revision: str | None, token: str | bool | None) -> str:
     """What happened, what was expected, what to type next."""
     where = f"{constants.ENDPOINT}/{repo_id}"
     if isinstance(error, HFValidationError):
-        return f"{repo_id} is no local folder, nor can it be a repository on the Hub (user/name)."
+        return f"{reprlib.repr(repo_id)} is no local folder, nor can it be a repository on the Hub (user/name)."
     if isinstance(error, LocalTokenNotFoundError):
         return f"Fetching {repo_id} with your token needs one on this machine: {LOG_IN}."
     if isinstance(error, GatedRepoError):
@@ -174,9 +204,12 @@ def _explain_status(error: HfHubHTTPError, where: str, token: str | bool | None)
 
 def _close_folder(folder: Path) -> str:
     """Where the name looks like a path: the nearest one that exists."""
-    if not folder.parent.is_dir() or folder.parent == Path("."):
+    if not os.path.isdir(folder.parent) or folder.parent == Path(".") or not _is_plain(folder.name):
         return ""
-    names = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]
+    try:
+        names = [entry.name for entry in os.scandir(folder.parent) if entry.is_dir()]
+    except OSError:  # a folder that is not for this user
+        return ""
     close = difflib.get_close_matches(folder.name, names, n=1)
     if close:
         return f" Did you mean {folder.parent / close[0]}?"

@@ -65,7 +65,7 @@ def load_weights(network: nn.Module, path: Path, device: str = "cpu", dtype: tor
     Raises:
         UserError: the file is damaged, or its tensors are not exactly those of the network.
     """
-    _check_header_length(path)
+    check_header_length(path)
     try:
         with safe_open(path, framework="pt") as file:
             _check_tensors(network, file, path)
@@ -75,7 +75,8 @@ def load_weights(network: nn.Module, path: Path, device: str = "cpu", dtype: tor
     network.load_state_dict(tensors, strict=True, assign=True)
 
 
-def _check_header_length(path: Path) -> None:
+def check_header_length(path: Path) -> None:
+    """Raise `UserError` where the header of a safetensors file would be larger than any model's."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     if length > MAX_HEADER_BYTES:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import re
 import shutil
 import zlib
@@ -75,7 +76,7 @@ class Progress:
 
     def facts(self) -> dict[str, Any]:
         """What `metrics.json` of an export says of it."""
-        metrics = {name: {"value": value} for name, value in self.metrics.items()}
+        metrics = {name: {"value": value if math.isfinite(value) else None} for name, value in self.metrics.items()}
         return {"step": self.step, "epoch": self.epoch, "seconds": self.elapsed_seconds, **metrics}
 
     def state_dict(self) -> dict[str, Any]:

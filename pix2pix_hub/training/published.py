@@ -6,7 +6,6 @@ states: a continued run has its options, its place in the learning rate's schedu
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import read_object
 from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.models.auto import GENERATORS, Generator, load_generator
@@ -71,14 +71,10 @@ class Published:
         Raises:
             UserError: the file is damaged.
         """
-        path = self.folder / name
         try:
-            content = json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError as error:
-            raise UserError(f"{self.flag} {self.name}: {path} is damaged ({error}).") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{self.flag} {self.name}: {path} must hold a JSON object.")
-        return content
+            return read_object(self.folder / name)
+        except UserError as error:
+            raise UserError(f"{self.flag} {self.name}: {error}") from error
 
     def load(self) -> tuple[Generator, PatchGANDiscriminator | None]:
         """Both networks, on the CPU.
@@ -223,7 +219,8 @@ class Published:
             )
         accumulation = config.gradient_accumulation_steps
         into_epoch = step - epoch * math.ceil(batches_per_epoch / accumulation) if batches_per_epoch else 0
-        values = {name: entry["value"] for name, entry in metrics.items() if isinstance(entry, dict)}
+        entries = {name: entry for name, entry in metrics.items() if isinstance(entry, dict)}
+        values = {name: entry["value"] for name, entry in entries.items() if entry.get("value") is not None}
         return Progress(
             step=step,
             epoch=epoch,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from PIL import Image
 
 from pix2pix_hub.data.headers import open_image
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.files import is_own_file, read_object
 from pix2pix_hub.ui.limits import Limits, check_picture
 
 CARD, CURVES, METRICS, SAMPLES = "README.md", "curves.png", "metrics.json", "samples.png"
@@ -21,7 +21,7 @@ PREPROCESSOR = "preprocessor_config.json"
 SHOWN_FILES = (CARD, CURVES, METRICS, SAMPLES, PREPROCESSOR)
 EXPORT_FOLDERS = ("model", "model_best")  # of a run
 SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
-MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE = 64, 40, 100_000, 4096
+MAX_PALETTE, MAX_CLASSES, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 256, 40, 100_000, 4096, 100
 WHITE = (255, 255, 255)
 
 Color = tuple[int, int, int]
@@ -48,8 +48,8 @@ class Side:
     def from_dict(cls, values: dict[str, Any]) -> Side:
         """A side of `preprocessor_config.json`. Raises what a file that is not as it should be raises."""
         classes = tuple(int(value) for value in values.get("classes", ()))
-        if not all(0 <= value <= 255 for value in classes):
-            raise ValueError(f"classes {classes}")
+        if len(classes) > MAX_CLASSES or not all(0 <= value <= 255 for value in classes):
+            raise ValueError(f"{len(classes)} classes, expected at most {MAX_CLASSES} from 0 to 255")
         if classes:  # the order of classes counts, not that of frequency
             named = {tuple(entry["color"]): entry.get("name") for entry in values.get("palette", ())}
             colors = [tuple(color) for color in values.get("colors", ())] or _distinct_colors(len(classes))
@@ -88,17 +88,22 @@ class Export:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        path = folder / PREPROCESSOR
-        if not path.is_file():
+        if not self._has(PREPROCESSOR):
             raise UserError(f"the model {name} has no {PREPROCESSOR}: expected an export (a run's model/).")
         try:
-            config = json.loads(path.read_text())
+            config = read_object(folder / PREPROCESSOR)
             self.height, self.width = (int(side) for side in config["image_size"])
             self.source, self.target = Side.from_dict(config["source"]), Side.from_dict(config["target"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{PREPROCESSOR} of the model {name} is not as an export has it ({error!r}).") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            reason = str(error) if isinstance(error, UserError) else repr(error)[:200]
+            reason = reason.replace(f"{folder}/", "")  # where it lies is nobody's business
+            raise UserError(f"{PREPROCESSOR} of the model {name} is not as an export has it ({reason}).") from error
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
             raise UserError(f"{PREPROCESSOR} of the model {name} says {self.height}x{self.width} pixels.")
+
+    def _has(self, name: str) -> bool:
+        """Whether the export has a file of its own of that name: what a link leads to is not shown to anybody."""
+        return (self.folder / name).is_file() and is_own_file(self.folder / name, self.folder)
 
     @property
     def background(self) -> Color:
@@ -113,22 +118,25 @@ class Export:
     @cached_property
     def card(self) -> str:
         """The model card's text, without its metadata block and its pictures; empty where there is none."""
-        path = self.folder / CARD
-        if not path.is_file():
+        if not self._has(CARD):
             return ""
-        text = path.read_bytes()[:MAX_CARD].decode(errors="replace")
+        with (self.folder / CARD).open("rb") as file:
+            text = file.read(MAX_CARD).decode(errors="replace")
         text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-        return re.sub(r"!\[[^\]]*\]\([^)]*\)|<img[^>]*>", "", text).strip()
+        # none of these looks further than the next bracket of its kind: linear, whatever the text
+        text = re.sub(r"!\[[^][]*\]\([^()]*\)|<img[^<>]*>", "", text)
+        return text.replace("![", "[").strip()
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Name → value of the numbers in `metrics.json`."""
+        """Name → value of the numbers in `metrics.json`, the first `MAX_ROWS`; none where it is damaged."""
         try:
-            content = json.loads((self.folder / METRICS).read_text())
-            values = {name: entry["value"] if isinstance(entry, dict) else entry for name, entry in content.items()}
-            return {name: value for name, value in values.items() if isinstance(value, int | float)}
-        except (OSError, ValueError, KeyError, AttributeError):
+            content = read_object(self.folder / METRICS) if self._has(METRICS) else {}
+        except UserError:
             return {}
+        values = {name: entry.get("value") if isinstance(entry, dict) else entry for name, entry in content.items()}
+        numbers = {name[:MAX_NAME]: value for name, value in values.items() if isinstance(value, int | float)}
+        return dict(list(numbers.items())[:MAX_ROWS])
 
     @cached_property
     def samples(self) -> Image.Image | None:
@@ -150,9 +158,11 @@ class Export:
 def _picture(path: Path) -> Image.Image | None:
     """RGB; None where there is none that can be shown, which is no reason not to use the model."""
     try:
+        if not is_own_file(path, path.parent):
+            return None
         check_picture(path, path.name, Limits())
-        return open_image(path.read_bytes(), path.name).convert("RGB")
-    except (UserError, OSError, SyntaxError):
+        return open_image(path.read_bytes(), path.name, formats=("PNG",)).convert("RGB")
+    except Exception:  # damaged pictures raise almost anything
         return None
 
 
@@ -182,6 +192,8 @@ def hex_color(color: Color) -> str:
 def _cut_rows(picture: Image.Image, height: int, width: int) -> list[Example]:
     step_x, step_y = width + SAMPLES_PADDING, height + SAMPLES_PADDING
     if picture.width != 3 * step_x + SAMPLES_PADDING or (picture.height - SAMPLES_PADDING) % step_y:
+        return []
+    if picture.height > MAX_ROWS * step_y:
         return []
     rows = []
     for top in range(SAMPLES_PADDING, picture.height, step_y):

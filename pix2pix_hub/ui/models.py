@@ -51,7 +51,7 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
 
 def _location(place: str) -> Location:
     folder = Path(place)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         inside = [folder / name for name in EXPORT_FOLDERS if (folder / name / PREPROCESSOR).is_file()]
         return inside[0] if inside and not (folder / PREPROCESSOR).is_file() else folder
     if REPOSITORY_ID.fullmatch(place):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
+import shutil
 from collections import OrderedDict
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 import torch
 from foreign_networks import CycleGANResNet, CycleGANUNet, HugganUNet, give_weights, save, set_test_mode
+from launching import start_command
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -219,13 +224,117 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (OrderedDict(), "an empty OrderedDict"),
         ([torch.zeros(1)], "a list"),
         ({"model.1.weight": torch.zeros(1).expand(4, 10**6, 10**4)}, "claims more values than it has bytes"),
-        ({"model.1.weight": torch.eye(2).to_sparse()}, "sparse"),
+        ({"model.1.weight": torch.eye(2).to_sparse()}, "holds more than tensors"),
         ({1: torch.zeros(1)}, "names that are no text"),
+        ({"model.1.weight": torch.zeros(2, dtype=torch.int64)}, "as torch.int64; expected floats"),
+        ({"model.1.weight": torch.zeros(2, dtype=torch.bool)}, "as torch.bool; expected floats"),
+        ({"model.1.weight": torch.zeros(2, dtype=torch.complex64)}, "as torch.complex64; expected floats"),
+        ({"model.1.weight": torch.tensor([1.0, torch.nan])}, "holds NaN or infinite values in model.1.weight"),
+        ({"model.1.weight": torch.tensor([torch.inf, -torch.inf])}, "holds NaN or infinite values in model.1.weight"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(content: object, words: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "G.pth")
     assert words in refusal(tmp_path / "G.pth", tmp_path)
+
+
+def rezipped(path: Path, **changes: bytes) -> Path:
+    """The checkpoint's entries written again: with another `method`, or with other content for `data.pkl`, …"""
+    with ZipFile(path) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    method = ZIP_DEFLATED if "deflated" in changes else ZIP_STORED
+    with ZipFile(path, "w", method) as new:
+        for name, content in entries.items():
+            new.writestr(name, changes.get(name.rpartition("/")[2].replace(".", "_"), content))
+    return path
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """With less address space to spare than it would unpack to."""
+    torch.save({"model.1.weight": torch.zeros(2)}, tmp_path / "G.pth")
+    with ZipFile(tmp_path / "G.pth", "w", ZIP_DEFLATED) as archive, archive.open("G/data/0", "w") as entry:
+        for _ in range(1 << 7):
+            entry.write(bytes(1 << 23))
+    limit, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28), hard))
+    try:
+        assert "entries are compressed" in refusal(tmp_path / "G.pth", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    torch.save({"model.1.weight": torch.zeros(2)}, tmp_path / "H.pth")
+    assert "entries are compressed" in refusal(rezipped(tmp_path / "H.pth", deflated=b""), tmp_path)
+
+
+PICKLES = {
+    b"\x80\x02(.": "IndexError",  # a mark and nothing
+    b"\x80\x02h\x07.": "KeyError",  # what was never remembered
+    b"\x80\x02.": "IndexError",
+    b"\x80\x02": "EOF|exhausted",
+    b"\x80\x02" + b")\x85" * 5 + b"Q.": "persistent|saved_id|AssertionError|more than tensors",
+    b"\x80\x02]" + b"]a" * (1 << 16) + b".": "exhausted",
+    b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.": "holds more than tensors",
+    b"\x80\x02ctorch._utils\n_rebuild_meta_tensor_no_storage\n.": "holds more than tensors",
+}
+
+
+@pytest.mark.parametrize("content", PICKLES)
+def test_whatever_the_unpickler_stumbles_over_is_a_sentence(content: bytes, tmp_path: Path) -> None:
+    torch.save({"model.1.weight": torch.zeros(2)}, tmp_path / "G.pth")
+    assert re.search(PICKLES[content], refusal(rezipped(tmp_path / "G.pth", data_pkl=content), tmp_path))
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_damaged_value_or_a_missing_one_is_found(early: bool, tmp_path: Path) -> None:
+    path = tmp_path / "G.pth"
+    torch.save({"model.1.weight": torch.ones(64)}, path, _use_new_zipfile_serialization=not early)
+    whole, value = path.read_bytes(), torch.ones(64).numpy().tobytes()
+    at = whole.index(value)
+    found = (
+        [whole[:-8], whole + b"\0"] if early else [whole[: at + 8] + b"\1" + whole[at + 9 :], whole[:-8], whole[:at]]
+    )
+    for content in found:
+        path.write_bytes(content)
+        assert "G.pth is damaged" in refusal(path, tmp_path)
+
+
+def test_values_that_an_early_file_does_not_have_are_not_taken_from_memory(tmp_path: Path) -> None:
+    path = tmp_path / "G.pth"
+    torch.save({"model.1.weight": torch.ones(64)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    names = whole.rindex(b"\x80\x02")  # the last pickle: names of the storages whose values follow
+    path.write_bytes(whole[:names] + b"\x80\x02]." + bytes(512))
+    assert "has not the values of these tensors" in refusal(path, tmp_path)
+
+
+def test_converting_takes_less_than_three_times_the_files_size(tmp_path: Path) -> None:
+    """Of files in half precision, whose weights become twice as large."""
+    halves = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in CycleGANUNet(8, "batch", width=64).state_dict().items()
+    }
+    torch.save(halves, tmp_path / "zip.pth")
+    torch.save(halves, tmp_path / "early.pth", _use_new_zipfile_serialization=False)
+    save_file(halves, tmp_path / "G.safetensors")
+    program = """
+import sys
+from pathlib import Path
+import safetensors.torch
+from pix2pix_hub.convert.export_folder import convert_checkpoint
+def most():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) << 10
+convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[1] + ".first"))  # what is imported late is imported now
+Path("/proc/self/clear_refs").write_text("5")
+before = most()
+convert_checkpoint(Path(sys.argv[2]), Path(sys.argv[2] + ".out"))
+print((most() - before) / Path(sys.argv[2]).stat().st_size)
+"""
+    small = save(CycleGANUNet(5, "batch"), tmp_path / "small.pth")
+    for path in sorted(tmp_path.glob("*.*")):
+        process = start_command(["-c", program, str(small), str(path)], cwd=tmp_path)
+        output, _ = process.communicate(timeout=120)
+        shutil.rmtree(f"{small}.first")
+        assert path == small or float(output) < 3, f"{path.name}: {output}"
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04" + bytes(100), b"\x80\x02}q\x00."])

@@ -196,7 +196,7 @@ def test_it_knows_every_metric_that_training_and_evaluation_compute() -> None:
 
 def test_a_damaged_file_is_named(export: Path) -> None:
     (export / "metrics.json").write_text("{")
-    with pytest.raises(UserError, match="metrics.json is damaged"):
+    with pytest.raises(UserError, match="metrics.json is not valid JSON"):
         make_card(export, REPO)
     (export / "metrics.json").write_text(json.dumps([1]))
     with pytest.raises(UserError, match="metrics.json must hold a JSON object"):

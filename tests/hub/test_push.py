@@ -99,6 +99,66 @@ def test_what_fails_for_the_moment_is_tried_again(fault: str, hub: HubServer, ex
     assert hub.repo(REPO).files() == FILES | {".gitattributes"}
 
 
+@pytest.mark.parametrize("answer", ["cut", "500", "403", "404", "no JSON", "other JSON"])
+def test_a_commit_that_landed_is_not_called_a_failure(
+    answer: str, hub: HubServer, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is said of it, and though there is no further attempt."""
+    monkeypatch.setattr(push, "WAITS", ())
+    hub.add_commit(hub.create(REPO), {"samples.png": b"old", "LICENSE": b"MIT"})
+    commit = "POST .*/commit/"
+    if answer == "cut":
+        hub.cut(commit, after=5)
+    elif answer.isdigit():
+        hub.spoil(commit, lambda body: b"{}", status=int(answer))
+    else:
+        hub.spoil(commit, lambda body: b"<html>" if answer == "no JSON" else b"[]")
+    (export / "samples.png").unlink()
+    assert push_export(export, REPO).endswith(f"/commit/{hub.repo(REPO).head().oid}")
+    assert len(hub.repo(REPO).commits) == 3 and "samples.png" not in hub.repo(REPO).files()
+
+
+def test_a_commit_that_did_not_land_is_not_taken_for_an_older_one(
+    hub: HubServer, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "WAITS", ())
+    push_export(export, REPO)
+    (export / "metrics.json").write_text(json.dumps({"step": 9, "epoch": 3}))
+    hub.drop("POST .*/commit/")
+    with pytest.raises(PushError, match="cannot be reached"):
+        push_export(export, REPO)
+    assert len(hub.repo(REPO).commits) == 2
+
+
+@pytest.mark.parametrize("route", ["GET /api/whoami", "GET /api/models/", "POST .*/preupload/", "POST .*/batch"])
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"null", b"{}"])
+def test_answers_without_sense_are_named(
+    route: str, body: bytes, hub: HubServer, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "WAITS", ())
+    hub.create(REPO)
+    hub.spoil(route, lambda _: body, times=99)
+    with pytest.raises(PushError, match="the Hub"):
+        push_export(export, REPO)
+    assert len(hub.repo(REPO).commits) == 1
+
+
+def test_what_links_lead_to_is_not_published(hub: HubServer, export: Path, tmp_path: Path) -> None:
+    (tmp_path / "id_rsa").write_text("secret")
+    (export / "samples.png").unlink()
+    (export / "samples.png").symlink_to(tmp_path / "id_rsa")
+    with pytest.raises(UserError, match=r"links to files that lie elsewhere, .*: samples.png\."):
+        push_export(export, REPO)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("content", [{"dataset": 5}, {"options": ["a"], "dataset": {"id": 3}}, {"versions": 1.5}])
+def test_files_of_an_export_that_say_something_else_are_named(content: dict, hub: HubServer, export: Path) -> None:
+    (export / "training_config.json").write_text(json.dumps({"dataset": {"id": "a"}} | content))
+    with pytest.raises(UserError, match="no card can be made of .*export the model again"):
+        push_export(export, REPO)
+
+
 def test_trying_again_does_not_upload_the_weights_again(hub: HubServer, export: Path) -> None:
     hub.fail("POST .*/commit/", status=500, times=3)
     push_export(export, REPO)

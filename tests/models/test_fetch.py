@@ -70,11 +70,66 @@ def test_what_the_hub_refuses_is_explained(
         fetch_files(REPO, ["config.json"])
 
 
-@pytest.mark.parametrize("name", ["a/b/c/d", "user/--", "user name"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b/c/d",
+        "user/--",
+        "user name",
+        "x" * 5000,
+        "user/" + "x" * 5000,
+        "a\0b/c",
+        "a/b\n",
+        "\ud800/x",
+        "~nobody9/x/y",
+    ],
+)
 def test_a_name_that_no_repository_can_have_is_told_so(name: str, hub: HubServer) -> None:
-    with pytest.raises(UserError, match="no local folder, nor can it be a repository"):
+    with pytest.raises(UserError, match="no local folder, nor can it be a repository") as caught:
         fetch_files(name, ["config.json"])
+    assert not hub.requests and len(str(caught.value).encode()) < 500
+    assert export_of(name) == name
+
+
+@pytest.mark.parametrize("revision", ["x" * 5000, "a\0b", "a\nb", "\ud800"])
+def test_a_revision_that_none_can_be_is_told_so(revision: str, hub: HubServer) -> None:
+    for name, given in ((REPO, revision), (f"{REPO}@{revision}", None)):
+        with pytest.raises(UserError, match="can be no revision|nor can it be a repository"):
+            fetch_files(name, ["config.json"], revision=given)
     assert not hub.requests
+
+
+@pytest.mark.parametrize("fault", ["dropped", "cut", "no JSON", "other JSON", "500", "longer"])
+def test_where_answers_break_off_a_whole_cache_is_used_and_said(
+    fault: str, stocked: HubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spoil() -> None:
+        stocked.faults.clear()
+        every = "GET /api/models/"
+        if fault == "dropped":
+            stocked.drop(every, times=99)
+        elif fault == "cut":
+            stocked.cut(every, after=20, times=99)
+        elif fault == "500":
+            stocked.spoil(every, status=500, times=99)
+        elif fault == "longer":
+            stocked.spoil(every, longer=9, times=99)
+        else:
+            stocked.spoil(every, lambda body: b"<html>" if fault == "no JSON" else b"[7]", times=99)
+
+    spoil()
+    with pytest.raises(UserError):  # there is no cache yet
+        fetch_files(REPO, ["config.json"])
+    stocked.faults.clear()
+    online = fetch_files(REPO, ["config.json"])
+    spoil()
+    assert fetch_files(REPO, ["config.json"]) == online
+    with pytest.raises(UserError):  # it is not whole as to these
+        fetch_files(REPO, ["config.json", "a/config.json"])
+    if fault != "500":  # where the client itself turns to the cache
+        assert "What the cache has is whole, and is used" in caplog.text
+        with pytest.raises(UserError):
+            fetch_files(REPO, ["config.json"], force_download=True)
 
 
 def test_whether_a_token_was_sent_is_mentioned(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +184,8 @@ def test_a_folder_that_is_not_there_names_the_closest(hub: HubServer, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", ["../config.json", "/etc/passwd", "a/../../b", "*.json", "config[0].json", "a\\b", "a//b"]
+    "name",
+    ["../config.json", "/etc/passwd", "a/../../b", "*.json", "config[0].json", "a\\b", "a//b", "a\0b", "x" * 5000],
 )
 def test_names_that_lead_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no file of a model"):

@@ -159,3 +159,36 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
     assert card.examples == [] and card.metrics == {} and card.card == "# Mine\n  text"
     shutil.copyfile(SHIPPED / "samples.png", tmp_path / "samples.png")
     assert export(image_size=[64, 64]).examples == []  # rows of another size
+    for values in (b"[" * 10**6, b'{"image_size": [1e999, 1]}', b'{"image_size": [NaN, 1]}', b'{"a": "\\ud800"}'):
+        (tmp_path / "preprocessor_config.json").write_bytes(values)
+        with pytest.raises(UserError, match=r"preprocessor_config\.json of the model theirs") as caught:
+            Export(tmp_path, "theirs")
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_what_an_export_of_strangers_shows_is_bounded(tmp_path: Path) -> None:
+    """A card, metrics and samples that are small files, or seem so, and would take minutes or gigabytes."""
+    shutil.copyfile(SHIPPED / "preprocessor_config.json", tmp_path / "preprocessor_config.json")
+    export = Export(tmp_path, "theirs")
+    (tmp_path / "README.md").write_text("![" * 40_000 + "[](" + "<img" * 10_000)
+    assert "![" not in export.card
+    with (tmp_path / "metrics.json").open("wb") as file:
+        file.truncate(1 << 40)  # no disk has that; nor is it read
+    assert export.metrics == {}
+    Image.new("1", (11, 10**6)).save(tmp_path / "samples.png")  # a third of a million rows of 1x1
+    export.height = export.width = 1
+    assert export.samples is not None and export.examples == []
+    (tmp_path / "metrics.json").write_text(json.dumps({f"{number} " + "x" * 99: number for number in range(5000)}))
+    metrics = Export(tmp_path, "theirs").metrics
+    assert len(metrics) == 100 and max(map(len, metrics)) == 40
+
+
+def test_what_links_lead_to_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    shutil.copyfile(SHIPPED / "preprocessor_config.json", tmp_path / "export" / "preprocessor_config.json")
+    for name in ("README.md", "samples.png", "metrics.json", "curves.png"):
+        (tmp_path / name).write_bytes((SHIPPED / name).read_bytes() if (SHIPPED / name).is_file() else b"secret")
+        (tmp_path / "export" / name).symlink_to(tmp_path / name)
+    Image.new("RGB", (9, 9)).save(tmp_path / "curves.png")
+    export = Export(tmp_path / "export", "theirs")
+    assert (export.card, export.samples, export.metrics, export.curves) == ("", None, {}, None)
