@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "pix2pix_hub"
 LEVELS = [
-    {"errors", "files", "wording", "images", "config", "devices", "versions"},
+    {"errors", "files", "wording", "image", "config", "devices", "versions"},
     {"models", "losses", "metrics", "data"},
     {"training", "inference", "evaluation", "convert", "hub"},
     {"launcher"},

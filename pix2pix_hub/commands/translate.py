@@ -57,8 +57,7 @@ def translate(
     from tqdm import tqdm
 
     from pix2pix_hub.devices import keep_freed_memory
-    from pix2pix_hub.inference.file_plan import Existing, find_inputs, plan_jobs
-    from pix2pix_hub.inference.files import translate_files
+    from pix2pix_hub.inference.files import Existing, find_inputs, plan_jobs, translate_files
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
     found = find_inputs(inputs)

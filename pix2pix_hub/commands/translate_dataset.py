@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -14,10 +14,6 @@ from pix2pix_hub.commands.translate import Precision
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import public_name
 from pix2pix_hub.wording import counted
-
-if TYPE_CHECKING:
-    from pix2pix_hub.data.request import PairRequest
-    from pix2pix_hub.inference.dataset import Plan, Sources
 
 LONGEST_WAIT = timedelta(days=30)  # of the first process to be done for the last
 
@@ -79,8 +75,10 @@ def translate_dataset(
     from datasets import disable_progress_bars
     from tqdm import tqdm
 
+    from pix2pix_hub.data.request import PairRequest
     from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
-    from pix2pix_hub.inference.dataset import Plan, Sources, check_plan, start, translate_shards
+    from pix2pix_hub.hub.account import check_account
+    from pix2pix_hub.inference.dataset import Plan, Sources, translate_shards
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
     from pix2pix_hub.models.base import WEIGHTS_NAME
 
@@ -88,11 +86,15 @@ def translate_dataset(
     state = process_state(timeout=LONGEST_WAIT)
     set_cpu_threads(0, state.num_processes)
     keep_freed_memory()
-    if push is not None:
-        push = _checked_repo(push)
+    push = None if push is None else check_account(push)
     folder = output or Path("translated") / str(push).rsplit("/", 1)[-1]
-    request = _pair_request(dataset, direction, source_column, target_column, dataset_revision)
+    alone = source_column is not None and target_column is None
+    columns: dict[str, Any] = dict(source_column=source_column, target_column=target_column)
+    request = None if alone else PairRequest(dataset, direction, revision=dataset_revision, **columns)
     sources = Sources.open(request, dataset, source_column, dataset_revision)
+    rows = {name: len(rows) for name, rows in sources.found.splits.items()}
+    if split is not None and split not in rows:
+        raise UserError(f"--split {split}: {dataset} has {', '.join(rows)}.")
     pipe = Pix2PixPipeline.from_pretrained(model, revision=revision, device=state.device, dtype=dtype, compile=compile)
     options: dict[str, Any] = dict(stochastic=stochastic, seed=seed, tile_size=tile_size)
     pipe([], batch_size=batch_size, **options)  # refuses what does not go together before anything is written
@@ -101,7 +103,7 @@ def translate_dataset(
         hashlib.sha256((pipe.folder / WEIGHTS_NAME).read_bytes()).hexdigest()[:16],
         public_name(dataset),
         sources.found.fingerprint,
-        _chosen_splits(sources, split, dataset),
+        {name: count for name, count in rows.items() if split in (None, name)},
         rows_per_file,
         options
         | {
@@ -110,50 +112,18 @@ def translate_dataset(
             "columns": list(sources.found.columns),
         },
     )
-    lock = start(plan, folder) if state.is_main_process else None
+    lock = plan.begin(folder) if state.is_main_process else None
     state.wait_for_everyone()
-    check_plan(plan, folder)
-    own = plan.shards()[state.process_index :: state.num_processes]
-    with tqdm(total=sum(len(shard.rows) for shard in own), unit="image", disable=not state.is_main_process) as bar:
+    own = list(plan.shards().items())[state.process_index :: state.num_processes]
+    total = sum(len(numbers) for _, (_, numbers) in own)
+    with tqdm(total=total, unit="image", disable=not state.is_main_process) as bar:
         translate_shards(pipe, sources, own, folder, bar.update, batch_size=batch_size, **options)
     state.wait_for_everyone()
     state.destroy_process_group()
     if lock is None:
         return 0
     with lock:
-        return _finish(plan, folder, sources.alone, push, private)
-
-
-def _checked_repo(push: str) -> str:
-    """The whole id. Raises `UserError` where there is no token that may write."""
-    from pix2pix_hub.hub.account import check_account
-
-    return check_account(push)
-
-
-def _pair_request(
-    dataset: str, direction: str, source_column: str | None, target_column: str | None, revision: str | None
-) -> PairRequest | None:
-    """None: a column of sources was named, and no target."""
-    from pix2pix_hub.data.request import PairRequest
-
-    if source_column is not None and target_column is None:
-        return None
-    return PairRequest(dataset, direction, source_column=source_column, target_column=target_column, revision=revision)
-
-
-def _chosen_splits(sources: Sources, split: str | None, dataset: str) -> dict[str, int]:
-    """Name → rows."""
-    rows = {name: len(rows) for name, rows in sources.found.splits.items()}
-    if split is not None and split not in rows:
-        raise UserError(f"--split {split}: {dataset} has {', '.join(rows)}.")
-    return {name: count for name, count in rows.items() if split in (None, name)}
-
-
-def _finish(plan: Plan, folder: Path, alone: bool, push: str | None, private: bool) -> int:
-    from pix2pix_hub.inference.dataset import finish
-
-    left_out = finish(plan, folder, alone)
+        left_out = plan.finish(folder, sources)
     say(f"{counted(sum(plan.splits.values()) - len(left_out), 'translated image')} in {folder}.")
     for line in left_out[:20]:
         say(f"  left out: {line['reason']}")

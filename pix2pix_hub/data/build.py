@@ -16,7 +16,6 @@ from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
 from pix2pix_hub.data.bad_pairs import write_bad_pairs
-from pix2pix_hub.data.encoding import encode, suffix_for
 from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
@@ -25,7 +24,8 @@ from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.transforms import has_colors
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import write_folder_aside
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.wording import counted
 
 FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})

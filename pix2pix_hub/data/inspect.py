@@ -19,7 +19,7 @@ from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.transforms import PairTransform, has_colors
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import PixelFormat, displayed, save_grid, to_model_range
+from pix2pix_hub.image.format import PixelFormat, displayed, save_grid, to_model_range
 from pix2pix_hub.wording import counted
 
 

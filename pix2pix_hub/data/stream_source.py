@@ -34,7 +34,7 @@ from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.shards import Span
 from pix2pix_hub.data.splits import VALIDATION_NAMES
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.wording import counted
 
 READ_ROWS = 16  # taken from `datasets` at a time

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pix2pix_hub.evaluation.bootstrap import confidence_interval, mean_of, ratio_of
 from pix2pix_hub.evaluation.traces import STRIDE_FREQUENCIES, Traces
-from pix2pix_hub.images import RGB, PixelFormat
+from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.wording import counted
 
 NEAR = 0.5  # of the median distance of real images to the nearest training target

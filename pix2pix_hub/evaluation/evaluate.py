@@ -22,7 +22,7 @@ from pix2pix_hub.evaluation.outputs import Measured, Translator, measure
 from pix2pix_hub.evaluation.pairs import EvaluationPairs, make_request, open_pairs
 from pix2pix_hub.evaluation.scorer import make_scorer
 from pix2pix_hub.evaluation.traces import Traces, thumbnails_of
-from pix2pix_hub.images import RGB, PixelFormat
+from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.metrics import unusable
 from pix2pix_hub.metrics.networks import MetricNetworks, load_networks
 

@@ -11,7 +11,7 @@ from typing import Any
 from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import read_object
-from pix2pix_hub.images import PREPROCESSOR_NAME
+from pix2pix_hub.image.format import PREPROCESSOR_NAME
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files, local_path, split_revision

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from pix2pix_hub.data.transforms import PairTensors
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.traces import Traces, traces_of
-from pix2pix_hub.images import to_unit_range
+from pix2pix_hub.image.format import to_unit_range
 from pix2pix_hub.metrics import METRICS, image_values
 from pix2pix_hub.metrics.image_metrics import image_features
 from pix2pix_hub.metrics.networks import MetricNetworks

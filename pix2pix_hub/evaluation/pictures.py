@@ -13,7 +13,7 @@ from torch import Tensor
 from pix2pix_hub.evaluation.evaluate import Evaluation
 from pix2pix_hub.evaluation.traces import thumbnails_of
 from pix2pix_hub.files import write_aside
-from pix2pix_hub.images import PixelFormat, displayed, tensor_to_pil
+from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
 from pix2pix_hub.metrics import METRICS
 
 ROWS_OF_A_KIND = 3  # best, median and worst pairs in the picture

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pix2pix_hub.images import to_unit_range
+from pix2pix_hub.image.format import to_unit_range
 
 THUMBNAIL = 32  # pixels
 # Frequencies (cycles a pixel) at which a decoder's last three strides repeat, without those of a smaller stride.

@@ -13,7 +13,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from pix2pix_hub.images import from_model_range, to_unit_range
+from pix2pix_hub.image.format import from_model_range, to_unit_range
 from pix2pix_hub.metrics.distributions import frechet_distance, kernel_distance
 from pix2pix_hub.metrics.networks import MetricNetworks
 from pix2pix_hub.metrics.registry import METRICS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 
 
 @dataclass(frozen=True)

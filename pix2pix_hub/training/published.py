@@ -21,7 +21,7 @@ from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.files import read_object
-from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
+from pix2pix_hub.image.format import PREPROCESSOR_NAME, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.models.auto import GENERATORS, Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME, HubModel

@@ -16,7 +16,7 @@ from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.data.transforms import PairTensors
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import PixelFormat, save_grid
+from pix2pix_hub.image.format import PixelFormat, save_grid
 from pix2pix_hub.metrics import METRICS, ImageMetrics, unusable
 from pix2pix_hub.metrics.networks import MetricNetworks, load_networks
 from pix2pix_hub.training.caching import RunCache

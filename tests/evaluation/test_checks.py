@@ -24,7 +24,7 @@ from pix2pix_hub.evaluation.checks import (
 from pix2pix_hub.evaluation.evaluate import run_checks
 from pix2pix_hub.evaluation.outputs import Measured
 from pix2pix_hub.evaluation.traces import THUMBNAIL, Traces, thumbnails_of, traces_of
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 
 SOURCES, TARGETS = batch(EVALUATED)
 TRAINING_THUMBNAILS = thumbnails_of(batch(TRAINING)[1])

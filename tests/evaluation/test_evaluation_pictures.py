@@ -15,7 +15,7 @@ from pix2pix_hub.evaluation.evaluate import Evaluation, evaluate
 from pix2pix_hub.evaluation.model import load_model
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.pictures import ranking, save_images, save_labelled, save_nearest
-from pix2pix_hub.images import RGB
+from pix2pix_hub.image.format import RGB
 from pix2pix_hub.metrics.networks import MetricNetworks
 
 HEADINGS = ["source", "generated", "target"]

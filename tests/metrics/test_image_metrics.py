@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.metrics import METRICS, ImageMetrics, image_values, unusable
 from pix2pix_hub.metrics.networks import MetricNetworks
 
