@@ -52,7 +52,9 @@ class Preprocessor:
                 _whole(content["size_multiple"], 1, 2**12),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is not as an export has it ({error!r}): export the model again.") from error
+            raise UserError(
+                f"{path} is not as an export has it ({repr(error)[:300]}): export the model again."
+            ) from error
 
 
 def preprocessor_config(

@@ -194,6 +194,26 @@ def test_it_knows_every_metric_that_training_and_evaluation_compute() -> None:
         assert ("higher" in title) == metric.higher_is_better
 
 
+@pytest.mark.parametrize(
+    "card",
+    [
+        "---\na: 1" + "\n" * 120_000,
+        "<!-- pix2pix-hub: keep -->\n" * 4000,
+        "---\na: " + "[" * 60_000 + "\n---\n",
+        "---\n- a\n---\n",
+        "x" * 200_000,
+        "\ud800",
+    ],
+)
+def test_a_card_of_strangers_costs_seconds_at_most(card: str, export: Path) -> None:
+    """What took hours, or ended in a traceback: a card, or a sentence."""
+    (export / "README.md").write_bytes(card.encode(errors="surrogatepass"))
+    try:
+        assert make_card(export, "user/name")
+    except UserError as error:
+        assert "README.md is no model card" in str(error) or "no card can be made of" in str(error)
+
+
 def test_a_damaged_file_is_named(export: Path) -> None:
     (export / "metrics.json").write_text("{")
     with pytest.raises(UserError, match="metrics.json is not valid JSON"):
