@@ -273,6 +273,13 @@ def test_files_pictures_and_headings_that_are_linked_exist() -> None:
             assert not anchor or anchor in slugs, f"{page}: {target}"
 
 
+def test_files_of_code_that_are_named_exist() -> None:
+    named = {(page, name) for page in PAGES for name in re.findall(r"`(\w+/[\w/]+\.py)`", read(page))}
+    assert len(named) > 8
+    for page, name in named:
+        assert (ROOT / name).is_file() or (ROOT / "pix2pix_hub" / name).is_file(), f"{page}: {name}"
+
+
 def test_every_page_is_linked_from_readme_and_says_what_its_reader_wants() -> None:
     readme = read("README.md")
     assert len(readme.splitlines()) <= 150
