@@ -11,12 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from pix2pix_hub.devices import process_state
-from pix2pix_hub.evaluation.evaluate import Evaluation, evaluate
-from pix2pix_hub.evaluation.model import load_model
+from pix2pix_hub.evaluation.evaluate import Evaluation, evaluate, load_model
 from pix2pix_hub.evaluation.options import EvaluationOptions
-from pix2pix_hub.evaluation.pictures import ranking, save_images, save_labelled, save_nearest
+from pix2pix_hub.evaluation.report import ranking, save_images, save_labelled, save_nearest
 from pix2pix_hub.images import RGB
-from pix2pix_hub.metrics.networks import MetricNetworks
+from pix2pix_hub.metrics import MetricNetworks
 
 HEADINGS = ["source", "generated", "target"]
 GAP = 8
@@ -84,7 +83,7 @@ def made(evaluation: Evaluation, index: int, sample: int = 0) -> Tensor:
 
 
 def test_each_row_says_its_rank_its_value_and_its_name(evaluation: Evaluation, tmp_path: Path) -> None:
-    psnr = evaluation.measured.values["psnr"]
+    psnr = evaluation.measured.values["psnr"].tolist()
     order = sorted(range(7), key=lambda index: -psnr[index])
     shown = list(zip(["best"] * 2 + ["median"] * 2 + ["worst"] * 2, order[:4] + order[-2:], strict=True))
     rows = [
