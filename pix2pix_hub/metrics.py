@@ -46,7 +46,7 @@ class MetricNetworks:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its name, direction and range, what it needs, and how it is computed."""
+    """A metric: its name, range and direction, what it needs, and how it is computed."""
 
     title: str  # as tables and curves print it
     unit: str
@@ -93,15 +93,12 @@ def _ms_ssim(generated: Tensor, target: Tensor) -> Tensor:
     return multiscale_structural_similarity_index_measure(generated, target, data_range=1.0, reduction="none")
 
 
-class _GivenFeatures(nn.Module):
+class _GivenFeatures(nn.Identity):
     """Stands where torchmetrics expects a network: the features are computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
@@ -218,49 +218,40 @@ def _parts(found: FoundPairs, request: PairRequest, split: str | None) -> tuple[
 # --- what the generator makes of them
 
 
-@dataclass(frozen=True)
-class Translator:
-    """A generator as it is measured: deterministic, or with the dropout of the paper's test time, seeded by pair."""
+@torch.inference_mode()
+def translate(
+    model: EvaluatedModel, options: EvaluationOptions, source: Tensor, indices: Sequence[int], sample: int = 0
+) -> Tensor:
+    """(N, C, H, W) in [-1, 1] → the images generated, float32, the same range, on the generator's device.
 
-    generator: nn.Module  # in evaluation mode
-    device: torch.device
-    precision: str = "no"  # of `PRECISIONS`
-    num_samples: int = 1  # 1: without dropout; more: so many samples of each source, with it
-    seed: int = 0  # of the dropout
-
-    @torch.inference_mode()
-    def __call__(self, source: Tensor, indices: Sequence[int], sample: int = 0) -> Tensor:
-        """(N, C, H, W) in [-1, 1] → the images generated, float32, the same range."""
-        seeds = [(self.seed, index, sample) for index in indices]
-        dropout = SeededDropout(self.generator, seeds) if self.num_samples > 1 else nullcontext()
-        dtype = PRECISIONS[self.precision]
-        autocast = torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
-        with dropout, autocast:
-            return self.generator(source.to(self.device)).float()
+    Deterministic; or, where there are several samples, with the dropout of the paper's test time, seeded by pair.
+    """
+    device = next(model.generator.parameters()).device
+    seeds = [(options.seed, index, sample) for index in indices]
+    dropout = SeededDropout(model.generator, seeds) if options.num_samples > 1 else nullcontext()
+    dtype = PRECISIONS[options.precision]
+    with dropout, torch.autocast(device.type, dtype=dtype) if dtype else nullcontext():
+        return model.generator(source.to(device)).float()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Tables of all pairs: in each column's first axis their order."""
+    """Tables of all pairs, in their order along the first axis of every column."""
 
     values: dict[str, Tensor]  # metric → float64 (N,)
     features: dict[str, Tensor]  # "generated", "target" → what FID and KID compare
     counts: dict[str, Tensor]  # kind of image → (N, K, K) classes, for the segmentation scores
-    generated: Traces | None  # what the checks look at, of the first sample; None: not wanted
-    target: Traces | None
+    traces: tuple[Traces, Traces] | None  # what the checks look at, of the first sample and the targets; None: unwanted
 
 
 def measure(
+    model: EvaluatedModel,
     pairs: PairTensors,
-    translator: Translator,
+    options: EvaluationOptions,
     names: Sequence[str],
     networks: MetricNetworks,
-    *,
+    scorer: Scorer | None,
     state: PartialState,
-    batch_size: int,
-    num_workers: int = 0,
-    with_traces: bool = True,
-    scorer: Scorer | None = None,
 ) -> Measured:
     """Translate every source once (or `num_samples` times) and measure what comes out, on all processes together.
 
@@ -271,15 +262,13 @@ def measure(
         pairs: at the size to measure at.
         names: metrics that can look at these images, of `METRICS`.
         networks: those that `names` need.
-        with_traces: keep what the checks look at.
         scorer: counts classes, for the segmentation scores.
     """
-    mine = range(state.process_index, len(pairs), state.num_processes)
-    loader = DataLoader(Subset(pairs, mine), batch_size=batch_size, num_workers=num_workers)
+    loader = share_of(pairs, options.batch_size or model.batch_size, options, state)
     rows: list[dict[tuple[str, str], Tensor]] = []  # of a batch each: (table, column) → values of its pairs
     for batch in tqdm(loader, "pairs", disable=None if state.is_main_process else True, leave=False):  # not in files
-        indices, source, target = batch["index"].tolist(), batch["source"], batch["target"].to(translator.device)
-        samples = [translator(source, indices, sample) for sample in range(translator.num_samples)]
+        indices, target = batch["index"].tolist(), batch["target"].to(state.device)
+        samples = [translate(model, options, batch["source"], indices, n) for n in range(options.num_samples)]
         if not all(sample.isfinite().all() for sample in samples):
             raise UserError(
                 f"The model makes values that are no numbers (pair {indices[0]} of the split): its weights are "
@@ -293,7 +282,7 @@ def measure(
         sides = {"generated": samples[0], "target": target}
         if not all(METRICS[name].per_image for name in names):
             tables["features"] = {side: image_features(images, networks) for side, images in sides.items()}
-        if with_traces:
+        if options.checks:
             tables |= {side: traces_of(images)._asdict() for side, images in sides.items()}
         if scorer is not None:
             tables["counts"] = scorer(samples[0], indices)
@@ -305,8 +294,21 @@ def measure(
     for table, name in rows[0]:
         whole.setdefault(table, {})[name] = torch.cat([row[table, name] for row in rows])[order]
     values, features, counts = (whole.get(table, {}) for table in ("values", "features", "counts"))
-    generated, target = (Traces(**whole[side]) if with_traces else None for side in ("generated", "target"))
-    return Measured(values, features, counts, generated, target)
+    traces = (Traces(**whole["generated"]), Traces(**whole["target"])) if options.checks else None
+    return Measured(values, features, counts, traces)
+
+
+def target_thumbnails(pairs: PairTensors, options: EvaluationOptions, state: PartialState) -> Tensor:
+    """Of all targets, (M, C, 32, 32) in [0, 1]; each process reads its share."""
+    parts = [(batch["index"], thumbnails_of(batch["target"])) for batch in share_of(pairs, 8, options, state)]
+    indices, thumbnails = (torch.cat(column) for column in zip(*gather_object(parts), strict=True))
+    return thumbnails[indices.argsort()]
+
+
+def share_of(pairs: PairTensors, batch_size: int, options: EvaluationOptions, state: PartialState) -> DataLoader[Any]:
+    """Batches of every n-th pair, n the number of processes."""
+    mine = range(state.process_index, len(pairs), state.num_processes)
+    return DataLoader(Subset(pairs, mine), batch_size=batch_size, num_workers=options.num_workers)
 
 
 # --- all together
@@ -321,7 +323,6 @@ class Evaluation:
     pairs: EvaluationPairs
     tensors: PairTensors  # the pairs at the size that was measured at
     image_size: tuple[int, int]
-    translator: Translator
     measured: Measured
     missing: dict[str, str]  # metric → why it has no value
     checks: dict[str, Check]
@@ -337,12 +338,9 @@ def evaluate(
     *,
     networks: MetricNetworks | None = None,
 ) -> Evaluation | None:
-    """Measure a model on the pairs of a data set; every process of a launch calls this.
+    """Measure a model on the pairs of a data set (named as in training); every process of a launch calls this.
 
     Args:
-        model: what is measured.
-        dataset: as in training.
-        options: how it is measured.
         state: this process's place among those launched, and its device.
         networks: what LPIPS, FID and KID compare with; None: the published ones, where they can be had.
 
@@ -377,38 +375,16 @@ def evaluate(
         pairs.evaluated, pairs.training, options, pairs.facts["fingerprint"], image_size, resize, order, state
     )
 
-    translator = Translator(
-        model.generator.to(state.device), state.device, options.precision, options.num_samples, options.seed
-    )
-    measured = measure(
-        tensors,
-        translator,
-        [name for name in options.metrics if name not in missing],
-        networks,
-        state=state,
-        batch_size=options.batch_size or model.batch_size,
-        num_workers=options.num_workers,
-        with_traces=options.checks,
-        scorer=scorer,
-    )
+    model.generator.to(state.device)
+    usable = [name for name in options.metrics if name not in missing]
+    measured = measure(model, tensors, options, usable, networks, scorer, state)
     training = None
     if options.checks and pairs.training is not None:
-        training = target_thumbnails(PairTensors(pairs.training, transform), state, options.num_workers)
+        training = target_thumbnails(PairTensors(pairs.training, transform), options, state)
     if not state.is_main_process:
         return None
     checks: dict[str, Check] = {}
     nearest: list[tuple[int, int]] = []
-    if measured.generated is not None and measured.target is not None:
-        checks, nearest = run_checks(measured.generated, measured.target, training, pairs.own, order, formats["target"])
-    return Evaluation(
-        model, options, pairs, tensors, image_size, translator, measured, missing, checks, nearest, segmentation
-    )
-
-
-def target_thumbnails(pairs: PairTensors, state: PartialState, num_workers: int) -> Tensor:
-    """Of all targets, (M, C, 32, 32) in [0, 1]; each process reads its share."""
-    mine = range(state.process_index, len(pairs), state.num_processes)
-    loader = DataLoader(Subset(pairs, mine), batch_size=8, num_workers=num_workers)
-    parts = [(batch["index"], thumbnails_of(batch["target"])) for batch in loader]
-    indices, thumbnails = (torch.cat(column) for column in zip(*gather_object(parts), strict=True))
-    return thumbnails[indices.argsort()]
+    if measured.traces is not None:
+        checks, nearest = run_checks(*measured.traces, training, pairs.own, order, formats["target"])
+    return Evaluation(model, options, pairs, tensors, image_size, measured, missing, checks, nearest, segmentation)

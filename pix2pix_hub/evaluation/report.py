@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.checks import thumbnails_of, verdict
-from pix2pix_hub.evaluation.evaluate import DIVERSITY, Evaluation
+from pix2pix_hub.evaluation.evaluate import DIVERSITY, Evaluation, translate
 from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_with_intervals
 from pix2pix_hub.files import write_aside
 from pix2pix_hub.images import PixelFormat, displayed, tensor_to_pil
@@ -100,19 +100,9 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
             content["segmentation"]["tells_apart"] = real[0] > shuffled[1]
     if evaluation.checks:
         content["checks"] = {name: check.to_dict() for name, check in evaluation.checks.items()}
-    return content | {
-        "protocol": protocol(evaluation),
-        "model": evaluation.model.to_dict(),
-        "dataset": evaluation.pairs.facts,
-        "versions": library_versions(),
-    }
-
-
-def protocol(evaluation: Evaluation) -> dict[str, Any]:
-    """All that must be the same where two numbers are compared, beyond each metric's own."""
     options, preprocessor = evaluation.options, evaluation.model.preprocessor
     stochastic = "stochastic: dropout on, values are means over samples"
-    return {
+    content["protocol"] = {  # all that must be the same where two numbers are compared, beyond each metric's own
         "pairs": len(evaluation.tensors),
         "image_size": list(evaluation.image_size),
         "resize": preprocessor.resize,
@@ -126,6 +116,8 @@ def protocol(evaluation: Evaluation) -> dict[str, Any]:
         "precision": "float32" if options.precision == "no" else options.precision,
         "interval": f"{LEVEL:.0%}, percentiles of {RESAMPLES} bootstrap resamples of the images; FID and KID have none",
     }
+    facts = {"model": evaluation.model.to_dict(), "dataset": evaluation.pairs.facts, "versions": library_versions()}
+    return content | facts
 
 
 def _entry(evaluation: Evaluation, name: str) -> dict[str, Any]:
@@ -223,7 +215,7 @@ def save_images(evaluation: Evaluation, ranked_by: str, kinds: dict[str, list[in
     for kind, chosen in kinds.items():
         for index in chosen:
             pair = evaluation.tensors[index]
-            made = [evaluation.translator(pair["source"][None], [index], sample)[0].cpu() for sample in range(samples)]
+            made = [generated_image(evaluation, index, sample) for sample in range(samples)]
             rows.append((pair["source"], *made, pair["target"]))
             rank = []
             if ranked_by:
@@ -236,6 +228,12 @@ def save_images(evaluation: Evaluation, ranked_by: str, kinds: dict[str, list[in
     save_labelled(rows, path, columns, ["source", *generated, "target"], labels)
 
 
+def generated_image(evaluation: Evaluation, index: int, sample: int = 0) -> Tensor:
+    """What the generator makes of one pair, once more: (C, H, W) in [-1, 1]."""
+    source = evaluation.tensors[index]["source"][None]
+    return translate(evaluation.model, evaluation.options, source, [index], sample)[0].cpu()
+
+
 def save_nearest(evaluation: Evaluation, path: Path) -> None:
     """Rows of generated | nearest training target | its own target, the nearest first."""
     training = evaluation.pairs.training
@@ -244,7 +242,7 @@ def save_nearest(evaluation: Evaluation, path: Path) -> None:
     for rank, (index, place) in enumerate(evaluation.nearest[:NEAREST_ROWS], 1):
         pair = evaluation.tensors[index]
         other = evaluation.tensors.transform(*training[place], epoch=0, index=0)["target"]
-        generated = evaluation.translator(pair["source"][None], [index])[0].cpu()
+        generated = generated_image(evaluation, index)
         rows.append((generated, other, pair["target"]))
         distance = (thumbnails_of(generated[None]) - thumbnails_of(other[None])).square().mean().sqrt()
         names = [evaluation.pairs.evaluated.name(index), f"training image {training.name(place)}"]

@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ def make_scorer(
         recipe = SegmenterRecipe(image_size, resize, options.segmenter_steps)
         with state.main_process_first():  # which trains; the others find what it kept
             photos = LabelledPhotos(training, photo_side, classes)
-            find, about["network"] = segmenter_for(photos, recipe, fingerprint, state.device)
+            network, about["network"] = segmenter_for(photos, recipe, fingerprint, state.device)
+        find = partial(segment, network)
     photos = LabelledPhotos(evaluated, photo_side, classes)
     truths = PairTensors(photos, photos.transform(image_size, resize, augment=False))
     partner = order.roll(-1)[order.argsort()].tolist()
@@ -234,35 +236,29 @@ class LabelledPhotos:
         return PairTransform(image_size, augment=augment, resize=resize, formats=formats, seed=seed)
 
 
-class Segmenter:
-    """Photos → classes: this package's own U-Net with as many outputs as there are classes.
+def class_logits(network: UNetGenerator, photos: Tensor) -> Tensor:
+    """(N, C, H, W) in [-1, 1] → (N, K, H, W), from this package's own U-Net with as many outputs as there are classes.
 
-    What its `tanh` gives, times a constant, are the logits of a cross entropy: bounded, and far enough apart for any
-    certainty.
+    What its `tanh` gives, times a constant: bounded, and far enough apart for any certainty.
     """
+    return LOGIT_SCALE * network(photos)
 
-    def __init__(self, network: UNetGenerator) -> None:
-        self.network = network
 
-    def logits(self, photos: Tensor) -> Tensor:
-        """(N, C, H, W) in [-1, 1] → (N, K, H, W)."""
-        return LOGIT_SCALE * self.network(photos)
-
-    @torch.inference_mode()
-    def __call__(self, photos: Tensor) -> Tensor:
-        """(N, C, H, W) in [-1, 1] → int64 (N, H, W) on the CPU."""
-        return self.logits(photos).argmax(1).cpu()
+@torch.inference_mode()
+def segment(network: UNetGenerator, photos: Tensor) -> Tensor:
+    """Photos, (N, C, H, W) in [-1, 1] → int64 (N, H, W) of classes, on the CPU."""
+    return class_logits(network, photos).argmax(1).cpu()
 
 
 def segmenter_for(
     photos: LabelledPhotos, recipe: SegmenterRecipe, fingerprint: str, device: torch.device
-) -> tuple[Segmenter, dict[str, Any]]:
+) -> tuple[UNetGenerator, dict[str, Any]]:
     """The network for these photos: the one kept from before, else a new one, which is kept.
 
     Where several evaluations want the same one, one trains it and the others wait for it.
 
     Returns:
-        The segmenter, what it was trained on and how, and the hash of its weights: scores compare where that is equal.
+        The network, what it was trained on and how, and the hash of its weights: scores compare where that is equal.
     """
     what = {
         "pairs": fingerprint,
@@ -286,11 +282,11 @@ def segmenter_for(
             logger.warning("%s is damaged and made anew: %s", folder, error)
         if network is None:
             network = train_segmenter(photos, recipe, device)
-            with write_folder_aside(folder) as partial:
-                network.save_files(partial)
-                (partial / "training.json").write_text(json.dumps(what, indent=2) + "\n")
+            with write_folder_aside(folder) as aside:
+                network.save_files(aside)
+                (aside / "training.json").write_text(json.dumps(what, indent=2) + "\n")
         weights = hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest()
-    return Segmenter(network), what | {"weights_sha256": weights}
+    return network, what | {"weights_sha256": weights}
 
 
 def train_segmenter(photos: LabelledPhotos, recipe: SegmenterRecipe, device: torch.device) -> UNetGenerator:
@@ -320,13 +316,13 @@ def train_segmenter(photos: LabelledPhotos, recipe: SegmenterRecipe, device: tor
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.steps)
     bar = tqdm(total=recipe.steps, desc="training the segmenter", unit="step", leave=False, mininterval=1.0)
-    segmenter = Segmenter(network.train())
+    network.train()
     epoch = 0
     while bar.n < recipe.steps:
         sampler.set_epoch(epoch)
         for batch, _ in zip(loader, range(recipe.steps - bar.n), strict=False):
             truth = batch["target"].argmax(1).to(device)
-            loss = F.cross_entropy(segmenter.logits(batch["source"].to(device)), truth)
+            loss = F.cross_entropy(class_logits(network, batch["source"].to(device)), truth)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
