@@ -4,45 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from pix2pix_hub.commands.output import say
-from pix2pix_hub.config import parse_image_size
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.wording import counted
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from pix2pix_hub.evaluation.model import EvaluatedModel
+    from pix2pix_hub.evaluation.evaluate import EvaluatedModel
 
 
 def evaluate_model(
     model: Positional[str],
     dataset: Positional[str],
-    split: str | None = None,
-    metrics: tuple[str, ...] = ("l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid"),
-    output: Path = Path("evaluation"),
-    task: Literal["none", "segmentation", "labels"] = "none",
-    checks: bool = True,
-    num_samples: int = 1,
-    seed: int = 0,
-    image_size: str | None = None,
-    max_pairs: int | None = None,
-    precision: Literal["no", "bf16", "fp16"] = "no",
-    batch_size: int | None = None,
-    num_workers: int = 0,
-    cpu_threads: int = 0,
-    segmenter_steps: int = 1000,
-    on_bad_pair: Literal["stop", "skip"] = "stop",
-    direction: Literal["AtoB", "BtoA"] | None = None,
-    source_column: str | None = None,
-    target_column: str | None = None,
-    train_split: str | None = None,
-    revision: str | None = None,
-    dataset_revision: str | None = None,
+    evaluation: Annotated[EvaluationOptions, OmitArgPrefixes],
 ) -> None:
     """Measure a model: metrics with confidence intervals, task scores, and checks a person would make.
 
@@ -53,74 +33,33 @@ def evaluate_model(
     Args:
         model: Export, run folder, or Hub id (user/name, user/name@revision).
         dataset: Pairs to measure on: as in training.
-        split: Split to measure on; None: the one that training on this set validates with.
-        metrics: Of l1 psnr ssim ms_ssim lpips fid kid. What cannot be had is reported as missing, with the reason.
-        output: Folder to write to; earlier results in it are replaced.
-        task: segmentation: score generated photos by a network trained on the set's real photos and label maps;
-            labels: score generated label maps by their classes.
-        checks: Memorisation, use of the source, collapse, sharpness, checkerboard, colour bias.
-        num_samples: Above 1: translate every source so often with dropout on, and report diversity (samples).
-        seed: Of dropout, shuffled sources and the bootstrap.
-        image_size: Height x width to measure at; None: as trained.
-        max_pairs: Use only the first N pairs (pairs).
-        precision: Arithmetic of the generator; no: float32.
-        batch_size: Pairs a process translates at once; None: as many as training did.
-        num_workers: Processes that read pairs, per process; 0: none.
-        cpu_threads: Threads of a process on a CPU; 0: the cores shared out over the processes.
-        segmenter_steps: Length of the segmentation network's training (steps).
-        on_bad_pair: What to do about pairs that cannot be used.
-        direction: Which side is the source; None: as trained.
-        source_column: Image column (or folder) A; None: as trained.
-        target_column: Image column (or folder) B; None: as trained.
-        train_split: Split whose targets might have been memorised; None: as trained.
-        revision: Branch, tag or commit of a model on the Hub.
-        dataset_revision: Branch, tag or commit of a data set on the Hub.
+        evaluation: How the model is measured.
     """
-    if cpu_threads < 0:
-        raise UserError(f"--cpu-threads {cpu_threads} cannot work: it must be 0 or more.")
     from pix2pix_hub.launcher import follow_launcher
 
     follow_launcher()
     import torch
 
     from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
-    from pix2pix_hub.evaluation.evaluate import evaluate
-    from pix2pix_hub.evaluation.model import load_model
-    from pix2pix_hub.evaluation.options import EvaluationOptions
+    from pix2pix_hub.evaluation.evaluate import evaluate, load_model
     from pix2pix_hub.evaluation.report import FILES, check_output, describe, write_evaluation
-    from pix2pix_hub.evaluation.segmenter import SegmenterOptions
 
-    options = EvaluationOptions(
-        split=split,
-        metrics=metrics,
-        task=task,
-        image_size=None if image_size is None else parse_image_size(image_size),
-        num_samples=num_samples,
-        seed=seed,
-        precision=precision,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        max_pairs=max_pairs,
-        checks=checks,
-        skip_bad_pairs=on_bad_pair == "skip",
-        segmenter=SegmenterOptions(steps=segmenter_steps),
-    )
-    check_output(output)
-    set_cpu_threads(cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    check_output(evaluation.output)
+    set_cpu_threads(evaluation.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     keep_freed_memory()
     torch.backends.cudnn.deterministic = True
     state = process_state()
-    given = dict(direction=direction, source_column=source_column, target_column=target_column, train_split=train_split)
-    measured = load_model(model, revision=revision)
-    found = evaluate(measured, dataset, options, state, given=given, revision=dataset_revision)
+    measured = load_model(model, revision=evaluation.revision)
+    found = evaluate(measured, dataset, evaluation, state)
     if found is not None:
-        content = write_evaluation(found, output)
+        content = write_evaluation(found, evaluation.output)
         say(describe(content, found))
-        say(f"written to {output}: {', '.join(sorted(name for name in FILES if (output / name).is_file()))}")
+        written = sorted(name for name in FILES if (evaluation.output / name).is_file())
+        say(f"written to {evaluation.output}: {', '.join(written)}")
         if Path(model).exists() and (card := measured.folder / "README.md").is_file():
             say(enter_in_card(card, content, measured))
-        if all(content[name]["value"] is None for name in metrics) and "segmentation" not in content:
-            raise UserError(f"nothing that was asked for could be measured; {output} says why of each.")
+        if all(content[name]["value"] is None for name in evaluation.metrics) and "segmentation" not in content:
+            raise UserError(f"nothing that was asked for could be measured; {evaluation.output} says why of each.")
     state.destroy_process_group()
 
 

@@ -17,8 +17,7 @@ from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.data.transforms import PairTensors
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, save_grid
-from pix2pix_hub.metrics import METRICS, ImageMetrics, unusable
-from pix2pix_hub.metrics.networks import MetricNetworks, load_networks
+from pix2pix_hub.metrics import METRICS, ImageMetrics, MetricNetworks, load_networks, unusable
 from pix2pix_hub.training.caching import RunCache
 from pix2pix_hub.training.loaders import evaluation_transform, make_validation_loader
 from pix2pix_hub.training.setup import Learner

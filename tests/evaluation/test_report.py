@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from pix2pix_hub.devices import process_state
-from pix2pix_hub.evaluation.evaluate import Evaluation, evaluate
-from pix2pix_hub.evaluation.model import load_model
+from pix2pix_hub.evaluation.evaluate import Evaluation, evaluate, load_model
 from pix2pix_hub.evaluation.options import EvaluationOptions
-from pix2pix_hub.evaluation.pictures import ranking, save_images, save_labelled, save_nearest
+from pix2pix_hub.evaluation.report import generated_image as made
+from pix2pix_hub.evaluation.report import ranking, save_images, save_labelled, save_nearest
 from pix2pix_hub.images import RGB
-from pix2pix_hub.metrics.networks import MetricNetworks
+from pix2pix_hub.metrics import MetricNetworks
 
 HEADINGS = ["source", "generated", "target"]
 GAP = 8
@@ -79,12 +79,8 @@ def evaluation(run: Path, pairs: Path) -> Evaluation:
     return found
 
 
-def made(evaluation: Evaluation, index: int, sample: int = 0) -> Tensor:
-    return evaluation.translator(evaluation.tensors[index]["source"][None], [index], sample)[0].cpu()
-
-
 def test_each_row_says_its_rank_its_value_and_its_name(evaluation: Evaluation, tmp_path: Path) -> None:
-    psnr = evaluation.measured.values["psnr"]
+    psnr = evaluation.measured.values["psnr"].tolist()
     order = sorted(range(7), key=lambda index: -psnr[index])
     shown = list(zip(["best"] * 2 + ["median"] * 2 + ["worst"] * 2, order[:4] + order[-2:], strict=True))
     rows = [
@@ -105,15 +101,12 @@ def test_the_nearest_training_images_come_with_name_and_distance(evaluation: Eva
         return ((image.numpy() + 1) / 2).reshape(3, 32, 2, 32, 2).mean(axis=(2, 4))
 
     training = [rendered(number)[1] for number in range(12)]
-    distances = np.array(
-        [
-            [np.sqrt(((thumbnail(made(evaluation, index)) - thumbnail(target)) ** 2).mean()) for target in training]
-            for index in range(7)
-        ]
-    )
+    outputs = [made(evaluation, index) for index in range(7)]
+    apart = [[thumbnail(output) - thumbnail(target) for target in training] for output in outputs]
+    distances = np.sqrt((np.array(apart) ** 2).mean(axis=(2, 3, 4)))
     nearest = np.argsort(distances.min(axis=1))[:4]
     rows = [
-        (made(evaluation, index), training[distances[index].argmin()], evaluation.tensors[index]["target"])
+        (outputs[index], training[distances[index].argmin()], evaluation.tensors[index]["target"])
         for index in nearest.tolist()
     ]
     labels = [
