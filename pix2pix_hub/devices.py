@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sys
 import sysconfig
 from datetime import timedelta
@@ -19,7 +20,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 # A container's memory limit, what it uses, and the name of the part of that which the kernel would give back; v2, v1.
 CGROUP_FILES = (
@@ -32,6 +33,8 @@ CGROUP_FILES = (
 )
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LARGEST_BLOCK = 2**30  # bytes
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 def process_state(timeout: timedelta | None = None) -> PartialState:
@@ -153,3 +156,58 @@ def device_name(device: torch.device) -> str:
     info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the kind of machine at least
     named = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
     return named[1] if named else platform.processor() or platform.machine()
+
+
+def relaunch_on_cpus() -> None:
+    """Do what `accelerate launch` was asked for; called first by every script that it may launch.
+
+    May not return: with several processes on a CPU, this one becomes torch's launcher of them.
+
+    Raises:
+        UserError: several processes were asked for in a way that cannot be followed.
+    """
+    arguments = _launcher_arguments()
+    if arguments is None:
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # one of several, which torch's launcher would leave behind if killed
+            _end_with_launcher()
+        return
+    _end_with_launcher()
+    several = "MASTER_PORT" in os.environ and not any(name in os.environ for name in WORLD_SIZES)
+    if several and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        _become_torchrun(arguments)
+
+
+def _launcher_arguments() -> list[str] | None:
+    """What followed `accelerate launch` on the command line of the parent process; None if that is something else."""
+    parent = psutil.Process().parent()
+    try:
+        words = parent.cmdline() if parent is not None else []
+    except psutil.Error:
+        return None
+    for position, word in enumerate(words):
+        if word.endswith(("accelerate-launch", "accelerate.commands.launch", "accelerate/commands/launch.py")):
+            return words[position + 1 :]
+        if os.path.basename(word) == "accelerate" and words[position + 1 : position + 2] == ["launch"]:
+            return words[position + 2 :]
+    return None
+
+
+def _end_with_launcher() -> None:
+    """Have the kernel send SIGTERM when the launcher ends, so that the step is finished and saved (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _become_torchrun(arguments: list[str]) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    options, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    if options.num_machines != 1:
+        raise UserError(
+            "accelerate launch does not start CPU processes on several machines by itself: start torchrun on each, "
+            "with ACCELERATE_USE_CPU=true in the environment."
+        )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    module = ["--module"] if options.module else []
+    command += ["--nproc_per_node", str(options.num_processes), *module, options.training_script]
+    os.execv(sys.executable, [*command, *options.training_script_args])

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 PARALLEL_PREFIX = "module."
 NAMES_SHOWN = 8

@@ -23,10 +23,8 @@ from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder, file_of
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.transforms import has_colors
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_folder_aside
 from pix2pix_hub.images import PixelFormat
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted, write_folder_aside
 
 FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}  # what `datasets` calls them

@@ -15,9 +15,8 @@ from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.palette import SAMPLED_PAIRS, Color, ColorSample, color_sample, palette_of
 from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
 from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, distinct_colors
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
 Names = Mapping[Color, str]

@@ -18,9 +18,8 @@ from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.transforms import PairTransform, has_colors
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, displayed, save_grid, to_model_range
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from pix2pix_hub.data.tiff import MAX_CHANNELS, TIFF_MAGIC, read_bands
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import (
     EIGHT_BIT_MODES,
     TRANSPARENT_MODES,
@@ -36,6 +35,7 @@ from pix2pix_hub.images import (
     read_bytes,
     refuse_too_many_pixels,
 )
+from pix2pix_hub.util import UserError
 
 _GRAY_MODES = ("1", "L", "LA", "La")
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 MODES = ("auto", "gray", "rgb", "rgba", "labels")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test")
 SPLIT_SEED = 0

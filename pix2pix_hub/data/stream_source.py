@@ -33,9 +33,8 @@ from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.shards import Span
 from pix2pix_hub.data.splits import VALIDATION_NAMES
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 READ_ROWS = 16  # taken from `datasets` at a time
 HELD_OUT_PAIRS = 256  # validation pairs at most, where --max-validation-pairs does not say

@@ -13,7 +13,7 @@ from datasets import Image as ImageFeature
 from pix2pix_hub.data.files import fingerprint
 from pix2pix_hub.data.hub_source import describe, open_on_hub
 from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 BUILDERS = {  # suffix of a single file → the `datasets` builder that reads it
     ".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tar": "webdataset",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import refuse_too_many_pixels
+from pix2pix_hub.util import UserError
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_CHANNELS = 256

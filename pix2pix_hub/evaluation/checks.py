@@ -17,7 +17,7 @@ from torch import Tensor
 from pix2pix_hub.evaluation.bootstrap import confidence_interval, mean_of, ratio_of
 from pix2pix_hub.evaluation.traces import STRIDE_FREQUENCIES, Traces
 from pix2pix_hub.images import RGB, PixelFormat
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import counted
 
 NEAR = 0.5  # of the median distance of real images to the nearest training target
 NEAR_SHARE = 0.1  # so many more outputs than real images may be that near

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Subset
 
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.checks import Check, checkerboard, collapse, color_bias, memorisation, sharpness, source_use
 from pix2pix_hub.evaluation.model import EvaluatedModel
 from pix2pix_hub.evaluation.options import EvaluationOptions
@@ -25,6 +24,7 @@ from pix2pix_hub.evaluation.traces import Traces, thumbnails_of
 from pix2pix_hub.images import RGB, PixelFormat
 from pix2pix_hub.metrics import unusable
 from pix2pix_hub.metrics.networks import MetricNetworks, load_networks
+from pix2pix_hub.util import UserError
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pix2pix_hub.data.preprocessor import Preprocessor
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files, split_revision
+from pix2pix_hub.util import UserError
 
 TRAINING_CONFIG_NAME = "training_config.json"
 # Of training, what a data set is read by again: the options of the same names, unless others are given.

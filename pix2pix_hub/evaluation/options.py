@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.outputs import PRECISIONS
 from pix2pix_hub.evaluation.segmenter import SegmenterOptions
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.models.dropout import dropout_layers
+from pix2pix_hub.util import UserError
 
 LARGEST_SEED = 2**63 - 1  # torch's
 TASKS = ("none", "segmentation", "labels")

@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from pix2pix_hub.data.transforms import PairTensors
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.traces import Traces, traces_of
 from pix2pix_hub.images import to_unit_range
 from pix2pix_hub.metrics import METRICS, image_values
 from pix2pix_hub.metrics.image_metrics import image_features
 from pix2pix_hub.metrics.networks import MetricNetworks
 from pix2pix_hub.models.dropout import SeededDropout
+from pix2pix_hub.util import UserError
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 DIVERSITY = "diversity"  # mean L1 between two samples of one source, in [0, 1]

@@ -17,9 +17,8 @@ from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import Part, assign_splits
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.model import INHERITED
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 MOST_TRAINING_PAIRS = 10_000  # evenly spread over those there are
 LEAST_PAIRS = 2  # an interval, a distribution and a shuffled source all need another pair

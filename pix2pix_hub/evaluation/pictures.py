@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pix2pix_hub.evaluation.evaluate import Evaluation
 from pix2pix_hub.evaluation.traces import thumbnails_of
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.images import PixelFormat, displayed, tensor_to_pil
 from pix2pix_hub.metrics import METRICS
+from pix2pix_hub.util import write_aside
 
 ROWS_OF_A_KIND = 3  # best, median and worst pairs in the picture
 NEAREST_ROWS = 4

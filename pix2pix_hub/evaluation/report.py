@@ -14,18 +14,16 @@ from typing import Any
 
 import torch
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.bootstrap import LEVEL, RESAMPLES, Floats, confidence_interval, mean_of
 from pix2pix_hub.evaluation.checks import verdict
 from pix2pix_hub.evaluation.evaluate import Evaluation
 from pix2pix_hub.evaluation.outputs import DIVERSITY
 from pix2pix_hub.evaluation.pictures import ranking, save_images, save_nearest
 from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_with_intervals
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.metrics.distributions import weighted_frechet, weighted_kernel
 from pix2pix_hub.metrics.image_metrics import distances, mean
-from pix2pix_hub.versions import library_versions
+from pix2pix_hub.util import UserError, library_versions, write_aside
 
 METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "metrics.json", "per_image.csv", "images.png", "nearest.png"
 FILES = (METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME)

@@ -10,12 +10,12 @@ from accelerate import PartialState
 from torch import Tensor
 
 from pix2pix_hub.data.transforms import PairTensors
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.outputs import Scorer
 from pix2pix_hub.evaluation.pairs import EvaluationPairs
 from pix2pix_hub.evaluation.segmentation import confusion, find_classes
 from pix2pix_hub.evaluation.segmenter import LabelledPhotos, segmenter_for
+from pix2pix_hub.util import UserError
 
 
 def make_scorer(

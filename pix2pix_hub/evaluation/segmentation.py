@@ -19,9 +19,9 @@ from torch import Tensor
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.palette import class_colors, color_sample
 from pix2pix_hub.data.pixels import PixelArray
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.bootstrap import Floats, confidence_interval
 from pix2pix_hub.images import PixelFormat, from_model_range
+from pix2pix_hub.util import UserError
 
 SCORES = ("pixel_accuracy", "class_accuracy", "class_iou")
 LOOKED_AT = 40  # label maps in which the class colours are looked for

@@ -10,8 +10,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.hub.keep import front_matter, kept_block, kept_text, with_kept_text
+from pix2pix_hub.util import UserError
 
 CARD_NAME = "README.md"
 TEMPLATE = Path(__file__).with_name("card_template.md")

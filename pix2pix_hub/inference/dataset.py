@@ -24,13 +24,11 @@ from pix2pix_hub.data.pairs import FoundPairs, find_images, find_pairs
 from pix2pix_hub.data.pixels import Decoded
 from pix2pix_hub.data.records import RecordDecoder, file_in_words, file_of, read_stored
 from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import PARTIAL_SUFFIX, publish_folder, write_aside
 from pix2pix_hub.inference.files import THREADS
 from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.inference.results import decoded_result
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, counted, publish_folder, write_aside
 
 UNFINISHED_SUFFIX = ".unfinished"
 PLAN_NAME = "translation.json"

@@ -14,8 +14,8 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.metrics.registry import METRICS
+from pix2pix_hub.util import UserError
 
 TIMEOUT_SECONDS = 20  # of a connection that says nothing
 

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 NAME_AT_REVISION = re.compile(r"([\w.-]+/[\w.-]+)@(.+)")
 LOG_IN = "type `hf auth login` or set HF_TOKEN"

@@ -18,10 +18,10 @@ from typing import Any
 
 from torch import nn
 
-from pix2pix_hub.files import public_name, write_folder_aside
 from pix2pix_hub.images import PREPROCESSOR_NAME
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator
+from pix2pix_hub.util import public_name, write_folder_aside
 
 TRAINING_CONFIG_NAME = "training_config.json"
 

@@ -22,10 +22,10 @@ from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
 from pix2pix_hub.data.streaming import PairStream
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.devices import cpu_cores
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.training.caching import RunCache, plan_cache
 from pix2pix_hub.training.stream_loader import StreamLoader
+from pix2pix_hub.util import UserError
 
 STREAM_WORKERS = 2  # where none are asked for; on every machine, since the order of a stream's pairs depends on it
 MOST_WORKERS = 8  # that are started unasked

@@ -20,7 +20,6 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.stream_source import StreamedPairs
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.models.auto import GENERATORS, Generator, load_generator
@@ -29,6 +28,7 @@ from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files
 from pix2pix_hub.training.checkpoint import Progress, newest_sound_checkpoint
 from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.training.run_folder import CHANGEABLE, check_same_run
+from pix2pix_hub.util import UserError
 
 METRICS_NAME = "metrics.json"
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.limits import Limits, check_picture
+from pix2pix_hub.util import UserError
 
 CARD, CURVES, METRICS, SAMPLES = "README.md", "curves.png", "metrics.json", "samples.png"
 PREPROCESSOR = "preprocessor_config.json"

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 

@@ -15,7 +15,7 @@ from pix2pix_hub.data import build
 from pix2pix_hub.data.build import build_pairs, write_dataset
 from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 

@@ -24,8 +24,8 @@ from PIL import Image
 from pix2pix_hub.data import pairs as pairs_module
 from pix2pix_hub.data.pairs import KNOWN_COLUMNS, PairSplits, load_pairs
 from pix2pix_hub.data.synthetic import render_pair
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import pil_to_tensor
+from pix2pix_hub.util import UserError
 
 SIZE = (32, 32)
 

@@ -14,7 +14,7 @@ from pix2pix_hub.data.shards import Span, StreamPlan, cut, shard_and_row, stable
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
 from pix2pix_hub.data.streaming import PairStream, Position
 from pix2pix_hub.data.transforms import PairTransform
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 PLAIN = PairTransform((32, 32), augment=False)
 

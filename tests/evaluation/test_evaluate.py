@@ -17,7 +17,7 @@ from known_generators import PAIRS, SIZE
 from PIL import Image
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.commands.evaluate import update_card
+from pix2pix_hub.cli.evaluate import update_card
 from pix2pix_hub.devices import process_state
 from pix2pix_hub.evaluation.evaluate import evaluate
 from pix2pix_hub.evaluation.model import load_model

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.metrics import ImageMetrics, image_values
 from pix2pix_hub.metrics.networks import Weights, fetch_weights, load_networks, weights_of
+from pix2pix_hub.util import UserError
 
 CPU = torch.device("cpu")
 

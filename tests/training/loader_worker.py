@@ -13,7 +13,7 @@ from pathlib import Path
 from pix2pix_hub.cli import parse_training_config
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
-from pix2pix_hub.launcher import follow_launcher
+from pix2pix_hub.devices import relaunch_on_cpus
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
 
@@ -38,5 +38,5 @@ def main(folder: Path, options: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    follow_launcher()
+    relaunch_on_cpus()
     main(Path(sys.argv[1]), sys.argv[2:])

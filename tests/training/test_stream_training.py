@@ -15,8 +15,8 @@ from sharded_sets import write_parquet, write_tars
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.training.trainer import Pix2PixTrainer
+from pix2pix_hub.util import UserError
 
 Tiny = Callable[..., TrainingConfig]
 LENGTHS = (9, 4, 8)

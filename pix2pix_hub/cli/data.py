@@ -7,10 +7,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from pix2pix_hub.commands.output import say
 from pix2pix_hub.config import parse_image_size
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted, say
 
 Direction = Literal["AtoB", "BtoA"]
 Mode = Literal["auto", "gray", "rgb", "rgba", "labels"]

@@ -1,10 +1,10 @@
-"""Writing aside: the old content or the new one, nothing between."""
+"""Writing aside: the old content or the new one, nothing between; numbers in sentences."""
 
 from pathlib import Path
 
 import pytest
 
-from pix2pix_hub.files import write_aside, write_folder_aside
+from pix2pix_hub.util import counted, write_aside, write_folder_aside
 
 
 def names(folder: Path) -> list[str]:
@@ -56,3 +56,22 @@ def test_leftovers_of_a_killed_writer_do_not_get_in(tmp_path: Path) -> None:
     with write_folder_aside(tmp_path / "model") as partial:
         (partial / "file").write_text("")
     assert names(tmp_path / "model") == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "words"),
+    [
+        (0, "pair", "0 pairs"),
+        (1, "bad pair", "1 bad pair"),
+        (1_000_000, "step", "1000000 steps"),
+        (2, "process", "2 processes"),
+        (1, "process", "1 process"),
+        (3, "branch", "3 branches"),
+        (3, "epoch", "3 epochs"),
+        (1.0, "epoch", "1 epoch"),
+        (1.5, "epoch", "1.5 epochs"),
+        (0.99999, "epoch", "1 epoch"),
+    ],
+)
+def test_nouns_agree_with_their_numbers(count: float, noun: str, words: str) -> None:
+    assert counted(count, noun) == words

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launching import LAUNCH, ROOT, TINY, environment, finish
 from PIL import Image
 
 from pix2pix_hub.cli import train
-
-sys.path.insert(0, str(Path(__file__).parent / "training"))
-from launching import LAUNCH, ROOT, TINY, environment, finish
 
 
 def picture(path: Path, width: int, height: int) -> None:

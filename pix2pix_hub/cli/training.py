@@ -1,7 +1,4 @@
-"""The command lines. Nothing heavy is imported before the options are known to be good.
-
-`train` is train_accelerate.py; `main` is `pix2pix-hub COMMAND …`, also `python -m pix2pix_hub.cli COMMAND …`.
-"""
+"""train_accelerate.py from its options to its last words; nothing heavy is imported before the options are good."""
 
 from __future__ import annotations
 
@@ -11,41 +8,30 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pix2pix_hub.commands.convert import convert
-from pix2pix_hub.commands.data import data_build, data_inspect
-from pix2pix_hub.commands.evaluate import evaluate_model
-from pix2pix_hub.commands.export import export
-from pix2pix_hub.commands.output import say
-from pix2pix_hub.commands.push import push
-from pix2pix_hub.commands.space import space_push
-from pix2pix_hub.commands.translate import translate
-from pix2pix_hub.commands.translate_dataset import translate_dataset
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 if TYPE_CHECKING:
-    from pix2pix_hub.commands.publishing import Publisher
+    from pix2pix_hub.cli.publishing import Publisher
     from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
 
-logger = logging.getLogger("pix2pix_hub.cli")  # also where this module runs as __main__
+logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
-INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 SIGNAL_EXIT = 128  # plus the number of the signal, as shells do
 
 
 def train(arguments: list[str]) -> int:
     """`train_accelerate.py`: parse, train, say what to do next. Returns the exit status."""
-    _set_up_logging()
+    set_up_logging()
     try:
         config = parse_training_config(arguments)
-        from pix2pix_hub.launcher import follow_launcher
+        from pix2pix_hub.devices import relaunch_on_cpus
 
-        follow_launcher()
-        from pix2pix_hub.commands.publishing import Publisher
+        relaunch_on_cpus()
+        from pix2pix_hub.cli.publishing import Publisher
 
         publisher = Publisher(config, pushes=os.environ.get("RANK", "0") == "0")
         from pix2pix_hub.training.trainer import Pix2PixTrainer
@@ -149,7 +135,7 @@ def _with_published_options(base: TrainingConfig, init_from: str | None, resume_
     )
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     rank = int(os.environ.get("RANK", 0))
     handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))
@@ -185,47 +171,3 @@ def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
             *(f"  {command}\n      {purpose}" for command, purpose in steps.items()),
         ]
     )
-
-
-# ------------------------------------------------------------------------------------------------------ pix2pix-hub
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`pix2pix-hub COMMAND …`. Returns the exit status."""
-    import tyro
-
-    _set_up_logging()
-    words = sys.argv[1:] if arguments is None else arguments
-    for length in (2, 1):
-        name = " ".join(words[:length])
-        if name in COMMANDS:
-            try:
-                status = tyro.cli(COMMANDS[name], args=words[length:], prog=f"pix2pix-hub {name}")
-            except UserError as error:
-                logger.error("error: %s", error)
-                return USAGE_ERROR
-            except KeyboardInterrupt:
-                logger.error("stopped")
-                return INTERRUPTED
-            return status or 0
-    listing = "\n".join(f"  {name:14} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
-    asked_for_help = not words or words[0] in ("-h", "--help")
-    heading = "usage: pix2pix-hub COMMAND [OPTIONS]" if asked_for_help else f"error: no command {' '.join(words[:2])!r}"
-    say(f"{heading}\n\n{listing}\n\nEach answers --help.")
-    return 0 if asked_for_help else USAGE_ERROR
-
-
-COMMANDS: dict[str, Callable[..., int | None]] = {
-    "translate": translate,
-    "translate-dataset": translate_dataset,
-    "evaluate": evaluate_model,
-    "push": push,
-    "space push": space_push,
-    "convert": convert,
-    "export": export,
-    "data inspect": data_inspect,
-    "data build": data_build,
-}
-
-if __name__ == "__main__":
-    sys.exit(main())
