@@ -180,8 +180,7 @@ def _facts(folder: Path, run: dict[str, Any], metrics: dict[str, Any], model_id:
 
 def _started_from(run: dict[str, Any]) -> str | None:
     """The published model that training began with, without its revision."""
-    options = run.get("options", {})
-    name = options.get("init_from") or options.get("resume_from_hub")
+    name = run.get("options", {}).get("init_from")
     return name.split("@")[0] if name else None
 
 

@@ -69,7 +69,7 @@ def _shareable(training_config: dict[str, Any]) -> dict[str, Any]:
     content = json.loads(json.dumps(training_config))
     options = content["options"]
     content["dataset"]["id"] = public_name(content["dataset"]["id"])
-    for name in ("dataset", "init_from", "resume_from_hub"):
+    for name in ("dataset", "init_from"):
         options[name] = options[name] and public_name(options[name])
     if content["command"] is not None:
         content["command"] = shlex.join(_shareable_word(word) for word in shlex.split(content["command"]))

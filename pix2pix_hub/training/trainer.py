@@ -134,13 +134,9 @@ class Pix2PixTrainer:
         self.total_steps = total_steps(config, self.train_loader.steps_per_epoch)
         accelerator.register_for_checkpointing(self.progress)
         if self.published is not None:
-            batches = None if self.train_loader.stream is not None else self.train_loader.batches_per_epoch
-            start = self.published.start(config, pairs, accelerator.num_processes, batches, self.total_steps)
-            self.progress.load_state_dict(start.state_dict())
+            self.published.check_formats(pairs.formats)
         source, target = (pairs.formats[side].channels for side in ("source", "target"))
-        self.learner = make_learner(
-            accelerator, config, source, target, self.total_steps, self.published, self.progress.step
-        )
+        self.learner = make_learner(accelerator, config, source, target, self.total_steps, self.published)
         self.validation = make_validation(accelerator, config, pairs, self.learner, self.cache)
 
     @property
