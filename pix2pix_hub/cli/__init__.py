@@ -26,6 +26,7 @@ INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 def main(arguments: list[str] | None = None) -> int:
     """`pix2pix-hub COMMAND …`. Returns the exit status."""
     import tyro
+    from tyro.conf import OmitArgPrefixes
 
     set_up_logging()
     words = sys.argv[1:] if arguments is None else arguments
@@ -33,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         name = " ".join(words[:length])
         if name in COMMANDS:
             try:
-                status = tyro.cli(COMMANDS[name], args=words[length:], prog=f"pix2pix-hub {name}")
+                status = tyro.cli(
+                    COMMANDS[name], args=words[length:], prog=f"pix2pix-hub {name}", config=(OmitArgPrefixes,)
+                )
             except UserError as error:
                 logger.error("error: %s", error)
                 return USAGE_ERROR

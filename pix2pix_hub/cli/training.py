@@ -137,11 +137,11 @@ def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
     run = shlex.quote(str(folder))
     steps = {
         f"{resume} {longer} {2 * max(1, length)}": "train on to twice the length",
-        f"python -m pix2pix_hub.cli translate {run} path/to/images --output translated": "translate images with it",
+        f"pix2pix-hub translate {run} path/to/images --output translated": "translate images with it",
         f"python app.py --model {run}": "see it in the browser",
     }
     if config.push_to_hub is None:
-        steps[f"python -m pix2pix_hub.cli push {run} user/name"] = "publish it on the Hub"
+        steps[f"pix2pix-hub push {run} user/name"] = "publish it on the Hub"
     if config.dataset == TrainingConfig.dataset:  # the embedded set
         train = "accelerate launch train_accelerate.py --dataset path/to/your/pairs --direction AtoB"
         steps[train] = "train on your own pairs (a folder of side-by-side images, or of folders A and B)"

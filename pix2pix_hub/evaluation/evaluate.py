@@ -81,7 +81,7 @@ def evaluate(
         image_size,
         given or {},
         model.data_options,
-        revision=revision,
+        dataset_revision=revision,
         max_validation_pairs=options.max_pairs,
     )
     pairs = open_pairs(

@@ -10,12 +10,12 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import SYNTHETIC, FoundPairs, find_pairs
 from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.records import RecordDecoder
-from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import Part, assign_splits
 from pix2pix_hub.evaluation.model import INHERITED
 from pix2pix_hub.util import UserError, counted
@@ -63,7 +63,7 @@ def make_request(
     given: Mapping[str, str | None],
     inherited: Mapping[str, str],
     **options: Any,
-) -> PairRequest:
+) -> PairOptions:
     """What is asked of `dataset`: options that were given, else those that the model was trained with.
 
     Args:
@@ -71,7 +71,7 @@ def make_request(
         preprocessor: of the model.
         image_size: height and width to measure at.
         given, inherited: by the names of `INHERITED`; None: not given.
-        options: further fields of `PairRequest`.
+        options: further fields of `PairOptions`.
     """
     chosen: dict[str, Any] = {
         name: given.get(name) or inherited[name] for name in INHERITED if given.get(name) or name in inherited
@@ -80,11 +80,11 @@ def make_request(
         f"{side}_mode": "labels" if getattr(preprocessor, side).mode == "labels" else "auto"
         for side in ("source", "target")
     }
-    return PairRequest(dataset, image_size=image_size, **chosen, **modes, **options)
+    return PairOptions(dataset, image_size="{}x{}".format(*image_size), **chosen, **modes, **options)
 
 
 def open_pairs(
-    request: PairRequest,
+    request: PairOptions,
     preprocessor: Preprocessor,
     split: str | None,
     *,
@@ -148,7 +148,7 @@ def open_pairs(
     )
 
 
-def _parts(found: FoundPairs, request: PairRequest, split: str | None) -> tuple[Part, Part | None]:
+def _parts(found: FoundPairs, request: PairOptions, split: str | None) -> tuple[Part, Part | None]:
     """Rows to measure on, and rows that training on this set would use."""
     training_rows = len(found.splits.get(request.train_split, ()))
     if split is None:

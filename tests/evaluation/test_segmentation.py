@@ -14,6 +14,7 @@ from known_generators import SIZE, batch, rendered
 from PIL import Image
 
 from pix2pix_hub.cli import main
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.data.transforms import PairTensors
@@ -77,7 +78,7 @@ def test_classes_of_stored_values_and_of_generated_channels() -> None:
 
 
 def test_the_classes_of_a_set_are_found(pairs: Path) -> None:
-    found = find_classes(load_pairs(str(pairs)).train, "source", "segmentation")
+    found = find_classes(load_pairs(PairOptions(str(pairs))).train, "source", "segmentation")
     assert set(found.colors) <= set(CMP.colors)
     assert len(found) >= 9  # the rarest are in few façades
 
@@ -85,7 +86,9 @@ def test_the_classes_of_a_set_are_found(pairs: Path) -> None:
 @pytest.fixture(scope="module")
 def judge() -> Segmenter:
     """Trained for a few seconds on sixty of the embedded façades."""
-    photos = LabelledPhotos(load_pairs("synthetic", image_size=(SIZE, SIZE), max_train_pairs=60).train, "target", CMP)
+    photos = LabelledPhotos(
+        load_pairs(PairOptions("synthetic", image_size=str(SIZE), max_train_pairs=60)).train, "target", CMP
+    )
     options = SegmenterOptions(steps=120, batch_size=4, base_channels=8, learning_rate=6e-3)
     return Segmenter(train_segmenter(photos, (SIZE, SIZE), "exact", torch.device("cpu"), options))
 
@@ -120,7 +123,7 @@ def test_the_score_tells_real_from_trained_from_untrained_and_from_shuffled(judg
 
 
 def test_the_same_seed_gives_the_same_network(pairs: Path) -> None:
-    photos = LabelledPhotos(load_pairs(str(pairs)).train, "target", CMP)
+    photos = LabelledPhotos(load_pairs(PairOptions(str(pairs))).train, "target", CMP)
     options = SegmenterOptions(steps=2, batch_size=2, base_channels=4)
     first, again = (train_segmenter(photos, (SIZE, SIZE), "exact", torch.device("cpu"), options) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
@@ -132,7 +135,7 @@ def test_photos_are_learnt_with_their_labels_turned_the_same_way(pairs: Path) ->
     class LabelsTwice:
         """Each label map is its own photo."""
 
-        rows = load_pairs(str(pairs)).train
+        rows = load_pairs(PairOptions(str(pairs))).train
         formats = rows.formats
 
         def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -146,10 +146,10 @@ def test_a_stopped_run_does_not_wait_for_its_push_and_says_how_to_do_it_later(
     assert server.repo("user/stopped").files() == {".gitattributes"}
     held.release()
     assert "Not on the Hub yet; run/model stays. Push it with:" in " ".join(output.split())
-    (command,) = [line for line in output.splitlines() if line.startswith("  python -m pix2pix_hub.cli push")]
+    (command,) = [line for line in output.splitlines() if line.startswith("  pix2pix-hub push")]
     server.use_in_process(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    assert main(shlex.split(command)[3:]) == 0
+    assert main(shlex.split(command)[1:]) == 0
     assert server.repo("user/stopped").private
     assert server.repo("user/stopped").files() == FILES | {".gitattributes"}
 
@@ -170,7 +170,7 @@ def test_pushes_that_all_fail_end_a_run_well_and_the_export_stays(
     assert train([*TINY, "--epochs", "2", "--output-dir", "run", "--push-to-hub", "tester/a", "--push-every", "1"]) == 0
     said = capsys.readouterr().err
     assert "Not pushed to tester/a: the token may not write to tester/a (quota)." in said
-    assert "  python -m pix2pix_hub.cli push run tester/a\n" in said
+    assert "  pix2pix-hub push run tester/a\n" in said
     assert {path.relative_to("run/model").as_posix() for path in Path("run/model").rglob("*.*")} == FILES
     assert hub.repo("tester/a").files() == {".gitattributes"}
 

@@ -3,8 +3,8 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from inspect import signature
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -32,9 +32,11 @@ def test_ci_runs_the_test_command() -> None:
 
 
 def test_options_that_are_named_exist() -> None:
-    commands = {
-        f"--{name}".replace("_", "-") for command in COMMANDS.values() for name in signature(command).parameters
-    }
+    options = [hint for command in COMMANDS.values() for hint in get_type_hints(command).items()]
+    options += [
+        (f.name, None) for _, hint in options if dataclasses.is_dataclass(hint) for f in dataclasses.fields(hint)
+    ]
+    commands = {f"--{name}".replace("_", "-") for name, _ in options}
     accelerates = {"--multi_gpu", "--cpu", "--num_processes", "--quiet", "--help"}
     apps = {f"--{field.name}".replace("_", "-") for field in dataclasses.fields(AppOptions)}
     known = (
