@@ -1,5 +1,4 @@
-"""Devices and processes: who takes part in a launch, what arithmetic is really accelerated, how many CPU threads to
-take."""
+"""Devices and processes: what `accelerate launch` really starts, what arithmetic is accelerated, threads, memory."""
 
 from __future__ import annotations
 
@@ -23,13 +22,10 @@ from accelerate.utils import parse_flag_from_env
 from pix2pix_hub.util import UserError
 
 # A container's memory limit, what it uses, and the name of the part of that which the kernel would give back; v2, v1.
+CGROUP = "/sys/fs/cgroup/memory"
 CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
+    (f"{CGROUP}.max", f"{CGROUP}.current", "inactive_file"),
+    (f"{CGROUP}/memory.limit_in_bytes", f"{CGROUP}/memory.usage_in_bytes", "total_inactive_file"),
 )
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LARGEST_BLOCK = 2**30  # bytes
@@ -77,15 +73,12 @@ def resolve_mixed_precision(requested: str, use_cpu: bool) -> str:
     Raises:
         UserError: for fp16 on a CPU.
     """
-    on_cpu = use_cpu or not torch.accelerator.is_available()
+    accelerator = None if use_cpu else torch.accelerator.current_accelerator(check_available=True)
     if requested == "auto":
-        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if launched != "no":
-            requested = launched
-        else:
-            accelerator = None if on_cpu else torch.accelerator.current_accelerator()
+        requested = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if requested == "no":
             requested = accelerated_precision("cpu" if accelerator is None else accelerator.type)
-    if requested == "fp16" and on_cpu:
+    if requested == "fp16" and accelerator is None:
         raise UserError("--mixed-precision fp16 needs a GPU and this run is on a CPU: type --mixed-precision auto.")
     return requested
 
@@ -159,22 +152,33 @@ def device_name(device: torch.device) -> str:
 
 
 def relaunch_on_cpus() -> None:
-    """Do what `accelerate launch` was asked for; called first by every script that it may launch.
+    """Do what `accelerate launch` was asked for on CPUs; called first by every script that it may launch.
 
-    May not return: with several processes on a CPU, this one becomes torch's launcher of them.
+    Two things of its launcher would surprise a user there: `--cpu --num_processes 2` starts one process only, unless
+    MPI is configured, and a SIGTERM to the launcher ends it alone, while the training goes on as an orphan. So the
+    kernel is told to send SIGTERM when the launcher ends (on Linux), whereupon the step is finished and saved; and
+    where several processes are wanted, this call does not return: the process becomes torch's launcher of them.
 
     Raises:
-        UserError: several processes were asked for in a way that cannot be followed.
+        UserError: processes on several machines, which cannot be started from here.
     """
     arguments = _launcher_arguments()
-    if arguments is None:
-        if "TORCHELASTIC_RUN_ID" in os.environ:  # one of several, which torch's launcher would leave behind if killed
-            _end_with_launcher()
-        return
-    _end_with_launcher()
+    if sys.platform == "linux" and (arguments is not None or "TORCHELASTIC_RUN_ID" in os.environ):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     several = "MASTER_PORT" in os.environ and not any(name in os.environ for name in WORLD_SIZES)
-    if several and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
-        _become_torchrun(arguments)
+    if arguments is None or not several or not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    options, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    if options.num_machines != 1:
+        raise UserError(
+            "accelerate launch does not start CPU processes on several machines by itself: start torchrun on each, "
+            "with ACCELERATE_USE_CPU=true in the environment."
+        )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(options.num_processes), *(["--module"] if options.module else [])]
+    os.execv(sys.executable, [*command, options.training_script, *options.training_script_args])
 
 
 def _launcher_arguments() -> list[str] | None:
@@ -190,24 +194,3 @@ def _launcher_arguments() -> list[str] | None:
         if os.path.basename(word) == "accelerate" and words[position + 1 : position + 2] == ["launch"]:
             return words[position + 2 :]
     return None
-
-
-def _end_with_launcher() -> None:
-    """Have the kernel send SIGTERM when the launcher ends, so that the step is finished and saved (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _become_torchrun(arguments: list[str]) -> None:
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-
-    options, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
-    if options.num_machines != 1:
-        raise UserError(
-            "accelerate launch does not start CPU processes on several machines by itself: start torchrun on each, "
-            "with ACCELERATE_USE_CPU=true in the environment."
-        )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    module = ["--module"] if options.module else []
-    command += ["--nproc_per_node", str(options.num_processes), *module, options.training_script]
-    os.execv(sys.executable, [*command, *options.training_script_args])

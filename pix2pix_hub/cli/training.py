@@ -10,12 +10,11 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
+from pix2pix_hub.config import PRESETS, TrainingConfig, flag, preset_config
 from pix2pix_hub.util import UserError
 
 if TYPE_CHECKING:
-    from pix2pix_hub.cli.publishing import Publisher
-    from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
+    from pix2pix_hub.training.trainer import TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ SIGNAL_EXIT = 128  # plus the number of the signal, as shells do
 
 
 def train(arguments: list[str]) -> int:
-    """`train_accelerate.py`: parse, train, say what to do next. Returns the exit status."""
+    """Run `train_accelerate.py`: parse, train, publish, say what to do next. Returns the exit status."""
     set_up_logging()
     try:
         config = parse_training_config(arguments)
@@ -48,7 +47,15 @@ def train(arguments: list[str]) -> int:
             return 0
         publisher.open()
         trainer.accelerator.wait_for_everyone()  # where it fails, the others have not begun either
-        result = _train_and_publish(trainer, publisher)
+        try:
+            result = trainer.train()
+        except BaseException:
+            publisher.abandon(trainer.run_folder)
+            raise
+        if result.stop_signal:
+            publisher.abandon(result.run_folder)
+        else:
+            result = dataclasses.replace(result, stop_signal=publisher.finish(result.run_folder))
     except UserError as error:
         logger.error("error: %s", error)
         return USAGE_ERROR
@@ -57,21 +64,8 @@ def train(arguments: list[str]) -> int:
     return SIGNAL_EXIT + result.stop_signal if result.stop_signal else 0
 
 
-def _train_and_publish(trainer: Pix2PixTrainer, publisher: Publisher) -> TrainingResult:
-    """Train; wait for the last push, but not where training ended early."""
-    try:
-        result = trainer.train()
-    except BaseException:
-        publisher.abandon(trainer.run_folder)
-        raise
-    if result.stop_signal:
-        publisher.abandon(result.run_folder)
-        return result
-    return dataclasses.replace(result, stop_signal=publisher.finish(result.run_folder))
-
-
 def parse_training_config(arguments: list[str]) -> TrainingConfig:
-    """Options → config, on top of the preset's values or, with `--resume`, of the run's own.
+    """Parse options, on top of the preset's values or, with `--resume`, of the run's own.
 
     Raises:
         UserError: a value that cannot work.
@@ -79,24 +73,21 @@ def parse_training_config(arguments: list[str]) -> TrainingConfig:
     """
     import tyro
 
-    chosen = _choose_base(arguments)
     return tyro.cli(
         TrainingConfig,
-        default=chosen,
+        default=_base_of(arguments),
         args=arguments,
         prog="train_accelerate.py",
         description="Train pix2pix on pairs of images. Defaults are those of the preset.",
     )
 
 
-def _choose_base(arguments: list[str]) -> TrainingConfig:
-    """What the options given are laid over."""
+def _base_of(arguments: list[str]) -> TrainingConfig:
+    """The options that those given are laid over."""
     first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first_look.add_argument("--preset")
-    first_look.add_argument("--dataset")
-    first_look.add_argument("--output-dir", "--output_dir")
+    for name in ("preset", "dataset", "output_dir", "init_from"):
+        first_look.add_argument(flag(name), f"--{name}")
     first_look.add_argument("--resume", action="store_true")
-    first_look.add_argument("--init-from", "--init_from")
     seen, others = first_look.parse_known_args(arguments)
     if seen.resume:
         from pix2pix_hub.training.run_folder import run_to_resume, stored_config

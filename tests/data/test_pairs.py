@@ -781,4 +781,4 @@ def test_gray_halves_stay_gray_and_modes_can_be_asked_for(tmp_path: Path) -> Non
     assert [s.shape[0] for s in load(tmp_path).train[0]] == [1, 1]
     asked = load(tmp_path, source_mode="rgb", target_mode="rgba").train[0]
     assert [s.shape[0] for s in asked] == [3, 4]
-    assert "--source-mode is 'cmyk'; expected one of auto, gray" in message(tmp_path, source_mode="cmyk")
+    assert "--source-mode 'cmyk' is unknown: choose one of auto, gray" in message(tmp_path, source_mode="cmyk")

@@ -32,11 +32,10 @@ def test_ci_runs_the_test_command() -> None:
 
 
 def test_options_that_are_named_exist() -> None:
-    options = [hint for command in COMMANDS.values() for hint in get_type_hints(command).items()]
-    options += [
-        (f.name, None) for _, hint in options if dataclasses.is_dataclass(hint) for f in dataclasses.fields(hint)
-    ]
-    commands = {f"--{name}".replace("_", "-") for name, _ in options}
+    hints = [hint for command in COMMANDS.values() for hint in get_type_hints(command).items()]
+    groups = [dataclasses.fields(group) for _, group in hints if dataclasses.is_dataclass(group)]
+    names = [name for name, _ in hints] + [field.name for group in groups for field in group]
+    commands = {f"--{name}".replace("_", "-") for name in names}
     accelerates = {"--multi_gpu", "--cpu", "--num_processes", "--quiet", "--help"}
     apps = {f"--{field.name}".replace("_", "-") for field in dataclasses.fields(AppOptions)}
     known = (
