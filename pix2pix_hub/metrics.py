@@ -27,8 +27,8 @@ from torchmetrics.functional.image import (
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, from_model_range, to_unit_range
+from pix2pix_hub.util import UserError
 
 DEFAULT_METRICS = ("l1", "psnr", "ssim")
 KID_SUBSET, KID_SUBSETS, KID_SEED = 1000, 100, 0

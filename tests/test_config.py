@@ -6,7 +6,7 @@ import json
 import pytest
 
 from pix2pix_hub.config import PRESETS, TrainingConfig, parse_image_size, preset_config
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -13,7 +13,6 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from pix2pix_hub import metrics
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.metrics import (
     METRICS,
@@ -27,6 +26,7 @@ from pix2pix_hub.metrics import (
     ratio_interval,
     unusable,
 )
+from pix2pix_hub.util import UserError
 
 CPU = torch.device("cpu")
 ALEXNET, INCEPTION = "alexnet-owt-7be5be79.pth", "weights-inception-2015-12-05-6726825d.pth"

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models.weights import LENGTH_BYTES, check_header_length
+from pix2pix_hub.util import UserError
 
 PARALLEL_PREFIX = "module."
 NAMES_SHOWN = 8

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import MARKER
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # as Pillow calls them; it knows others, and starts programs
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pix2pix_hub.data.headers import MAX_CHANNELS
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
 from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
+from pix2pix_hub.util import UserError, read_object
 
 PICTURE_MODES = {"gray": 1, "rgb": 3, "rgba": 4}
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pix2pix_hub.data.headers import MAX_CHANNELS, Tags, directories, refuse_too_large
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 MAX_TILE_SIDE = 4096  # pixels, where the image is smaller
 LZMA_MEMORY = 2**27  # bytes: twice what the largest preset takes

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pix2pix_hub.images import RGB, PixelFormat, to_unit_range
 from pix2pix_hub.metrics import ratio_interval
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import counted
 
 NEAR = 0.5  # of the median distance of real images to the nearest training target
 NEAR_SHARE = 0.1  # so many more outputs than real images may be that near

@@ -19,27 +19,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from pix2pix_hub.config import parse_image_size
+from pix2pix_hub.config import PairOptions, parse_image_size
 from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import SYNTHETIC, FoundPairs, find_pairs
 from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.records import RecordDecoder
-from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import Part, assign_splits
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.checks import Check, Traces, run_checks, thumbnails_of, traces_of
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.segmentation import Scorer, make_scorer
-from pix2pix_hub.files import read_object
 from pix2pix_hub.images import PREPROCESSOR_NAME, to_unit_range
 from pix2pix_hub.metrics import METRICS, MetricNetworks, image_features, image_values, l1, load_networks, unusable
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.dropout import SeededDropout, dropout_layers
 from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files, local_path, split_revision
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted, read_object
 
 TRAINING_CONFIG_NAME = "training_config.json"
 # Options of training that a data set is read by again, unless others are given.
@@ -145,14 +142,15 @@ def open_pairs(
         UserError: no such data, split or column; fewer than two pairs; images that the model was not made for.
     """
     formats = (model.preprocessor.source, model.preprocessor.target)
-    source_mode, target_mode = ("labels" if form.mode == "labels" else "auto" for form in formats)
-    chosen = model.data_options | {name: given for name in INHERITED if (given := getattr(options, name, None))}
-    request = PairRequest(
+    chosen: dict[str, Any] = {
+        f"{side}_mode": "labels" if form.mode == "labels" else "auto"
+        for side, form in zip(("source", "target"), formats, strict=True)
+    }
+    chosen |= model.data_options | {name: given for name in INHERITED if (given := getattr(options, name, None))}
+    request = PairOptions(
         dataset,
-        image_size=image_size,
-        source_mode=source_mode,
-        target_mode=target_mode,
-        revision=options.dataset_revision,
+        image_size="{}x{}".format(*image_size),
+        dataset_revision=options.dataset_revision,
         max_validation_pairs=options.max_pairs,
         **chosen,
     )
@@ -197,7 +195,7 @@ def open_pairs(
     return EvaluationPairs(pairs, training_pairs, [places.get(row) for row in pairs.indices], facts)
 
 
-def _parts(found: FoundPairs, request: PairRequest, split: str | None) -> tuple[Part, Part | None]:
+def _parts(found: FoundPairs, request: PairOptions, split: str | None) -> tuple[Part, Part | None]:
     """Rows to measure on, and rows that training on this set would use."""
     if split is None:
         if request.validation_split not in found.splits:  # that of another set

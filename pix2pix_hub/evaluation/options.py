@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pix2pix_hub.config import MetricName, parse_image_size
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 LEAST = {"num_samples": 1, "seed": 0, "max_pairs": 2, "batch_size": 1, "num_workers": 0, "cpu_threads": 0}
 LEAST |= {"segmenter_steps": 2}

@@ -18,14 +18,12 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.checks import thumbnails_of, verdict
 from pix2pix_hub.evaluation.evaluate import DIVERSITY, Evaluation, translate
 from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_with_intervals
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.images import PixelFormat, displayed, tensor_to_pil
 from pix2pix_hub.metrics import LEVEL, METRICS, RESAMPLES, mean, ratio_interval
-from pix2pix_hub.versions import library_versions
+from pix2pix_hub.util import UserError, library_versions, write_aside
 
 METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "metrics.json", "per_image.csv", "images.png", "nearest.png"
 FILES = (METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME)

@@ -30,13 +30,12 @@ from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.palette import class_colors, color_sample
 from pix2pix_hub.data.pixels import PixelArray
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.options import EvaluationOptions
-from pix2pix_hub.files import write_folder_aside
 from pix2pix_hub.images import PixelFormat, from_model_range
 from pix2pix_hub.metrics import Floats, confidence_interval
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.models.base import WEIGHTS_NAME
+from pix2pix_hub.util import UserError, write_folder_aside
 
 logger = logging.getLogger(__name__)
 

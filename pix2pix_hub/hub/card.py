@@ -9,9 +9,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
 from pix2pix_hub.hub.keep import front_matter, kept_block, kept_text, with_kept_text
+from pix2pix_hub.util import UserError, read_object
 
 CARD_NAME, MAX_CARD_BYTES = "README.md", 1 << 17
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -189,8 +188,7 @@ def _facts(folder: Path, run: dict[str, Any], metrics: dict[str, Any], model_id:
 
 def _started_from(run: dict[str, Any]) -> str | None:
     """The published model that training began with, without its revision."""
-    options = run.get("options", {})
-    name = options.get("init_from") or options.get("resume_from_hub")
+    name = run.get("options", {}).get("init_from")
     return name.split("@")[0] if name else None
 
 

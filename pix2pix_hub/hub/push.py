@@ -16,11 +16,10 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import is_own_file, read_object
 from pix2pix_hub.hub.account import open_repo
 from pix2pix_hub.hub.card import CARD_NAME, make_card, read_card
 from pix2pix_hub.hub.failures import PushError, as_push_error
+from pix2pix_hub.util import UserError, is_own_file, read_object
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pix2pix_hub.data.preprocessor import Preprocessor
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PREPROCESSOR_NAME
 from pix2pix_hub.inference.compiled import CompiledGenerator
 from pix2pix_hub.inference.hardware import (
@@ -38,6 +37,7 @@ from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
 from pix2pix_hub.models.fetch import export_of, fetch_files
+from pix2pix_hub.util import UserError
 
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
 FILES = (

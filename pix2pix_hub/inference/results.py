@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pix2pix_hub.data.pixels import Decoded, PixelArray, from_memory
 from pix2pix_hub.data.preprocessor import PICTURE_MODES
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, from_model_range
+from pix2pix_hub.util import UserError
 
 OUTPUT_TYPES = ("pil", "numpy", "torch")
 STORED_DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}

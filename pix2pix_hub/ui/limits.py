@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pix2pix_hub.data.headers import FORMATS, directories, open_image, refuse_too_large
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 READ_FORMATS = tuple(kind for kind in FORMATS if kind != "GIF")
 

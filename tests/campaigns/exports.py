@@ -40,13 +40,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_exports import GRAY16, LABELS
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.images import RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.models.auto import load_generator
 from pix2pix_hub.ui.exports import Export
+from pix2pix_hub.util import UserError
 
 COUNT = 200
 SECONDS = 20.0  # of one case, all its doors

@@ -22,10 +22,10 @@ from hub_server import HubServer
 from huggingface_hub import close_session
 from huggingface_hub.utils import disable_progress_bars
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.util import UserError
 
 COUNT = 60
 SECONDS = 60.0

@@ -411,8 +411,8 @@ def judge(job: dict[str, Any], pipeline: Any, folder: Path) -> str:
     """The outcome of one file."""
     from pix2pix_hub.data.headers import open_image
     from pix2pix_hub.data.pixels import read_image, size_of
-    from pix2pix_hub.errors import UserError
     from pix2pix_hub.ui.limits import Limits, check_picture
+    from pix2pix_hub.util import UserError
 
     path = Path(job["path"])
     data = path.read_bytes()

@@ -31,8 +31,8 @@ from hostile_images import (
 from PIL import Image
 
 from pix2pix_hub.data.pixels import PixelArray, read_image
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.limits import Limits, check_picture
+from pix2pix_hub.util import UserError
 
 
 @pytest.mark.parametrize(("write", "expected"), BOMBS.values(), ids=BOMBS.keys())

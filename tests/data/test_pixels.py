@@ -22,8 +22,8 @@ from PIL import Image
 
 from pix2pix_hub.data.examine import settle_format
 from pix2pix_hub.data.pixels import read_image, size_of, stored_as, to_tensor
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.util import UserError
 
 HEIGHT, WIDTH = 6, 10
 

@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.evaluation.checks import (
@@ -60,7 +61,8 @@ def test_real_targets_are_flagged_by_none() -> None:
 )
 def test_real_targets_of_real_sets_are_flagged_by_none(name: str, direction: str, real_data: Path) -> None:
     pairs = load_pairs(
-        str(real_data / name), direction=direction, check=False, max_train_pairs=60, max_validation_pairs=20
+        PairOptions(str(real_data / name), direction=direction, max_train_pairs=60, max_validation_pairs=20),
+        check=False,
     )
     transform = PairTransform((64, 64), augment=False, formats=pairs.formats)
     training, targets = (

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.commands.evaluate import update_card
+from pix2pix_hub.cli.evaluate import update_card
 from pix2pix_hub.devices import process_state
 from pix2pix_hub.evaluation.evaluate import evaluate, load_model
 from pix2pix_hub.evaluation.options import EvaluationOptions

@@ -14,6 +14,7 @@ from known_generators import SIZE, batch, rendered
 from PIL import Image
 
 from pix2pix_hub.cli import main
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.data.transforms import PairTensors
@@ -75,7 +76,7 @@ def test_classes_of_stored_values_and_of_generated_channels() -> None:
 
 
 def test_the_classes_of_a_set_are_found(pairs: Path) -> None:
-    found = find_classes(load_pairs(str(pairs)).train, "source", "segmentation")
+    found = find_classes(load_pairs(PairOptions(str(pairs))).train, "source", "segmentation")
     assert set(found.colors) <= set(CMP.colors)
     assert len(found) >= 9  # the rarest are in few façades
 
@@ -131,7 +132,7 @@ def test_photos_are_learnt_with_their_labels_turned_the_same_way(pairs: Path) ->
     class LabelsTwice:
         """Each label map is its own photo."""
 
-        rows = load_pairs(str(pairs)).train
+        rows = load_pairs(PairOptions(str(pairs))).train
         formats = rows.formats
 
         def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,11 +13,11 @@ from hub_server import HubServer, Operation
 from run_exports import FILES, make_export
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.hub import push
 from pix2pix_hub.hub.failures import PushError
 from pix2pix_hub.hub.push import find_export, push_export
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.util import UserError
 
 REPO = "tester/streets"
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from pix2pix_hub.commands.output import say
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.options import EvaluationOptions
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted, say
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -35,9 +33,9 @@ def evaluate_model(
         dataset: Pairs to measure on: as in training.
         evaluation: How the model is measured.
     """
-    from pix2pix_hub.launcher import follow_launcher
+    from pix2pix_hub.devices import relaunch_on_cpus
 
-    follow_launcher()
+    relaunch_on_cpus()
     import torch
 
     from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
@@ -95,7 +93,7 @@ def update_card(path: Path, content: dict[str, Any]) -> bool:
     there are none."""
     from huggingface_hub import ModelCard
 
-    from pix2pix_hub.files import write_aside
+    from pix2pix_hub.util import write_aside
 
     card = ModelCard.load(path)
     results = _card_results(content)

@@ -82,5 +82,5 @@ class Publisher:
         config = self._config
         revision = [] if config.hub_revision is None else ["--revision", config.hub_revision]
         options = [*(["--private"] if config.hub_private else []), *revision]
-        command = shlex.join(["python", "-m", "pix2pix_hub.cli", "push", str(run_folder), self._repo_id, *options])
+        command = shlex.join(["pix2pix-hub", "push", str(run_folder), self._repo_id, *options])
         logger.warning("Not on the Hub yet%s; %s stays. Push it with:\n  %s", why, find_export(run_folder), command)

@@ -1,21 +1,35 @@
-"""Writing so that a reader, or a run killed half-way, only ever sees the old content or the whole new one; and reading
-small files that may come from anybody."""
+"""Small things that everything uses: the error for people, atomic writing, bounded reading, numbers in sentences,
+versions."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pix2pix_hub.errors import UserError
-
+__version__ = "0.1.0"
 PARTIAL_SUFFIX = ".partial"
 MAX_JSON_BYTES, MAX_JSON_DEPTH = 1 << 20, 16  # an export's own have at most some 100 KB in 5 levels
+RECORDED_PACKAGES = (
+    "torch", "torchvision", "accelerate", "datasets", "huggingface_hub", "safetensors", "torchmetrics",
+    "torch-fidelity", "numpy", "pillow",
+)  # fmt: skip
+
+
+class UserError(ValueError):
+    """Says what came, what was expected and what to type next.
+
+    The command lines print its text without a traceback. Code raises it at the border, before any download or
+    GPU work, and chains the library's own exception as its cause where there is one.
+    """
 
 
 @contextmanager
@@ -121,3 +135,21 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def counted(count: float, noun: str) -> str:
+    """ "1 pair", "2 pairs", "2 processes", "1.5 epochs": the noun, which comes in the singular, agrees."""
+    number = str(count) if isinstance(count, int) else f"{count:.4g}"
+    ending = "" if number == "1" else "es" if noun.endswith(("s", "x", "ch", "sh")) and noun != "epoch" else "s"
+    return f"{number} {noun}{ending}"
+
+
+def say(text: str) -> None:
+    """A command's answer, on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of what training and measuring depend on."""
+    versions = {"python": platform.python_version(), "pix2pix_hub": __version__}
+    return versions | {package: version(package) for package in RECORDED_PACKAGES}

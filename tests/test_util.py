@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import is_own_file, read_object, write_aside, write_folder_aside
+from pix2pix_hub.util import UserError, counted, is_own_file, read_object, write_aside, write_folder_aside
 
 
 def names(folder: Path) -> list[str]:
@@ -104,3 +103,22 @@ def test_links_that_lead_out_of_a_folder_are_told_from_its_own_files(tmp_path: P
         assert own == {"own": True, "in": True, "sub/up": True, "out": False, "../blobs/abc": False}
     snapshot = cache / "snapshots" / "0123"
     assert is_own_file(snapshot / "config.json", snapshot) and not is_own_file(snapshot / "README.md", snapshot)
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "words"),
+    [
+        (0, "pair", "0 pairs"),
+        (1, "bad pair", "1 bad pair"),
+        (1_000_000, "step", "1000000 steps"),
+        (2, "process", "2 processes"),
+        (1, "process", "1 process"),
+        (3, "branch", "3 branches"),
+        (3, "epoch", "3 epochs"),
+        (1.0, "epoch", "1 epoch"),
+        (1.5, "epoch", "1.5 epochs"),
+        (0.99999, "epoch", "1 epoch"),
+    ],
+)
+def test_nouns_agree_with_their_numbers(count: float, noun: str, words: str) -> None:
+    assert counted(count, noun) == words
