@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
                 logger.error("stopped")
                 return INTERRUPTED
             return status or 0
-    listing = "\n".join(f"  {name:14} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
+    listing = "\n".join(f"  {name:17} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
     asked_for_help = not words or words[0] in ("-h", "--help")
     heading = "usage: pix2pix-hub COMMAND [OPTIONS]" if asked_for_help else f"error: no command {' '.join(words[:2])!r}"
     say(f"{heading}\n\n{listing}\n\nEach answers --help.")

@@ -13,7 +13,7 @@ import pytest
 from launching import LAUNCH, ROOT, TINY, environment, finish
 from PIL import Image
 
-from pix2pix_hub.cli import train
+from pix2pix_hub.cli import parse_training_config, train
 from pix2pix_hub.config import TrainingConfig, flag
 
 
@@ -69,6 +69,18 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run(arguments: list[str]) -> int:
+    """`train_accelerate.py` in this process; its exit status."""
+    from accelerate.state import AcceleratorState
+
+    try:
+        return train(arguments)
+    except SystemExit as end:  # options that cannot be parsed
+        return int(str(end.code))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def assert_answered(name: str, status: int, output: str) -> None:
     assert status == 2, output
     assert "Traceback" not in output
@@ -80,18 +92,10 @@ def assert_answered(name: str, status: int, output: str) -> None:
 def test_bad_input_is_answered_in_words_and_writes_nothing(
     name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from accelerate.state import AcceleratorState
-
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("COLUMNS", "200")
     before = sorted(workplace.rglob("*"))
-    try:
-        status = train(BAD[name][0])
-    except SystemExit as end:  # options that cannot be parsed
-        status = int(str(end.code))
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
-    assert_answered(name, status, "".join(capsys.readouterr()))
+    assert_answered(name, run(BAD[name][0]), "".join(capsys.readouterr()))
     assert sorted(workplace.rglob("*")) == before
 
 
@@ -100,9 +104,12 @@ def test_bad_input_ends_the_process_without_a_traceback(name: str, workplace: Pa
     assert_answered(name, *finish(*BAD[name][0], cwd=workplace))
 
 
-def test_a_dry_run_describes_and_writes_nothing(tmp_path: Path) -> None:
-    status, output = finish(*TINY, "--dry-run", cwd=tmp_path)
-    assert status == 0, output
+def test_a_dry_run_describes_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*TINY, "--dry-run"]) == 0
+    output = capsys.readouterr().err
     for words in ("10 training and 3 validation pairs", "parameters", "15 steps", "runs/synthetic_demo_001"):
         assert words in output
     assert not list(tmp_path.iterdir())
@@ -112,6 +119,8 @@ def test_it_ends_by_saying_where_the_model_is_and_commands_that_work(tmp_path: P
     status, output = finish(*TINY, "--epochs", "1", cwd=tmp_path, launcher=LAUNCH)
     assert status == 0, output
     assert "The model is in runs/synthetic_demo_001/model" in output
+    recorded = json.loads((tmp_path / "runs" / "synthetic_demo_001" / "training_config.json").read_text())["command"]
+    assert recorded == shlex.join(["accelerate", "launch", "train_accelerate.py", *TINY, "--epochs", "1"])
     commands = [
         line.strip() for line in output.splitlines() if line.startswith(("  accelerate", "  python", "  pix2pix-hub"))
     ]
@@ -137,16 +146,7 @@ def test_it_ends_by_saying_where_the_model_is_and_commands_that_work(tmp_path: P
 
 
 def test_with_a_dataset_the_preset_is_default_and_without_demo(workplace: Path) -> None:
-    from pix2pix_hub.cli import parse_training_config
-
     assert parse_training_config([]).preset == "demo"
     assert parse_training_config(["--dataset", "fine"]).preset == "default"
     assert parse_training_config(["--dataset=fine", "--preset", "compact"]).base_channels == 29
     assert parse_training_config(["--batch_size", "3"]).batch_size == 3
-
-
-def test_the_command_is_recorded(tmp_path: Path) -> None:
-    status, output = finish(*TINY, "--epochs", "1", "--output-dir", "run", cwd=tmp_path)
-    assert status == 0, output
-    command = json.loads((tmp_path / "run" / "training_config.json").read_text())["command"]
-    assert command == shlex.join(["python", "train_accelerate.py", *TINY, *["--epochs", "1"], *["--output-dir", "run"]])  # fmt: skip  # noqa: E501
