@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models.weights import LENGTH_BYTES, check_header_length
+from pix2pix_hub.util import UserError
 
 PARALLEL_PREFIX = "module."
 NAMES_SHOWN = 8
@@ -153,7 +153,7 @@ def _check_pickles(file: IO[bytes], count: int) -> int:
 
 def _describe(state: Any) -> str:
     if isinstance(state, Mapping) and state:
-        names = [str(name)[:60] for name in state]
+        names = [name[:60] if isinstance(name, str) else f"a {type(name).__name__}" for name in state]
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         return f"a dictionary with {', '.join(names[:NAMES_SHOWN])}{more}"
     return f"{'an empty' if isinstance(state, Mapping) else 'a'} {type(state).__name__}"

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pix2pix_hub.convert import cyclegan, huggan
 from pix2pix_hub.convert.layouts import Layout, State
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.models.weights import build_empty
+from pix2pix_hub.util import UserError
 
 READERS: dict[str, Callable[[State], Layout]] = {  # by the name that each layout begins with
     "model.model.0.weight": cyclegan.read_unet,

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.models.auto import Generator
+from pix2pix_hub.util import UserError, write_aside
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".torchscript.pt", "torch-export": ".pt2"}
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
 from pix2pix_hub.image.format import PREPROCESSOR_NAME, PixelFormat, whole_number
+from pix2pix_hub.util import UserError, read_object
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,9 @@ class Preprocessor:
                 whole_number(content["size_multiple"], 1, 2**12),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is not as an export has it ({error!r}): export the model again.") from error
+            raise UserError(
+                f"{path} is not as an export has it ({repr(error)[:300]}): export the model again."
+            ) from error
 
 
 def preprocessor_config(

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.image.format import PixelFormat, to_tensor
 from pix2pix_hub.image.read import Decoded, read_image
+from pix2pix_hub.util import UserError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
 from pix2pix_hub.hub.failures import LOGIN, PushError, as_push_error
+from pix2pix_hub.util import UserError, read_object
 
 
 def check_account(repo_id: str, token: str | None = None) -> str:

@@ -9,11 +9,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
 from pix2pix_hub.hub.keep import front_matter, kept_block, kept_text, with_kept_text
+from pix2pix_hub.util import UserError, read_object
 
-CARD_NAME, MAX_CARD_BYTES = "README.md", 1 << 20
+CARD_NAME, MAX_CARD_BYTES = "README.md", 1 << 17
 TEMPLATE = Path(__file__).with_name("card_template.md")
 DEFAULT_LICENSE = "apache-2.0"
 TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
@@ -189,8 +188,7 @@ def _facts(folder: Path, run: dict[str, Any], metrics: dict[str, Any], model_id:
 
 def _started_from(run: dict[str, Any]) -> str | None:
     """The published model that training began with, without its revision."""
-    options = run.get("options", {})
-    name = options.get("init_from") or options.get("resume_from_hub")
+    name = run.get("options", {}).get("init_from")
     return name.split("@")[0] if name else None
 
 
@@ -261,7 +259,7 @@ def _duration(seconds: float | None) -> str | None:
 
 
 def read_card(path: Path) -> str | None:
-    """A card's text; None where there is none.
+    """A card's text, without more than one empty line in a row; None where there is none.
 
     Raises:
         UserError: more than `MAX_CARD_BYTES`, or not UTF-8.
@@ -273,6 +271,7 @@ def read_card(path: Path) -> str | None:
     try:
         if len(data) > MAX_CARD_BYTES:
             raise ValueError(f"more than {MAX_CARD_BYTES} bytes")
-        return data.decode()
+        text = data.decode().replace("\r\n", "\n").replace("\r", "\n")
+        return re.sub(r"\n{3,}", "\n\n", text)  # over many, the client's search for metadata takes hours
     except ValueError as error:
         raise UserError(f"{path} is no model card ({error}): mend it, or take it away.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 LOGIN = f"Run `hf auth login`, or set HF_TOKEN, with a token that may write ({TOKENS_PAGE})."

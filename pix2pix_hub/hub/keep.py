@@ -13,7 +13,11 @@ from __future__ import annotations
 import hashlib
 import re
 
-KEPT = re.compile(r"<!-- pix2pix-hub: keep ?(?P<digest>\w*) -->\n(?P<text>.*?)\n?<!-- pix2pix-hub: end -->", re.DOTALL)
+KEPT = re.compile(  # up to the next marker: linear, whatever the text
+    r"<!-- pix2pix-hub: keep ?(?P<digest>\w*) -->\n"
+    r"(?P<text>(?:(?!<!-- pix2pix-hub: keep).)*?)\n?<!-- pix2pix-hub: end -->",
+    re.DOTALL,
+)
 FRONT_MATTER = re.compile(r"\A\s*---\n.*?\n---\s*\n", re.DOTALL)
 
 

@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.image.read import ROWS, Decoded
 from pix2pix_hub.image.tiff import MAX_CHANNELS
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted, write_aside
 
 PICTURE_MODES = {"gray": 1, "rgb": 3, "rgba": 4}  # and their channels
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}  # largest value of a picture of that type

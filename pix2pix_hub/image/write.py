@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.image.read import PNG_MAGIC, Decoded, open_image
 from pix2pix_hub.image.tiff import TIFF_MAGIC, directories
+from pix2pix_hub.util import UserError
 
 JPEG_QUALITY = 95
 PILLOW_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # suffix → Pillow's name, modes, options

@@ -17,16 +17,14 @@ from typing import IO, Any
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 
+from pix2pix_hub.config import DatasetOptions, PairOptions
 from pix2pix_hub.data.pairs import FoundPairs, find_images, find_pairs
 from pix2pix_hub.data.records import RecordDecoder, file_in_words, file_of, read_stored
-from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import PARTIAL_SUFFIX, write_aside
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.inference.files import translate_each
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline, Prepared, prepare
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, counted, write_aside
 
 PLAN_NAME, CARD_NAME, LEFT_OUT_NAME = "translation.json", "README.md", "left_out.jsonl"
 CARD = """---
@@ -53,17 +51,16 @@ class Sources:
     decoder: RecordDecoder | None  # of pairs; None: one column of sources, and nothing they are to be compared with
 
     @classmethod
-    def open(cls, request: PairRequest | None, dataset: str, column: str | None, revision: str | None) -> Sources:
-        """Pairs where there is a `request`, else the images of one column.
+    def open(cls, options: DatasetOptions) -> Sources:
+        """Pairs, or where a source column alone is named the images in it.
 
         Raises:
             UserError: nothing there, or no such column.
         """
-        if request is None:
-            assert column is not None
-            return cls(find_images(dataset, column, revision), None)
-        found = find_pairs(request)
-        return cls(found, RecordDecoder(found.columns, request.swap))
+        if options.source_column is not None and options.target_column is None:
+            return cls(find_images(options), None)
+        found = find_pairs(PairOptions(**vars(options)))
+        return cls(found, RecordDecoder(found.columns, options.swap))
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -12,11 +12,10 @@ from typing import Any, Literal, TypeVar
 
 from pix2pix_hub.data.files import IMAGE_SUFFIXES, images_below
 from pix2pix_hub.data.preprocessor import Preprocessor
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.image.read import read_bytes, read_image
 from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for
 from pix2pix_hub.inference.pipeline import Canvas, Pix2PixPipeline, Prepared, prepare
+from pix2pix_hub.util import UserError, write_aside
 
 WINDOW_IMAGES, WINDOW_PIXELS = 32, 2**25  # that are in memory together: what batches of one size are made from
 THREADS = 4  # that read and write

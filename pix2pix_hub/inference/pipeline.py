@@ -20,7 +20,6 @@ from torch import Tensor
 
 from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.devices import accelerated_precision, missing_for_compilation
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.image.format import (
     FULL_SCALE,
     PICTURE_MODES,
@@ -39,6 +38,7 @@ from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
 from pix2pix_hub.models.fetch import export_of, fetch_files
+from pix2pix_hub.util import UserError
 
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
 FILES = (

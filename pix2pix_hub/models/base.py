@@ -19,10 +19,9 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object, write_aside
 from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
 from pix2pix_hub.models.weights import build_empty, load_weights
+from pix2pix_hub.util import UserError, read_object, write_aside
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -198,4 +197,4 @@ def check_image_batch(images: Tensor, channels: int, name: str) -> None:
     if images.ndim != 4 or images.shape[1] != channels:
         raise ValueError(f"{name} has shape {tuple(images.shape)}, expected (N, {channels}, H, W).")
     if not torch.is_floating_point(images):
-        raise ValueError(f"{name} is {images.dtype}, expected floats in [-1, 1] (see pix2pix_hub.images).")
+        raise ValueError(f"{name} is {images.dtype}, expected floats in [-1, 1] (see pix2pix_hub.image).")

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 MAX_HEADER_BYTES = 4 << 20  # real ones have some ten thousand
 LENGTH_BYTES = 8

@@ -18,10 +18,10 @@ from typing import Any
 
 from torch import nn
 
-from pix2pix_hub.files import public_name, write_folder_aside
 from pix2pix_hub.image.format import PREPROCESSOR_NAME
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator
+from pix2pix_hub.util import public_name, write_folder_aside
 
 TRAINING_CONFIG_NAME = "training_config.json"
 
@@ -69,7 +69,7 @@ def _shareable(training_config: dict[str, Any]) -> dict[str, Any]:
     content = json.loads(json.dumps(training_config))
     options = content["options"]
     content["dataset"]["id"] = public_name(content["dataset"]["id"])
-    for name in ("dataset", "init_from", "resume_from_hub"):
+    for name in ("dataset", "init_from"):
         options[name] = options[name] and public_name(options[name])
     if content["command"] is not None:
         content["command"] = shlex.join(_shareable_word(word) for word in shlex.split(content["command"]))

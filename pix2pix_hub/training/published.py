@@ -1,12 +1,10 @@
-"""A published model as the beginning of a run: `--init-from` fine-tunes it, `--resume-from-hub` continues its run.
+"""A published model as the beginning of a run: `--init-from` fine-tunes it.
 
-An export holds weights (of the generator the moving average) and what the run was, but neither optimizers nor random
-states: a continued run has its options, its place in the learning rate's schedule and in the data, and new optimizers.
+An export holds weights (of the generator the moving average), but neither optimizers nor random states.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from inspect import signature
@@ -16,37 +14,28 @@ from typing import Any
 from accelerate import PartialState
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.preprocessor import Preprocessor
-from pix2pix_hub.data.stream_source import StreamedPairs
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
 from pix2pix_hub.image.format import PREPROCESSOR_NAME, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.models.auto import GENERATORS, Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME, HubModel
 from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files
-from pix2pix_hub.training.checkpoint import Progress, newest_sound_checkpoint
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
-from pix2pix_hub.training.run_folder import CHANGEABLE, check_same_run
+from pix2pix_hub.training.checkpoint import newest_sound_checkpoint
+from pix2pix_hub.util import UserError, read_object
 
-METRICS_NAME = "metrics.json"
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
-FACTS = (CONFIG_NAME, f"{DISCRIMINATOR}/{CONFIG_NAME}", PREPROCESSOR_NAME, TRAINING_CONFIG_NAME, METRICS_NAME)
+FACTS = (CONFIG_NAME, f"{DISCRIMINATOR}/{CONFIG_NAME}", PREPROCESSOR_NAME)
 WEIGHTS = (WEIGHTS_NAME, f"{DISCRIMINATOR}/{WEIGHTS_NAME}")
 OPTIONS = {field.name for field in fields(TrainingConfig)}
 # These may differ from the published network's.
 NOT_IN_WEIGHTS = {"dropout", "dropout_stages", "first_dropout_stage", "norm_statistics"}
 STRUCTURE = {"in_channels", "out_channels", "num_blocks"}  # of the pairs, and of `--generator`
-# What a published run does not say about the machine it is continued on: its folder of pairs had another path there.
-CHANGEABLE_FROM_HUB = CHANGEABLE | {"dataset", "init_from", "resume_from_hub"}
 
 
 @dataclass(frozen=True)
 class Published:
     """The files of a published model, in a folder."""
 
-    flag: str  # that asked for it: "--init-from" or "--resume-from-hub"
     name: str  # as it was given
     folder: Path
 
@@ -74,7 +63,7 @@ class Published:
         try:
             return read_object(self.folder / name)
         except UserError as error:
-            raise UserError(f"{self.flag} {self.name}: {error}") from error
+            raise UserError(f"--init-from {self.name}: {error}") from error
 
     def load(self) -> tuple[Generator, PatchGANDiscriminator | None]:
         """Both networks, on the CPU.
@@ -86,7 +75,7 @@ class Published:
             generator = load_generator(self.folder)
             judge = PatchGANDiscriminator.from_pretrained(self.folder) if self.has_discriminator else None
         except UserError as error:
-            raise UserError(f"{self.flag} {self.name}: {error}") from error
+            raise UserError(f"--init-from {self.name}: {error}") from error
         return generator, judge
 
     def give_weights(self, generator: Generator, discriminator: PatchGANDiscriminator) -> None:
@@ -111,7 +100,7 @@ class Published:
         if not differing:
             return
         raise UserError(
-            f"{self.flag} {self.name}: its {type(theirs).__name__} has {', '.join(differing.values())}. Leave out the "
+            f"--init-from {self.name}: its {type(theirs).__name__} has {', '.join(differing.values())}. Leave out the "
             "options that change it; channels come from the pairs, and num_downs needs an --image-size as large."
         )
 
@@ -128,9 +117,9 @@ class Published:
         foreign = [f"{name} {value}" for name, value in others.items() if value != defaults[name].default]
         if foreign:
             raise UserError(
-                f"{self.flag} {self.name}: its generator has layers of another project ({', '.join(foreign)}), which "
+                f"--init-from {self.name}: its generator has layers of another project ({', '.join(foreign)}), which "
                 "no training option builds. It translates as it is (`pix2pix-hub translate`), but cannot be trained "
-                f"further: leave {self.flag} out and train anew (--preset paper is nearest to it), or begin with a "
+                f"further: leave --init-from out and train anew (--preset paper is nearest to it), or begin with a "
                 "model trained here or converted from pytorch-CycleGAN-and-pix2pix."
             )
 
@@ -148,87 +137,9 @@ class Published:
             if (there.mode, there.channels, there.classes) != (here.mode, here.channels, here.classes):
                 mode = there.mode if there.mode != "channels" else "auto"
                 raise UserError(
-                    f"{self.flag} {self.name}: its {side} images are {there.describe()}, those of these pairs are "
+                    f"--init-from {self.name}: its {side} images are {there.describe()}, those of these pairs are "
                     f"{here.describe()}: try --{side}-mode {mode}, another --direction, or other pairs."
                 )
-
-    def start(
-        self,
-        config: TrainingConfig,
-        pairs: PairSplits | StreamedPairs,
-        processes: int,
-        batches_per_epoch: int | None,
-        total_steps: int,
-    ) -> Progress:
-        """Check that the model fits the pairs, and where `config` continues its run, that it is the same run.
-
-        Args:
-            batches_per_epoch: of each process; None: the epoch under way is begun again.
-            total_steps: optimizer steps of the whole run.
-
-        Returns:
-            Where training begins: at step 0, or where the published run stands.
-
-        Raises:
-            UserError: what does not fit, and what to type instead.
-        """
-        self.check_formats(pairs.formats)
-        if config.resume_from_hub is None:
-            return Progress()
-        self.check_continues(config, pairs.fingerprint)
-        progress = self.progress(processes, config, batches_per_epoch)
-        if progress.step >= total_steps:
-            raise UserError(
-                f"{self.flag} {self.name} is trained to its end (step {progress.step} of {total_steps}): give a larger "
-                "--epochs (or --max-steps) to train on."
-            )
-        return progress
-
-    def check_continues(self, config: TrainingConfig, fingerprint: str) -> None:
-        """`config`, on pairs with that fingerprint, is the published run.
-
-        Raises:
-            UserError: other options, or other pairs.
-        """
-        check_same_run(published_config(self), config, self.flag, CHANGEABLE_FROM_HUB)
-        recorded = self.read(TRAINING_CONFIG_NAME).get("dataset", {}).get("fingerprint")
-        if recorded != fingerprint:
-            raise UserError(
-                f"{self.flag} {self.name} was trained on other pairs (fingerprint {recorded}, these have "
-                f"{fingerprint}): give the same ones with --dataset, or fine-tune with --init-from {self.name}."
-            )
-
-    def progress(self, processes: int, config: TrainingConfig, batches_per_epoch: int | None) -> Progress:
-        """Where the published run stands; random draws of the image buffer and dropout begin anew.
-
-        Raises:
-            UserError: it does not say, or ran on another number of processes.
-        """
-        metrics, run = self.read(METRICS_NAME), self.read(TRAINING_CONFIG_NAME)
-        try:
-            step, epoch = int(metrics["step"]), int(metrics["epoch"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self.flag} {self.name}: its {METRICS_NAME} does not say where its run stands ({error!r}): fine-tune "
-                f"with --init-from {self.name}."
-            ) from error
-        if run.get("processes") != processes:
-            raise UserError(
-                f"{self.flag} {self.name} ran on another number of processes ({run.get('processes')}) than now "
-                f"({processes}): launch with --num_processes {run.get('processes')}."
-            )
-        accumulation = config.gradient_accumulation_steps
-        into_epoch = step - epoch * math.ceil(batches_per_epoch / accumulation) if batches_per_epoch else 0
-        entries = {name: entry for name, entry in metrics.items() if isinstance(entry, dict)}
-        values = {name: entry["value"] for name, entry in entries.items() if entry.get("value") is not None}
-        return Progress(
-            step=step,
-            epoch=epoch,
-            batch=max(0, into_epoch) * accumulation,
-            elapsed_seconds=float(metrics.get("seconds", 0.0)),
-            best_epoch=epoch,
-            metrics=values,
-        )
 
 
 def find_start(config: TrainingConfig, run_folder: Path, state: PartialState) -> Published | None:
@@ -239,19 +150,16 @@ def find_start(config: TrainingConfig, run_folder: Path, state: PartialState) ->
     """
     if config.resume and newest_sound_checkpoint(run_folder) is not None:
         return None  # it began long ago
-    flag, name = "--init-from", config.init_from
-    if name is None:
-        flag, name = "--resume-from-hub", config.resume_from_hub
-    if name is None:
+    if config.init_from is None:
         return None
     with state.local_main_process_first():
-        published = fetch_published(flag, name)
+        published = fetch_published(config.init_from)
     published.check_trainable()  # what is wrong with it is said before any pair is read
     published.load()
     return published
 
 
-def fetch_published(flag: str, name: str, weights: bool = True) -> Published:
+def fetch_published(name: str, weights: bool = True) -> Published:
     """The model `name`: an export, a run (its `model/`), or `user/name[@revision]`.
 
     Raises:
@@ -260,8 +168,8 @@ def fetch_published(flag: str, name: str, weights: bool = True) -> Published:
     try:
         folder = fetch_files(export_of(name), FACTS + (WEIGHTS if weights else ()))
     except UserError as error:
-        raise UserError(f"{flag} {name}: {error}") from error
-    return Published(flag, name, folder)
+        raise UserError(f"--init-from {name}: {error}") from error
+    return Published(name, folder)
 
 
 def architecture_options(published: Published) -> dict[str, Any]:
@@ -280,18 +188,3 @@ def architecture_options(published: Published) -> dict[str, Any]:
     if (published.folder / PREPROCESSOR_NAME).is_file():
         options["image_size"] = "{}x{}".format(*Preprocessor.from_folder(published.folder).image_size)
     return options
-
-
-def published_config(published: Published) -> TrainingConfig:
-    """The options of the published run.
-
-    Raises:
-        UserError: it does not say.
-    """
-    path = published.folder / TRAINING_CONFIG_NAME
-    if not path.is_file():
-        raise UserError(
-            f"{published.flag} {published.name} holds no {TRAINING_CONFIG_NAME}, so there is no run to continue: "
-            f"fine-tune it with --init-from {published.name}."
-        )
-    return TrainingConfig.from_json(path)

@@ -15,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import GENERATORS, Generator
@@ -25,6 +24,7 @@ from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.step import GANStep, average_of
+from pix2pix_hub.util import UserError
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,11 @@ def make_learner(
     target_channels: int,
     total_steps: int,
     published: Published | None = None,
-    taken_steps: int = 0,
 ) -> Learner:
     """Networks with their initial weights, prepared by `accelerator`; schedules and average are registered with it.
 
     Args:
         published: where those weights come from; None: drawn at random.
-        taken_steps: how many of `total_steps` the published weights have behind them.
 
     Raises:
         UserError: see `make_loss` and `choose_compilation`; the published networks are of another kind.
@@ -142,10 +140,8 @@ def make_learner(
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)
     ]
-    if average is not None:
-        average.n_averaged.fill_(taken_steps)  # by which the warm-up of its decay goes
     decay_steps = round(total_steps * (1 - config.constant_fraction))
-    schedules = [build_schedule(optimizer, total_steps, decay_steps, taken_steps) for optimizer in optimizers]
+    schedules = [build_schedule(optimizer, total_steps, decay_steps) for optimizer in optimizers]
     loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
     plain_loop = accelerator.num_processes == config.gradient_accumulation_steps == 1

@@ -23,7 +23,6 @@ from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.training.checkpoint import (
@@ -52,6 +51,7 @@ from pix2pix_hub.training.setup import make_accelerator, make_learner
 from pix2pix_hub.training.signals import StopSignals
 from pix2pix_hub.training.summary import describe_run, run_facts
 from pix2pix_hub.training.validation import make_validation
+from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -134,13 +134,9 @@ class Pix2PixTrainer:
         self.total_steps = total_steps(config, self.train_loader.steps_per_epoch)
         accelerator.register_for_checkpointing(self.progress)
         if self.published is not None:
-            batches = None if self.train_loader.stream is not None else self.train_loader.batches_per_epoch
-            start = self.published.start(config, pairs, accelerator.num_processes, batches, self.total_steps)
-            self.progress.load_state_dict(start.state_dict())
+            self.published.check_formats(pairs.formats)
         source, target = (pairs.formats[side].channels for side in ("source", "target"))
-        self.learner = make_learner(
-            accelerator, config, source, target, self.total_steps, self.published, self.progress.step
-        )
+        self.learner = make_learner(accelerator, config, source, target, self.total_steps, self.published)
         self.validation = make_validation(accelerator, config, pairs, self.learner, self.cache)
 
     @property

@@ -11,10 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import is_own_file, read_object
 from pix2pix_hub.image.read import open_image
 from pix2pix_hub.ui.limits import Limits, check_picture
+from pix2pix_hub.util import UserError, is_own_file, read_object
 
 CARD, CURVES, METRICS, SAMPLES = "README.md", "curves.png", "metrics.json", "samples.png"
 PREPROCESSOR = "preprocessor_config.json"

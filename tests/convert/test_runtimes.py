@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from pix2pix_hub.cli import main
 from pix2pix_hub.convert import runtimes
 from pix2pix_hub.convert.runtimes import Runner, write_runtime_file
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.auto import Generator
+from pix2pix_hub.util import UserError
 
 NETWORKS: dict[str, Generator] = {
     "paper": UNetGenerator(1, 2, base_channels=4, num_downs=3, norm="batch", bottleneck="none"),

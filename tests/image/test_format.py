@@ -14,7 +14,6 @@ from PIL import Image
 from tiny_exports import noise
 
 from pix2pix_hub.data.examine import settle_format
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.image.format import (
     RGB,
     PixelFormat,
@@ -27,6 +26,7 @@ from pix2pix_hub.image.format import (
     to_unit_range,
 )
 from pix2pix_hub.image.read import from_memory
+from pix2pix_hub.util import UserError
 
 ALL_BYTES = torch.arange(256, dtype=torch.uint8)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -30,9 +30,9 @@ from hostile_images import (
 )
 from PIL import Image
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.image.read import read_image
 from pix2pix_hub.ui.limits import Limits, check_picture
+from pix2pix_hub.util import UserError
 
 
 @pytest.mark.parametrize(("write", "expected"), BOMBS.values(), ids=BOMBS.keys())

@@ -12,7 +12,6 @@ from tiny_exports import write_tiny_export
 from torch._dynamo.utils import counters
 
 from pix2pix_hub.data.synthetic import render_pair
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.inference import pipeline
 from pix2pix_hub.inference.pipeline import (
@@ -25,6 +24,7 @@ from pix2pix_hub.inference.pipeline import (
 )
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.ui.models import SHIPPED
+from pix2pix_hub.util import UserError
 
 CPU = torch.device("cpu")
 

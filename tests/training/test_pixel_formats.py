@@ -14,12 +14,12 @@ from PIL import Image
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.transforms import PairTransform
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_tensor
 from pix2pix_hub.image.read import read_image
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.training.run_folder import CHANGEABLE
 from pix2pix_hub.training.trainer import Pix2PixTrainer
+from pix2pix_hub.util import UserError
 
 Tiny = Callable[..., TrainingConfig]
 SIDE = 40

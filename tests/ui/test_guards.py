@@ -19,7 +19,6 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.image import read
 from pix2pix_hub.ui.events import MAX_SESSIONS, Newest, answering, on_gpu
 from pix2pix_hub.ui.fair_queue import HALF_LIFE, PATIENCE, FairQueue
@@ -27,6 +26,7 @@ from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
 from pix2pix_hub.ui.models import SHIPPED, ModelStore
 from pix2pix_hub.ui.web import RequestGuard
+from pix2pix_hub.util import UserError
 
 
 def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
