@@ -40,7 +40,7 @@ class PaletteColor:
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How the images of one side are stored, and with that how they reach [-1, 1] and come back from there.
+    """The way the images of one side are stored, and with that how they reach [-1, 1] and come back from there.
 
     `preprocessor_config.json` keeps one for each side, so that inference repeats what training did.
     """
@@ -119,7 +119,7 @@ RGB = PixelFormat()
 
 @dataclass(frozen=True)
 class Stored:
-    """How one image is stored."""
+    """The way one image is stored."""
 
     kind: str  # "gray", "rgb", "rgba" or "channels"
     channels: int
@@ -136,7 +136,7 @@ class Stored:
 
 
 def stored_as(decoded: Decoded, labels: bool) -> Stored:
-    """How an image is stored; `labels`: look for the class values, too."""
+    """Describe how an image is stored; `labels`: look for the class values, too."""
     pixels, classes = decoded.values, decoded.labels if labels else None
     low, high = (float(pixels.min()), float(pixels.max())) if pixels.dtype == np.float32 else (0.0, 0.0)
     return Stored(
@@ -151,7 +151,7 @@ def stored_as(decoded: Decoded, labels: bool) -> Stored:
 
 
 def misfit_of(stored: Stored, format: PixelFormat) -> str | None:
-    """Why an image stored so cannot be converted to `format`: the end of a sentence that starts with its name."""
+    """Say why an image stored so cannot be converted to `format`: the end of a sentence that starts with its name."""
     if format.mode != "labels":
         if stored.family == format.family:
             return None
@@ -276,16 +276,8 @@ def to_unit_range(tensor: Tensor) -> Tensor:
 
 
 def tensor_to_pil(image: Tensor) -> Image.Image:
-    """uint8 `(1, H, W)` or `(3, H, W)` → PIL image of mode L or RGB.
-
-    Raises:
-        UserError: another number of channels, which a PIL image cannot show.
-    """
-    assert image.dtype == torch.uint8 and image.ndim == 3, f"uint8 (C, H, W) expected, not {image.dtype} {image.shape}"
-    if image.shape[0] not in (1, 3):
-        raise UserError(f"An image of {image.shape[0]} channels came; PNG and JPEG hold 1 (gray) or 3 (RGB).")
-    pixels = image.detach().cpu().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels[:, :, 0].copy() if image.shape[0] == 1 else pixels.copy())
+    """uint8 `(3, H, W)` on the CPU → a PIL image."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def save_grid(

@@ -1,4 +1,4 @@
-"""The few colours that label maps are made of, and photos are not: what a drawing tool offers.
+"""The few colours that label maps are made of, which a drawing tool offers; photos have none.
 
 Files without loss (PNG) simply hold few. JPEG and scaling blur them, so there the flat areas are looked at, where the
 colours of a label map stand out as narrow peaks and those of a photo run into each other.
@@ -90,7 +90,7 @@ def class_colors(samples: Sequence[ColorSample | None]) -> dict[Color, float]:
 
 
 def _are_labels(pixels: NDArray[np.int16], flat: NDArray[np.bool_]) -> bool:
-    """Whether these are label maps in colours: flat nearly everywhere, in colours that are peaks."""
+    """Tell label maps in colours by their being flat nearly everywhere, in colours that are peaks."""
     chroma = pixels.max(axis=1) - pixels.min(axis=1)
     if flat.mean() < LABEL_FLATNESS or (chroma > CHROMA).mean() < LABEL_CHROMA:
         return False
@@ -124,7 +124,7 @@ def _distance(color: Color, other: Color) -> int:
 def palette_of(
     samples: Sequence[ColorSample | None], names: Mapping[Color, str], format: PixelFormat
 ) -> tuple[PaletteColor, ...]:
-    """What a drawing tool offers for one side: its class colours by share, largest first; nothing for photos.
+    """List the class colours of one side for a drawing tool, by share, largest first; none for photos.
 
     Args:
         samples: of some of the side's images; with labels, of their class values.

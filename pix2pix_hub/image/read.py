@@ -366,7 +366,7 @@ def _check_png(data: bytes, name: str) -> None:
 
 
 def _check_gif(data: bytes, name: str) -> None:
-    """Up to the first picture: comments are put together block by block."""
+    """Walk up to the first picture: comments are put together block by block."""
     start = at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     while data[at : at + 1] not in (b"", b",", b";") and at - start <= MAX_LEAD:
         if data[at] != ord("!"):

@@ -128,7 +128,7 @@ def read_bands(pages: list[Page], data: bytes, name: str) -> NDArray[Any]:
 
 
 class Page:
-    """How one page is stored.
+    """The layout of one page.
 
     Raises:
         UserError: too large, or a strip or tile that is not in the file.
@@ -140,7 +140,7 @@ class Page:
             return default if default is not None and tag not in tags else int(tags[tag][0])
 
         def same(tag: int) -> int:
-            """Of all samples; 0 where they differ."""
+            """A value that all samples share; 0 where they differ."""
             values = set(tags[tag][: self.samples].tolist()) if tag in tags else {1}
             return int(values.pop()) if len(values) == 1 else 0
 
@@ -171,7 +171,7 @@ class Page:
             self._find(tags, 324 if tiled else 273, 325 if tiled else 279, data, name)
 
     def _find(self, tags: Tags, offsets: int, counts: int, data: bytes, name: str) -> None:
-        """Where the strips or tiles are, those of one plane after those of another."""
+        """Find the strips or tiles, those of one plane after those of another."""
         expected = math.prod(self.grid)
         with np.errstate(invalid="ignore"):
             self.offsets = tags[offsets][:expected].astype(np.int64)
@@ -194,7 +194,7 @@ class Page:
 
     @property
     def like(self) -> tuple[Any, ...]:
-        """What the pages of one image have in common."""
+        """Properties that the pages of one image share."""
         return self.height, self.width, self.samples, self.bits, self.kind
 
     @property

@@ -42,7 +42,7 @@ SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)  # wro
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says of its image beside the pixels."""
+    """Information beside the pixels of a file."""
 
     exif: bytes = b""  # without orientation: pixels are upright
     icc: bytes = b""  # the colour profile

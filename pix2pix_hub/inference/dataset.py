@@ -64,13 +64,13 @@ class Sources:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of the translation."""
+        """Names of the translation's columns."""
         return ("source", "generated") if self.decoder is None else ("source", "generated", "target")
 
     def read(self, split: str, number: int) -> tuple[str, str, Decoded, Decoded | None]:
-        """What errors call the source, what the images made of it are called, it and, where there is one, the target.
+        """Read a row: its name in errors, the stem of its images, the source and, where there is one, the target.
 
-        Both names are of its file, where the data say, else of the row.
+        Both names come from the source's file, where the data say, else from the row.
 
         Raises:
             UserError: an image that cannot be read.
@@ -90,7 +90,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a translation is of; going on with another would mix two. Its fields are those of `translation.json`."""
+    """The model, data and options of a translation, as in `translation.json`; going on with others would mix two."""
 
     model: str
     weights: str  # hash of the generator's file

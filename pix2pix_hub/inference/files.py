@@ -70,7 +70,7 @@ def plan_jobs(
     existing: Existing = "refuse",
     num_samples: int = 1,
 ) -> list[FileJob]:
-    """What is to be done: all names are settled before anything is written.
+    """List the files to translate; all names are settled before anything is written.
 
     Args:
         found: of `find_inputs`.
@@ -107,7 +107,7 @@ def plan_jobs(
 
 
 def _result_suffix(suffix: str, preprocessor: Preprocessor) -> str:
-    """Of what is made of a file of that suffix: the same, where such a file can hold it.
+    """Suffix of the result of a file of that suffix: the same, where such a file can hold it.
 
     The kinds of file that may be deeper than 8 bits (PNG, TIFF, NPY) hold whatever depth goes through them.
     """

@@ -70,7 +70,6 @@ class Prepared:
     stored: Tensor  # (C, H, W) of stored values; without a format, of the network's channels in [-1, 1]
     format: PixelFormat | None
     depth: str | None  # "uint8", "uint16", "float32" where that is not the depth of the images trained on
-    name: str  # for errors
 
     @property
     def size(self) -> tuple[int, int]:
@@ -112,18 +111,18 @@ def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
         if format.mode == "labels" and image.shape[2:] == (format.channels,) != (1,):
             values = np.ascontiguousarray(image, np.float32)
             _check_range(values, 0.0, name)
-            return Prepared(torch.from_numpy(values * 2.0 - 1.0).permute(2, 0, 1), None, None, name)
+            return Prepared(torch.from_numpy(values * 2.0 - 1.0).permute(2, 0, 1), None, None)
         kinds = {"labels": KINDS, "channels": {}}.get(format.mode, PICTURE_KINDS)
     elif not isinstance(image, Image.Image | Decoded):
         raise UserError(f"{name} is {type(image).__name__}; expected a PIL image, a path, an array or a tensor.")
     decoded = image if isinstance(image, Decoded) else from_memory(image, name, kinds)
     depth = str(decoded.values.dtype)
     if format.mode == "labels" or format.dtype in (depth, "float32"):
-        return Prepared(to_tensor(decoded, format, name), format, None, name)
+        return Prepared(to_tensor(decoded, format, name), format, None)
     if depth == "float32":
         _check_range(decoded.values, 0.0, name)
     scaled = with_depth(format, depth)  # values of one depth stand for those of another
-    return Prepared(to_tensor(decoded, scaled, name), scaled, depth, name)
+    return Prepared(to_tensor(decoded, scaled, name), scaled, depth)
 
 
 def _from_tensor(tensor: Tensor, format: PixelFormat, name: str) -> Prepared:
@@ -136,13 +135,13 @@ def _from_tensor(tensor: Tensor, format: PixelFormat, name: str) -> Prepared:
     values = tensor.float()
     _check_range(values.numpy(), -1.0, name)
     if values.shape[0] == format.channels:
-        return Prepared(values, None, None, name)
+        return Prepared(values, None, None)
     if format.mode == "labels":
         raise UserError(f"{name} has {values.shape[0]} channels; expected {format.channels}, one for each class.")
     kinds = PICTURE_KINDS if format.mode in PICTURE_MODES else {}
     decoded = Decoded(to_unit_range(values).permute(1, 2, 0).numpy(), kinds.get(len(values), "channels"))
     floats = with_depth(format, "float32")
-    return Prepared(to_tensor(decoded, floats, name), floats, None, name)
+    return Prepared(to_tensor(decoded, floats, name), floats, None)
 
 
 def _check_layout(shape: Sequence[int], format: PixelFormat, name: str, right: int, words: str) -> None:
@@ -215,28 +214,23 @@ class Canvas:
         stored_tensor = isinstance(image, Tensor) and not image.is_floating_point()
         self.in_model_range = self.type == "torch" and not stored_tensor
         self.keeps_axis = isinstance(image, np.ndarray) and self.type == came and image.shape[2:] == (1,)
-        if self.in_model_range:
-            self.pixels = torch.empty(channels, *size)
-        else:
-            planes = 1 if self.format.mode == "labels" else channels
-            self.pixels = torch.empty(*size, planes, dtype=getattr(torch, self.format.dtype))
+        planes = 1 if self.format.mode == "labels" and not self.in_model_range else channels
+        dtype = torch.float32 if self.in_model_range else getattr(torch, self.format.dtype)
+        self.pixels = torch.empty(planes, *size, dtype=dtype)
 
     def place(self, top: int, left: int, made: Tensor) -> None:
         """Put `(C, h, w)` in [-1, 1] so that its corner is there; what lies outside is cut off."""
-        height, width = self.pixels.shape[1:] if self.in_model_range else self.pixels.shape[:2]
+        height, width = self.pixels.shape[1:]
         rows = slice(max(0, top), max(0, min(height, top + made.shape[1])))
         columns = slice(max(0, left), max(0, min(width, left + made.shape[2])))
         inside = made[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        if self.in_model_range:
-            self.pixels[:, rows, columns] = inside
-        else:
-            self.pixels[rows, columns] = from_model_range(inside, self.format).permute(1, 2, 0)
+        self.pixels[:, rows, columns] = inside if self.in_model_range else from_model_range(inside, self.format)
 
     def finish(self) -> Any:
         """The image, as it was asked for."""
         if self.type == "torch":
-            return self.pixels if self.in_model_range else self.pixels.permute(2, 0, 1).contiguous()
-        values, stored = self.pixels.numpy(), self.format
+            return self.pixels
+        values, stored = self.pixels.permute(1, 2, 0).contiguous().numpy(), self.format
         channels = values.shape[2]
         if self.type == "numpy":
             return values[:, :, 0] if channels == 1 and not self.keeps_axis else values
@@ -525,7 +519,7 @@ class Pix2PixPipeline:
         return made if several else made[0]
 
     def realism(self, source: AnyImage, image: AnyImage) -> NDArray[np.float32]:
-        """How real each patch of `image` looks as the translation of `source`: float32 `(h, w)` in [0, 1].
+        """Rate how real each patch of `image` looks as the translation of `source`: float32 `(h, w)` in [0, 1].
 
         Both are images of one size and any kind, as in a call; `image` is the generated or a true one.
 
@@ -562,7 +556,7 @@ class Pix2PixPipeline:
     def _jobs(
         self, image: AnyImage, name: str, output_type: str | None, seed: int | None, num_samples: int, tile_size: int
     ) -> Iterator[_Job]:
-        """What is to be made of one image: one job for each sample."""
+        """Plan the samples of one image."""
         prepared, generator = prepare(image, self.preprocessor.source, name), self.generator
         rows, columns = (
             padded_axis(length, generator.size_multiple, generator.minimum_size) for length in prepared.size
@@ -630,6 +624,6 @@ def _batches(jobs: Sequence[_Job], batch_size: Callable[[tuple[int, int]], int])
 
 
 def _name_of(image: Any, number: int, count: int) -> str:
-    """What errors call an image: its file, else its place among those given."""
+    """Name of an image in errors: its file, else its place among those given."""
     file = image if isinstance(image, str | Path) else getattr(image, "filename", "")
     return str(file) if file else "the image" if count == 1 else f"image {number}"

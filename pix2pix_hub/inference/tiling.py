@@ -38,7 +38,7 @@ class Span:
     core: slice  # the part of it whose result counts; the cores of all tiles make up the image
 
     def within(self, factor: int = 1) -> slice:
-        """Where the core lies in a map of the window whose pixels are `factor` image pixels wide."""
+        """Place of the core in a map of the window whose pixels are `factor` image pixels wide."""
         start = (self.core.start - self.window.start) // factor
         return slice(start, start + (self.core.stop - self.core.start) // factor)
 
@@ -56,7 +56,7 @@ class Tile:
         return self.rows.window, self.columns.window
 
     def core_of(self, made: Tensor) -> Tensor:
-        """Of a map `(…, h, w)` of the window, at any scale, the part that counts."""
+        """Cut the part that counts from a map `(…, h, w)` of the window, at any scale."""
         factor = (self.rows.window.stop - self.rows.window.start) // made.shape[-2]
         return made[..., self.rows.within(factor), self.columns.within(factor)]
 
@@ -99,7 +99,7 @@ class Split:
         ]
 
     def tiles(self, size: tuple[int, int], tile_size: int) -> list[Tile]:
-        """Of a padded image of some height and width, from the upper left."""
+        """Cut a padded image of some height and width into tiles, from the upper left."""
         rows, columns = (spans(length, tile_size, self.factor, self.margin) for length in size)
         return [Tile(row, column) for row in rows for column in columns]
 
@@ -114,16 +114,14 @@ def unet_split(generator: UNetGenerator, level: int) -> Split:
     edge = generator.encoder[level - 1]  # the stage that the split goes through, before its norm
     assert isinstance(edge, ConvBlock)
     outer_encoder, inner_encoder = generator.encoder[: level - 1], generator.encoder[level:]
-    inner_decoder, outer_decoder = (
-        generator.decoder[: len(inner_encoder)],
-        generator.decoder[len(inner_encoder) :],
-    )
+    inner_stages = len(inner_encoder)
+    inner_decoder, outer_decoder = generator.decoder[:inner_stages], generator.decoder[inner_stages:]
 
     def skip(x: Tensor) -> Tensor:
         return F.relu(x) if generator.skip_activation == "relu" else x
 
     def encode(x: Tensor, stages: nn.ModuleList, *skips: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As the generator's `forward`; skips come after those given."""
+        """Run encoder stages as the generator's `forward` does; skips come after those given."""
         kept = list(skips)
         for stage in stages:
             x = stage(x)
@@ -187,7 +185,7 @@ def resnet_in_tiles(generator: ResNetGenerator) -> Split:
 
 
 def splits_of(generator: Generator) -> Iterator[Split]:
-    """From the one that does most whole to the one that takes least memory."""
+    """All splits, from the one that does most whole to the one that takes least memory."""
     if isinstance(generator, UNetGenerator):
         yield from (unet_split(generator, level) for level in range(1, len(generator.encoder) + 1))
     else:

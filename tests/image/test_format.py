@@ -20,13 +20,11 @@ from pix2pix_hub.image.format import (
     from_model_range,
     save_grid,
     stored_as,
-    tensor_to_pil,
     to_model_range,
     to_tensor,
     to_unit_range,
 )
 from pix2pix_hub.image.read import from_memory
-from pix2pix_hub.util import UserError
 
 ALL_BYTES = torch.arange(256, dtype=torch.uint8)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -108,12 +106,6 @@ def test_pixels_land_where_numpy_has_them_also_read_only_and_in_halves() -> None
     np.testing.assert_array_equal(to_tensor(decoded, RGB, "x").numpy(), pixels.transpose(2, 0, 1))
     for half, expected in zip(decoded.halves(), (pixels[:, :6], pixels[:, 6:]), strict=True):
         np.testing.assert_array_equal(to_tensor(half, RGB, "x").numpy(), expected.transpose(2, 0, 1))
-
-
-def test_tensor_to_pil_names_the_channel_count_it_cannot_show() -> None:
-    assert np.array_equal(np.asarray(tensor_to_pil(torch.full((3, 2, 2), 7, dtype=torch.uint8))), np.full((2, 2, 3), 7))
-    with pytest.raises(UserError, match="13 channels"):
-        tensor_to_pil(torch.zeros(13, 4, 4, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(

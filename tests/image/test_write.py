@@ -27,7 +27,7 @@ def test_arrays_round_trip(data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(["uint8", "uint16", "float32"]))
     height, width = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
     image = Decoded(noise((height, width, channels), dtype, height * 21 + width), kind)
-    suffix = suffix_for(image, data.draw(st.sampled_from([".png", ".tif", ".npy", ".jpg"])))
+    suffix = suffix_for(image, data.draw(st.sampled_from([".png", ".tif", ".npy", ".bmp"])))
     again = read_image(encode(image, "x", suffix), "x")
     assert again.values.dtype == image.values.dtype and np.array_equal(again.values, image.values)
     if suffix == ".png":

@@ -183,4 +183,4 @@ def test_large_arrays_are_never_held_as_floats(monkeypatch: pytest.MonkeyPatch) 
     canvas.place(-3, 190, torch.ones(3, 10, 20))
     filled = np.zeros((300, 200), bool)
     filled[:7, 190:] = True
-    assert (canvas.pixels.numpy()[filled] == 255).all()
+    assert (canvas.pixels.numpy()[:, filled] == 255).all()
