@@ -211,10 +211,12 @@ def _checksum(file: Path) -> int:
 def _problem(path: Path) -> str | None:
     """Why a checkpoint cannot be used, or None."""
     try:
-        files = json.loads((path / MANIFEST_NAME).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{MANIFEST_NAME}: {error}"
-    for name, (size, checksum) in files.items():
+        manifest = json.loads((path / MANIFEST_NAME).read_text())
+        _, entries = manifest["num_processes"], manifest["files"].items()
+        files = [(name, size, checksum) for name, (size, checksum) in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{MANIFEST_NAME}: {error!r}"
+    for name, size, checksum in files:
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
