@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".partial"
@@ -20,7 +20,8 @@ def write_aside(path: Path) -> Iterator[Path]:
         _flush(partial)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that may not be written to; what went wrong first is what is to be said
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
