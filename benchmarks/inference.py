@@ -30,7 +30,7 @@ from reference import ReferenceGenerator
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.devices import keep_freed_memory
-from pix2pix_hub.images import PREPROCESSOR_NAME, RGB
+from pix2pix_hub.image.format import PREPROCESSOR_NAME, RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator
 

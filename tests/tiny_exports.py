@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pix2pix_hub.data.preprocessor import preprocessor_config
-from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat
+from pix2pix_hub.image.format import PREPROCESSOR_NAME, RGB, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 
 EXPORT_FILES = (  # that a run writes, without the card

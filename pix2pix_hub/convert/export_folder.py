@@ -10,7 +10,7 @@ from pix2pix_hub.convert.checkpoint import read_checkpoint
 from pix2pix_hub.convert.layouts import Layout
 from pix2pix_hub.convert.network import build_network, recognise
 from pix2pix_hub.data.preprocessor import preprocessor_config
-from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
+from pix2pix_hub.image.format import PREPROCESSOR_NAME, PixelFormat
 from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.util import UserError, write_folder_aside
 

@@ -30,7 +30,7 @@ from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.evaluation.checks import Check, Traces, run_checks, thumbnails_of, traces_of
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.segmentation import Scorer, make_scorer
-from pix2pix_hub.images import PREPROCESSOR_NAME, to_unit_range
+from pix2pix_hub.image.format import PREPROCESSOR_NAME, to_unit_range
 from pix2pix_hub.metrics import METRICS, MetricNetworks, image_features, image_values, l1, load_networks, unusable
 from pix2pix_hub.models.auto import Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME

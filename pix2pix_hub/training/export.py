@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from pix2pix_hub.images import PREPROCESSOR_NAME
+from pix2pix_hub.image.format import PREPROCESSOR_NAME
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.auto import Generator
 from pix2pix_hub.util import public_name, write_folder_aside

@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.preprocessor import Preprocessor
-from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
+from pix2pix_hub.image.format import PREPROCESSOR_NAME, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.models.auto import GENERATORS, Generator, load_generator
 from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME, HubModel

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from pix2pix_hub.data.headers import open_image
+from pix2pix_hub.image.read import open_image
 from pix2pix_hub.ui.limits import Limits, check_picture
 from pix2pix_hub.util import UserError, is_own_file, read_object
 
@@ -178,7 +178,7 @@ def _paints(entries: Sequence[dict[str, Any]]) -> tuple[Paint, ...]:
 
 def _distinct_colors(count: int) -> list[Color]:
     """Those that `samples.png` shows classes without colours in."""
-    from pix2pix_hub.images import distinct_colors  # brings PyTorch with it
+    from pix2pix_hub.image.format import distinct_colors  # brings PyTorch with it
 
     return distinct_colors(count)
 

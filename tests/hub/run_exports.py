@@ -12,7 +12,7 @@ from torchvision.utils import save_image
 
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.data.preprocessor import preprocessor_config
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.export import write_export
 

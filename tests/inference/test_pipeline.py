@@ -24,7 +24,7 @@ from tiny_exports import GRAY, GRAY16, LABELS, RGB16, noise, write_tiny_export
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
 from pix2pix_hub.evaluation.evaluate import load_model
-from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.image.format import PREPROCESSOR_NAME, RGB, PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.models.auto import load_generator
 from pix2pix_hub.ui.models import choose_models
 from pix2pix_hub.util import UserError

@@ -1,8 +1,8 @@
-"""Value ranges, pixel modes, damaged files and the samples picture."""
+"""Value ranges and formats: what is stored becomes what networks see, and comes back; and the samples picture."""
 
 from __future__ import annotations
 
-import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +11,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_exports import noise
 
-from pix2pix_hub.data.pixels import read_image
-from pix2pix_hub.images import (
+from pix2pix_hub.data.examine import settle_format
+from pix2pix_hub.image.format import (
+    RGB,
+    PixelFormat,
     from_model_range,
-    pil_to_tensor,
     save_grid,
+    stored_as,
     tensor_to_pil,
     to_model_range,
+    to_tensor,
     to_unit_range,
 )
+from pix2pix_hub.image.read import from_memory
 from pix2pix_hub.util import UserError
 
 ALL_BYTES = torch.arange(256, dtype=torch.uint8)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def encoded(image: Image.Image, format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=format, **options)
-    return buffer.getvalue()
-
-
-def noise(height: int = 32, width: int = 48) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
 def test_model_range_spans_minus_one_to_one_linearly() -> None:
@@ -45,8 +40,15 @@ def test_model_range_spans_minus_one_to_one_linearly() -> None:
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
 
 
-def test_every_byte_survives_the_round_trip() -> None:
+def test_every_stored_value_survives_the_round_trip() -> None:
     assert torch.equal(from_model_range(to_model_range(ALL_BYTES)), ALL_BYTES)
+    deep = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
+    scaled = to_model_range(torch.arange(65536, dtype=torch.float32), deep)
+    assert (scaled.min(), scaled.max()) == (-1, 1) and scaled.dtype == torch.float32
+    back = from_model_range(scaled, deep)
+    assert back.dtype == torch.uint16
+    np.testing.assert_array_equal(back.numpy(), np.arange(65536))
+    assert from_model_range(torch.tensor([-2.0, 2.0]), deep).to(torch.int32).tolist() == [0, 65535]
 
 
 def test_to_model_range_refuses_what_was_converted_before() -> None:
@@ -94,101 +96,57 @@ def palette_image(transparent: bool) -> Image.Image:
     ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
 )
 def test_every_eight_bit_mode_becomes_rgb(image: Image.Image, expected: list[tuple[int, int, int]]) -> None:
-    tensor = pil_to_tensor(image)
+    tensor = to_tensor(from_memory(image, "x"), RGB, "x")
     assert tensor.dtype == torch.uint8 and tensor.shape == (3, image.height, image.width)
     assert [tuple(pixel) for pixel in tensor.flatten(1).T.tolist()] == expected
 
 
-def test_pixels_land_where_numpy_has_them() -> None:
-    image = noise()
-    np.testing.assert_array_equal(pil_to_tensor(image).numpy(), np.asarray(image).transpose(2, 0, 1))
-
-
-def test_exif_orientation_is_applied() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying on its side: turn clockwise to show
-    stored = encoded(noise(8, 16), "PNG", exif=exif)
-    tensor = pil_to_tensor(read_image(stored, "photo.png"))
-    np.testing.assert_array_equal(tensor.numpy(), np.rot90(np.asarray(noise(8, 16)), k=-1).transpose(2, 0, 1))
-
-
-@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
-def test_deeper_modes_are_refused_rather_than_shown_black(mode: str) -> None:
-    with pytest.raises(UserError, match=f"depth.png has pixels of mode '{mode}'.*8 bits.*Save it as 8-bit"):
-        pil_to_tensor(Image.new(mode, (4, 4)), "depth.png")
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_tensor_to_pil_and_back(channels: int) -> None:
-    tensor = torch.randint(0, 256, (channels, 5, 7), dtype=torch.uint8)
-    image = tensor_to_pil(tensor)
-    assert (image.size, image.mode) == ((7, 5), {1: "L", 3: "RGB"}[channels])
-    assert torch.equal(pil_to_tensor(image)[:channels], tensor)
+def test_pixels_land_where_numpy_has_them_also_read_only_and_in_halves() -> None:
+    pixels = noise((8, 12, 3))
+    pixels.flags.writeable = False
+    decoded = from_memory(pixels, "x")
+    np.testing.assert_array_equal(to_tensor(decoded, RGB, "x").numpy(), pixels.transpose(2, 0, 1))
+    for half, expected in zip(decoded.halves(), (pixels[:, :6], pixels[:, 6:]), strict=True):
+        np.testing.assert_array_equal(to_tensor(half, RGB, "x").numpy(), expected.transpose(2, 0, 1))
 
 
 def test_tensor_to_pil_names_the_channel_count_it_cannot_show() -> None:
+    assert np.array_equal(np.asarray(tensor_to_pil(torch.full((3, 2, 2), 7, dtype=torch.uint8))), np.full((2, 2, 3), 7))
     with pytest.raises(UserError, match="13 channels"):
         tensor_to_pil(torch.zeros(13, 4, 4, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("kind", ["bytes", "str", "path"])
-def test_read_image_takes_bytes_and_paths(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    noise().save(path)
-    given_as = {"bytes": path.read_bytes(), "str": str(path), "path": path}[kind]
-    np.testing.assert_array_equal(np.asarray(read_image(given_as, "a.png")), np.asarray(noise()))
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([0.0, 0.4], (0, 1)),
+        ([-0.2, 0.4], (-1, 1)),
+        ([-3.0, 5.0], (-3, 5)),
+        ([7.0, 7.0], (7, 8)),
+        ([0.0, 255.0], (0, 255)),
+    ],
+)
+def test_floats_are_scaled_by_what_was_found(content: list[float], expected: tuple[float, float]) -> None:
+    decoded = from_memory(np.array([content], np.float32), "x")
+    chosen = settle_format("source", [stored_as(decoded, False)], "auto")
+    tensor = to_tensor(decoded, chosen, "x")
+    assert (chosen.low, chosen.high) == expected
+    scaled = to_model_range(tensor, chosen)
+    assert scaled.min() >= -1 and scaled.max() <= 1
+    np.testing.assert_allclose(from_model_range(scaled, chosen).numpy(), tensor.numpy(), atol=1e-6)
 
 
-BAD_FILES = {
-    "empty": (b"", r"x\.png is empty \(0 bytes\)"),
-    "text": (b"no picture", r"x\.png is not a picture that is read here"),
-    "half a PNG": (encoded(noise(), "PNG")[:2000], r"x\.png is damaged or truncated"),
-    "half a JPEG": (encoded(noise(), "JPEG")[:1500], r"x\.png is damaged or truncated"),
-    "half a BMP": (encoded(noise(), "BMP")[:1500], r"x\.png is damaged or truncated"),
-    "only a PNG's head": (encoded(noise(), "PNG")[:20], r"x\.png is"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_bad_files_are_named(content: bytes, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "stored.bin"
-    path.write_bytes(content)
-    for given_as in (content, path):
-        with pytest.raises(UserError, match=f"^{message}"):
-            read_image(given_as, "x.png")
-
-
-def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^gone.png could not be read .No such file"):
-        read_image(tmp_path / "gone.png", "gone.png")
-    with pytest.raises(UserError, match="^folder could not be read .Is a directory"):
-        read_image(tmp_path, "folder")
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("limit", [1000, 500], ids=["Pillow only warns", "Pillow refuses"])
-def test_decompression_bombs_are_refused(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(UserError, match=f"^big.png has too many pixels; at most {limit / 1e6:g} megapixels"):
-        read_image(encoded(noise(), "PNG"), "big.png")
-
-
-FORMATS = {name: encoded(noise(24, 24), name) for name in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")}
-
-
-@settings(max_examples=150)
-@given(st.sampled_from(sorted(FORMATS)), st.data())
-def test_mutated_files_decode_or_are_named(format: str, data: st.DataObject) -> None:
-    content = bytearray(FORMATS[format])
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    del content[data.draw(st.integers(len(content) // 2, len(content))) :]
-    try:
-        tensor = pil_to_tensor(read_image(bytes(content), "fuzzed"), "fuzzed")
-    except UserError as error:
-        assert str(error).startswith("fuzzed ")
-    else:
-        assert tensor.dtype == torch.uint8 and tensor.shape[0] == 3
+@settings(max_examples=50)
+@given(st.sampled_from(["gray", "rgb", "channels"]), st.sampled_from(["uint8", "uint16", "float32"]), st.integers(0, 9))
+def test_formats_survive_json_and_pixels_survive_formats(mode: str, dtype: str, seed: int) -> None:
+    channels = {"gray": 1, "rgb": 3}.get(mode, 2 + seed)
+    content = noise((6, 10, channels), dtype, seed)
+    decoded = from_memory(content, "x")
+    chosen = settle_format("target", [stored_as(decoded, False)], "auto")
+    assert PixelFormat.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+    tensor = to_tensor(decoded, chosen, "x")
+    back = from_model_range(to_model_range(tensor, chosen), chosen)
+    np.testing.assert_allclose(back.permute(1, 2, 0).numpy(), content, atol=0 if dtype != "float32" else 1e-6)
 
 
 def test_grid_shows_rows_in_order_with_two_pixels_between(tmp_path: Path) -> None:
