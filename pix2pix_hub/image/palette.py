@@ -16,8 +16,7 @@ from pix2pix_hub.image.format import PaletteColor, PixelFormat
 from pix2pix_hub.image.read import Decoded
 
 SAMPLED_PAIRS, PIXELS_PER_IMAGE = 40, 4096  # looked at
-MOST_VALUES, MOST_COLORS = 256, 40  # of labels, of pictures
-LEAST_SHARE = 0.002  # of the pixels, for a colour that is no noise
+MOST_COLORS, LEAST_SHARE = 40, 0.002  # of the pixels, for a colour that is no noise
 COLOR_RADIUS = 20  # largest difference in any of R, G, B of what counts as one colour: JPEG noise stays inside
 FLAT_STEP = 10  # largest such difference between neighbours in a flat area
 NOISE = 20  # times as frequent as what noise makes of it
@@ -133,7 +132,7 @@ def palette_of(
     """
     if format.mode == "labels":
         pixels = [sample.pixels for sample in samples if sample is not None]
-        shares = _clusters(np.concatenate(pixels), 0, MOST_VALUES) if pixels else {}
+        shares = _clusters(np.concatenate(pixels), 0, len(format.classes)) if pixels else {}
         found = [(color, shares.get((v, v, v), 0.0)) for v, color in zip(format.classes, format.colors, strict=True)]
     else:
         shares = class_colors(samples)
