@@ -111,7 +111,6 @@ def _choose_base(arguments: list[str]) -> TrainingConfig:
     first_look.add_argument("--output-dir", "--output_dir")
     first_look.add_argument("--resume", action="store_true")
     first_look.add_argument("--init-from", "--init_from")
-    first_look.add_argument("--resume-from-hub", "--resume_from_hub")
     seen, others = first_look.parse_known_args(arguments)
     if seen.resume:
         from pix2pix_hub.training.run_folder import run_to_resume, stored_config
@@ -124,29 +123,12 @@ def _choose_base(arguments: list[str]) -> TrainingConfig:
             return dataclasses.replace(stored, resume=True, output_dir=str(folder))
     preset = seen.preset or ("default" if seen.dataset else "demo")
     base = preset_config(preset if preset in PRESETS else "default")  # tyro reports an unknown one
-    return _with_published_options(base, seen.init_from, seen.resume_from_hub)
-
-
-def _with_published_options(base: TrainingConfig, init_from: str | None, resume_from_hub: str | None) -> TrainingConfig:
-    """The options of a published run, or `base` with what builds the networks of a published model."""
-    if init_from is None and resume_from_hub is None:
+    if seen.init_from is None:
         return base
-    from pix2pix_hub.training.published import architecture_options, fetch_published, published_config
+    from pix2pix_hub.training.published import architecture_options, fetch_published
 
-    if init_from is not None:
-        published = fetch_published("--init-from", init_from, weights=False)
-        return dataclasses.replace(base, **architecture_options(published), init_from=init_from)
-    assert resume_from_hub is not None
-    published = fetch_published("--resume-from-hub", resume_from_hub, weights=False)
-    return dataclasses.replace(
-        published_config(published),
-        resume_from_hub=resume_from_hub,
-        init_from=None,
-        push_to_hub=None,  # whether, and where to, is for this run to say
-        hub_private=False,
-        hub_revision=None,
-        push_every=None,
-    )
+    published = fetch_published(seen.init_from, weights=False)
+    return dataclasses.replace(base, **architecture_options(published), init_from=seen.init_from)
 
 
 def _set_up_logging() -> None:

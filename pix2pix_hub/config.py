@@ -72,9 +72,6 @@ class TrainingConfig:
 
     init_from: str | None = None
     """Fine-tune: begin with both networks of a published model, user/name[@revision], or of an export or run here."""
-    resume_from_hub: str | None = None
-    """Continue a published run, user/name[@revision]: its options, weights (the moving average), epoch and learning
-    rate; both optimizers begin afresh, since they are not published."""
 
     # --- augmentation, drawn once per pair ---
 

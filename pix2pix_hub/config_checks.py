@@ -76,8 +76,6 @@ def check_options(config: TrainingConfig, preset: Mapping[str, Any]) -> None:
             f"--best-metric {config.best_metric} is not computed: add it to --eval-metrics "
             f"{' '.join(config.eval_metrics)}, or choose one of those."
         )
-    if config.init_from is not None and config.resume_from_hub is not None:
-        raise UserError("--init-from begins a new run and --resume-from-hub continues one: give one of them.")
     if config.streaming and config.cache in ("memory", "disk"):
         raise UserError(f"--cache {config.cache} keeps all pairs, --streaming none: leave one of them out.")
     publishing = {"--hub-private": config.hub_private, "--hub-revision": config.hub_revision}

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-PREPROCESSOR_NAME = "preprocessor_config.json"  # in an export: the formats of both sides, and the size trained at
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "pix2pix_hub"
 LEVELS = [
     {"errors", "files", "wording", "images", "config", "devices", "versions"},
-    {"models", "losses", "metrics", "data"},
+    {"data"},
+    {"export"},
+    {"models", "losses", "metrics"},
     {"training", "inference", "evaluation", "convert", "hub"},
     {"launcher"},
     {"commands"},

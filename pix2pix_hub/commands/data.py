@@ -97,7 +97,7 @@ def data_build(
     if output is not None and output.exists():
         raise UserError(f"--output {output} exists and is never overwritten: name another folder.")
     if push is not None:
-        from pix2pix_hub.hub.account import check_account
+        from pix2pix_hub.hub.push import check_account
 
         push = check_account(push)
     request = PairRequest(folder, direction, source_column=source_column, target_column=target_column)

@@ -13,7 +13,7 @@ from pix2pix_hub.errors import UserError
 
 def export(
     model: Positional[str],
-    format: Literal["onnx", "torchscript", "torch-export"],
+    format: Literal["onnx"],
     output: Path | None = None,
     revision: str | None = None,
 ) -> None:
@@ -21,22 +21,22 @@ def export(
 
     Args:
         model: Export, run folder, or Hub id (user/name, user/name@revision).
-        format: ONNX, TorchScript, or a program of torch.export.
+        format: ONNX.
         output: File to write; None: the model's name with the suffix of the format, in the current folder.
         revision: Branch, tag or commit of a Hub model.
     """
-    from pix2pix_hub.convert.runtimes import SUFFIXES, check_format, write_runtime_file
-    from pix2pix_hub.models.auto import load_generator
-    from pix2pix_hub.models.fetch import export_of
+    from pix2pix_hub.convert.onnx import check_packages, write_onnx
+    from pix2pix_hub.export import export_of
+    from pix2pix_hub.models import load_generator
 
-    path = output or Path(Path(model).name + SUFFIXES[format])
+    path = output or Path(f"{Path(model).name}.{format}")
     if path.exists():
         raise UserError(f"--output {path} exists and is never overwritten: name another file.")
     if not path.parent.is_dir():
         raise UserError(f"--output {path}: there is no folder {path.parent}. Make it, or name another.")
-    check_format(format)
+    check_packages()
     generator = load_generator(export_of(model), revision=revision)
-    difference = write_runtime_file(generator, path, format)
+    difference = write_onnx(generator, path)
     say(f"{path} gives what the model gives (largest difference {difference:.1e}, at two sizes).")
     say(
         f"source: float32 (N, {generator.in_channels}, H, W) in [-1, 1], H and W multiples of "

@@ -80,9 +80,9 @@ def translate_dataset(
     from tqdm import tqdm
 
     from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
+    from pix2pix_hub.export import WEIGHTS_NAME
     from pix2pix_hub.inference.dataset import Plan, Sources, check_plan, start, translate_shards
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
-    from pix2pix_hub.models.base import WEIGHTS_NAME
 
     disable_progress_bars()  # one for each file
     state = process_state(timeout=LONGEST_WAIT)
@@ -126,7 +126,7 @@ def translate_dataset(
 
 def _checked_repo(push: str) -> str:
     """The whole id. Raises `UserError` where there is no token that may write."""
-    from pix2pix_hub.hub.account import check_account
+    from pix2pix_hub.hub.push import check_account
 
     return check_account(push)
 
@@ -168,7 +168,7 @@ def _push(folder: Path, repo_id: str, private: bool) -> str:
     """One commit; the address. What is on this machine stays."""
     from huggingface_hub import HfApi
 
-    from pix2pix_hub.hub.failures import as_push_error
+    from pix2pix_hub.hub.push import as_push_error
 
     try:
         api = HfApi()

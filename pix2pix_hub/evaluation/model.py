@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
-from pix2pix_hub.images import PREPROCESSOR_NAME
-from pix2pix_hub.models.auto import Generator, load_generator
-from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
-from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files, local_path, split_revision
+from pix2pix_hub.export import (
+    GENERATOR_FILES,
+    PREPROCESSOR_NAME,
+    TRAINING_CONFIG_NAME,
+    WEIGHTS_NAME,
+    Export,
+    Preprocessor,
+    export_of,
+    local_path,
+)
+from pix2pix_hub.models import load_generator
+from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
 
-TRAINING_CONFIG_NAME = "training_config.json"
 # Of training, what a data set is read by again: the options of the same names, unless others are given.
 INHERITED = ("direction", "source_column", "target_column", "train_split", "validation_split")
 
@@ -45,9 +51,8 @@ def load_model(model: str, *, revision: str | None = None, map_location: str = "
     Raises:
         UserError: nothing there, no export, or files that do not belong together.
     """
-    names = [CONFIG_NAME, WEIGHTS_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME]
     local = os.path.isdir(local_path(model))
-    folder = fetch_files(export_of(model), names, revision=revision)
+    folder = fetch_files(export_of(model), (*GENERATOR_FILES, TRAINING_CONFIG_NAME), revision=revision)
     generator = load_generator(folder, map_location=map_location)
     preprocessor = Preprocessor.from_folder(folder)
     for side, channels in (("source", generator.in_channels), ("target", generator.out_channels)):
@@ -56,7 +61,7 @@ def load_model(model: str, *, revision: str | None = None, map_location: str = "
                 f"{folder / PREPROCESSOR_NAME} says {getattr(preprocessor, side).describe()} for the {side}, but the "
                 f"generator has {channels} channels there: the files belong to different models."
             )
-    options = read_object(folder / TRAINING_CONFIG_NAME).get("options")
+    options = Export(folder).run.get("options")
     options = options if isinstance(options, dict) else {}
     batch_size = options.get("batch_size")
     return EvaluatedModel(

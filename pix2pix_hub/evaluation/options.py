@@ -9,7 +9,7 @@ from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.outputs import PRECISIONS
 from pix2pix_hub.evaluation.segmenter import SegmenterOptions
 from pix2pix_hub.metrics import METRICS
-from pix2pix_hub.models.auto import Generator
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.dropout import dropout_layers
 
 LARGEST_SEED = 2**63 - 1  # torch's

@@ -13,12 +13,12 @@ from accelerate.utils import broadcast_object_list
 from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import SYNTHETIC, FoundPairs, find_pairs
-from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import Part, assign_splits
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.model import INHERITED
+from pix2pix_hub.export import Preprocessor
 from pix2pix_hub.wording import counted
 
 MOST_TRAINING_PAIRS = 10_000  # evenly spread over those there are

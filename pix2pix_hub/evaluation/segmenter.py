@@ -26,9 +26,9 @@ from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.segmentation import ClassMap
+from pix2pix_hub.export import WEIGHTS_NAME
 from pix2pix_hub.files import write_folder_aside
 from pix2pix_hub.models import UNetGenerator
-from pix2pix_hub.models.base import WEIGHTS_NAME
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,18 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
-from pix2pix_hub.hub.keep import front_matter, kept_block, kept_text, with_kept_text
+from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, SAMPLES_NAME, Export
 
-CARD_NAME, MAX_CARD_BYTES = "README.md", 1 << 20
+MAX_CARD_BYTES = 1 << 20
+# What stands below this line of a card is a person's: it survives every push.
+MARKER = "<!-- pix2pix-hub: what stands below this line is yours, and survives every push -->"
+# Cards of earlier versions had that text between two lines.
+OLD_MARKERS = re.compile(
+    r"(<!-- What stands between the next two lines is yours.*?-->\n)?"
+    r"<!-- pix2pix-hub: keep ?\w* -->\n(?P<text>.*?)\n?<!-- pix2pix-hub: end -->\n*",
+    re.DOTALL,
+)
+FRONT_MATTER = re.compile(r"\A\s*---\n.*?\n---\s*\n", re.DOTALL)
 TEMPLATE = Path(__file__).with_name("card_template.md")
 DEFAULT_LICENSE = "apache-2.0"
 TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
@@ -37,7 +45,7 @@ def write_card(folder: Path, model_id: str, *, previous: Path | None = None, lic
     Args:
         folder: the export.
         model_id: what `from_pretrained` is given in the card: `user/name`, or a folder.
-        previous: the card that this one replaces, whose kept part it takes over.
+        previous: the card that this one replaces, whose person's part it takes over.
         license: of the weights; None: what the previous card says, else apache-2.0.
     """
     earlier = read_card(previous) if previous is not None else None
@@ -48,9 +56,9 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
     """The card's whole text; one that came without a run's files (a converted model's) stays, but for the example.
 
     Args:
-        folder: the export; a card in it gives its kept part, and what `pix2pix-hub evaluate` entered.
+        folder: the export; a card in it gives the person's part, and what `pix2pix-hub evaluate` entered.
         model_id: as in `write_card`.
-        published: text of the card that is on the Hub, whose kept part stays too.
+        published: text of the card that is on the Hub, whose person's part stays too.
         license: as in `write_card`.
 
     Raises:
@@ -65,36 +73,55 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
 
 
 def _made_card(folder: Path, model_id: str, published: str | None, license: str | None) -> str:
+    export = Export(folder)
     local = read_card(folder / CARD_NAME)
-    kept = kept_text(local, published)
-    run = read_object(folder / "training_config.json")
-    license_known = license or _license_of(published) or _license_of(local)
-    if local is not None and not run:
-        return _adapted(local, model_id, kept, license_known)
-    metrics = {name: entry for name, entry in read_object(folder / "metrics.json").items() if entry != {"value": None}}
-    facts = _facts(folder, run, metrics, model_id)
-    card = ModelCard.from_template(
-        _card_data(run, metrics, license_known or DEFAULT_LICENSE, facts["name"], _entered(local)),
-        template_path=str(TEMPLATE),
-        kept=kept_block(kept),
-        **facts,
-    )
-    return re.sub(r"\n{3,}", "\n\n", card.content)
+    known_license = license or _license_of(published) or _license_of(local)
+    if local is not None and not export.run:  # it was written with the export: its example names the new place
+        text = re.sub(r'(?<=from_pretrained\(")[^"]*(?="\))', lambda _: model_id, _parts(local)[0])
+        if known_license is not None:
+            adapted = ModelCard(text)
+            adapted.data["license"] = known_license
+            text = str(adapted.content)
+    else:
+        metrics = {name: entry for name, entry in export.metrics.items() if entry != {"value": None}}
+        facts = _facts(export, metrics, model_id)
+        data = _card_data(export.run, metrics, known_license or DEFAULT_LICENSE, facts["name"], _entered(local))
+        text = re.sub(r"\n{3,}", "\n\n", ModelCard.from_template(data, template_path=str(TEMPLATE), **facts).content)
+    return f"{text.rstrip()}\n\n{MARKER}\n{_persons_text(local, published)}".rstrip() + "\n"
 
 
-def _adapted(card: str, model_id: str, kept: str, license: str | None) -> str:
-    """A card that was written with the export, where it is published: its example names the place."""
-    text = re.sub(r'(?<=from_pretrained\(")[^"]*(?="\))', lambda _: model_id, with_kept_text(card, kept))
-    if license is None:
-        return text
-    adapted = ModelCard(text)
-    adapted.data["license"] = license
-    return str(adapted.content)
+def _parts(card: str) -> tuple[str, str]:
+    """What was made of a card, and what a person wrote."""
+    made, marker, text = card.partition(MARKER)
+    if not marker and (found := OLD_MARKERS.search(card)) is not None:
+        return card[: found.start()] + card[found.end() :], found["text"].strip()
+    return made, text.strip()
+
+
+def _persons_text(local: str | None, published: str | None) -> str:
+    """What a person wrote in the local card and in the published one (None: there is none): where they differ, both.
+
+    A published card without a marker was not made here: all of it is kept.
+    """
+    here = _parts(local)[1] if local is not None else ""
+    if published is None:
+        return here
+    made_here = MARKER in published or OLD_MARKERS.search(published) is not None
+    there = _parts(published)[1] if made_here else FRONT_MATTER.sub("", published).strip()
+    if here in there:
+        return there
+    return here if there in here else f"{there}\n\n{here}"
+
+
+def _front_matter(card: str) -> str:
+    """The block of metadata that a card begins with."""
+    found = FRONT_MATTER.match(card)
+    return found.group() if found else ""
 
 
 def _entered(card: str | None) -> list[EvalResult]:
     """The results in a card that is there."""
-    if card is None or not front_matter(card):
+    if card is None or not _front_matter(card):
         return []
     return ModelCard(card, ignore_metadata_errors=True).data.get("eval_results") or []
 
@@ -148,23 +175,23 @@ def eval_results(
     ]
 
 
-def _facts(folder: Path, run: dict[str, Any], metrics: dict[str, Any], model_id: str) -> dict[str, Any]:
+def _facts(export: Export, metrics: dict[str, Any], model_id: str) -> dict[str, Any]:
     """What the template names."""
-    pixels = read_object(folder / "preprocessor_config.json")
+    run, pixels = export.run, export.read(PREPROCESSOR_NAME)
     dataset = run.get("dataset", {})
     options = run.get("options", {})
     parameters = run.get("parameters", {})
     return {
         "name": _name(model_id, dataset),
         "model_id": model_id,
-        "architecture": read_object(folder / "config.json").get("architecture"),
+        "architecture": export.read(CONFIG_NAME).get("architecture"),
         "source": _images(pixels.get("source", {})),
         "target": _images(pixels.get("target", {})),
         **_usage(pixels),
         "size": "x".join(str(side) for side in pixels.get("image_size", [])) or "a size not recorded",
         "resize": pixels.get("resize", "exact"),
-        "has_samples": (folder / "samples.png").is_file(),
-        "has_discriminator": (folder / "discriminator" / "config.json").is_file(),
+        "has_samples": (export.folder / SAMPLES_NAME).is_file(),
+        "has_discriminator": export.has_discriminator,
         "dataset": dataset,
         "dataset_link": _dataset_link(dataset),
         "dataset_version": _dataset_version(dataset),
@@ -247,7 +274,7 @@ def _dataset_version(dataset: dict[str, Any]) -> str:
 
 
 def _license_of(card: str | None) -> str | None:
-    found = re.search(r"^license: *([\w.-]+) *$", front_matter(card), re.MULTILINE) if card is not None else None
+    found = re.search(r"^license: *([\w.-]+) *$", _front_matter(card), re.MULTILINE) if card is not None else None
     return found[1] if found else None
 
 

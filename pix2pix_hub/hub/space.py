@@ -2,15 +2,14 @@
 
 pix2pix-hub space push user/maps-demo --model user/pix2pix-maps
 
-The Space holds what the app needs and nothing else:
+The Space holds:
 
     README.md app.py requirements.txt     the page's entry, the model, the versions it was tested with
-    pix2pix_hub/                          the modules that the app imports, and its styles and scripts
+    pix2pix_hub/                          this package, without the model that it ships
 """
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import logging
 import sys
@@ -23,17 +22,15 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
-from pix2pix_hub.hub.account import check_account
-from pix2pix_hub.hub.failures import PushError, as_push_error
-from pix2pix_hub.hub.push import retrying
+from pix2pix_hub.hub.push import PushError, as_push_error, check_account, retrying
 from pix2pix_hub.models.fetch import split_revision
 
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
-ENTRY = "pix2pix_hub.ui.serve"
-DATA_SUFFIXES = (".css", ".html", ".js")
-# what those modules import, pinned to the versions installed here
+SUFFIXES = (".py", ".css", ".html", ".js", ".md")
+NOT_SHOWN = "assets"  # folder of the shipped model
+# what the app imports, pinned to the versions installed here
 DEPENDENCIES = (
     "gradio[mcp]",
     "torch",
@@ -77,31 +74,19 @@ def space_files(models: Sequence[str], *, title: str, kept: dict[str, Any] | Non
         kept: metadata of its present README, of which people's own choices stay.
     """
     chosen = {name: value for name, value in (kept or {}).items() if name in PERSONAL}
-    files = {path.relative_to(PACKAGE.parent).as_posix(): path.read_bytes() for path in app_sources()}
+    packages = [(name, name.split("[")[0]) for name in DEPENDENCIES]
+    pinned = [f"{name}=={importlib.metadata.version(bare).split('+')[0]}\n" for name, bare in packages]
+    sources = [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in SUFFIXES and path.is_file()]
     return {
         "README.md": _readme(models, title, chosen).encode(),
         "app.py": APP.format(models=", ".join(models), joined=",".join(models)).encode(),
-        "requirements.txt": pinned_requirements().encode(),
-        **files,
+        "requirements.txt": "".join(pinned).encode(),
+        **{
+            path.relative_to(PACKAGE.parent).as_posix(): path.read_bytes()
+            for path in sources
+            if path.relative_to(PACKAGE).parts[0] != NOT_SHOWN
+        },
     }
-
-
-def app_sources() -> list[Path]:
-    """The files of this package that the app imports, wherever in its modules, with its styles and scripts."""
-    found: set[Path] = set()
-    waiting = [ENTRY]
-    while waiting:
-        for path in _files_of(waiting.pop()) - found:
-            found.add(path)
-            waiting += _imports(path)
-    data = {path for path in (PACKAGE / "ui").rglob("*") if path.suffix in DATA_SUFFIXES}
-    return sorted(found | data)
-
-
-def pinned_requirements() -> str:
-    """`requirements.txt` of the Space."""
-    names = [(name, name.split("[")[0]) for name in DEPENDENCIES]
-    return "".join(f"{name}=={importlib.metadata.version(bare).split('+')[0]}\n" for name, bare in names)
 
 
 def push_space(
@@ -195,9 +180,9 @@ def _commit_space(repo_id: str, models: Sequence[str], *, token: str | None) -> 
     return str(commit.commit_url)
 
 
-def _request_hardware(repo_id: str, hardware: str, *, token: str | None) -> str:
+def _request_hardware(repo_id: str, hardware: str, *, token: str | None) -> None:
     try:
-        return str(HfApi(token=token).request_space_hardware(repo_id, hardware).requested_hardware)  # type: ignore[arg-type]
+        HfApi(token=token).request_space_hardware(repo_id, hardware)  # type: ignore[arg-type]
     except Exception as error:
         raise as_push_error(error, repo_id) from error
 
@@ -221,29 +206,3 @@ def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
     }
     links = ", ".join(f"[{model}](https://huggingface.co/{model})" for model in names)
     return README.format(front=yaml_dump(front, sort_keys=False), title=front["title"], links=links)
-
-
-def _files_of(module: str) -> set[Path]:
-    """The file of a module of this package, or of the module that a name is in, and those of the packages above it."""
-    parts = module.split(".")[1:]
-    found = {PACKAGE / "__init__.py"}
-    for depth in range(1, len(parts) + 1):
-        place = PACKAGE.joinpath(*parts[:depth])
-        found |= {path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()}
-    return found
-
-
-def _imports(path: Path) -> list[str]:
-    """Names of this package that a file imports when it runs."""
-    names: list[str] = []
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
-        waiting += ast.iter_child_nodes(node)
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in names if name.split(".")[0] == PACKAGE.name]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pix2pix_hub.devices import missing_for_compilation
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.models.auto import Generator
+from pix2pix_hub.models.base import Generator
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.images import PREPROCESSOR_NAME
+from pix2pix_hub.export import (
+    CONFIG_NAME,
+    DISCRIMINATOR,
+    DISCRIMINATOR_FILES,
+    GENERATOR_FILES,
+    PREPROCESSOR_NAME,
+    Preprocessor,
+    export_of,
+)
 from pix2pix_hub.inference.compiled import CompiledGenerator
 from pix2pix_hub.inference.hardware import (
     check_dtype,
@@ -32,21 +39,12 @@ from pix2pix_hub.inference.padding import padded_axes, padded_axis
 from pix2pix_hub.inference.results import Canvas, Kind, name_of
 from pix2pix_hub.inference.splits import split_for
 from pix2pix_hub.inference.tiling import TILE_SIZE, check_tile_size, translate_in_tiles
-from pix2pix_hub.models import PatchGANDiscriminator
-from pix2pix_hub.models.auto import Generator, load_generator
-from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
+from pix2pix_hub.models import PatchGANDiscriminator, load_generator
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
-from pix2pix_hub.models.fetch import export_of, fetch_files
+from pix2pix_hub.models.fetch import fetch_files
 
-DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
-FILES = (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    PREPROCESSOR_NAME,
-    f"{DISCRIMINATOR}/{CONFIG_NAME}",
-    f"{DISCRIMINATOR}/{WEIGHTS_NAME}",
-)
 Progress = Callable[[int, int], object]
 
 
@@ -117,7 +115,7 @@ class Pix2PixPipeline:
             raise UserError(f"compile is {compile!r}; expected True, False or 'background'.")
         folder = fetch_files(
             export_of(repo_or_folder_or_run),
-            FILES,
+            GENERATOR_FILES + DISCRIMINATOR_FILES,
             revision=revision,
             token=token,
             cache_dir=cache_dir,

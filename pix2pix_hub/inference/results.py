@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from pix2pix_hub.data.pixels import Decoded, PixelArray, from_memory
-from pix2pix_hub.data.preprocessor import PICTURE_MODES
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.export import PICTURE_MODES
 from pix2pix_hub.images import PixelFormat, from_model_range
 
 OUTPUT_TYPES = ("pil", "numpy", "torch")

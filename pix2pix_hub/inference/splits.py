@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pix2pix_hub.models.base import Generator
-from pix2pix_hub.models.generator import UNetGenerator
+from pix2pix_hub.models.generators import NormedConv, ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.layers import ConvBlock
-from pix2pix_hub.models.resnet_generator import NormedConv, ResNetGenerator
 
 CPU_BODY_BYTES, ACCELERATOR_BODY_BYTES = 2**30, 2**33  # that whole maps may take; above, less is done whole
 BODY_MAPS = 6  # as large as the one that `body` gets, in memory at the same time
@@ -103,7 +102,7 @@ class UNetSplit(Split):
         return x, kept
 
     def _skip(self, x: Tensor) -> Tensor:
-        return F.relu(x) if self.generator.skip_activation == "relu" else x
+        return F.relu(x)
 
     def _decode(self, x: Tensor, stages: nn.ModuleList, skips: list[Tensor]) -> Tensor:
         for stage in stages:

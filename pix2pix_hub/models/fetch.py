@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.export import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +94,6 @@ def fetch_files(
         raise UserError(f"{reason}{_close_folder(folder)}") from error
 
 
-def local_path(name: str | Path) -> Path:
-    """Where on this machine `name` would be; whatever it is, `os.path` says of it whether it is there, or no."""
-    return Path(os.path.expanduser(name))
-
-
 def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
     """`user/name@revision` → the repository's id and the revision; other names as they are, with `revision`.
 
@@ -109,14 +105,6 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
     if revision not in (None, named[2]):
         raise UserError(f"{name} names revision {named[2]}, and {revision} came beside it: give one of them.")
     return named[1], named[2]
-
-
-def export_of(repo_or_folder_or_run: str | Path) -> str | Path:
-    """The `model/` of a run's folder; anything else as it is."""
-    run = local_path(repo_or_folder_or_run)
-    export = run / "model"
-    is_run = os.path.isfile(export / constants.CONFIG_NAME) and not os.path.isfile(run / constants.CONFIG_NAME)
-    return export if is_run else repo_or_folder_or_run
 
 
 def commit_of(folder: Path) -> str | None:

@@ -1,64 +1,55 @@
-"""A published model as the beginning of a run: `--init-from` fine-tunes it, `--resume-from-hub` continues its run.
+"""A published model as the beginning of a run: `--init-from` fine-tunes it.
 
-An export holds weights (of the generator the moving average) and what the run was, but neither optimizers nor random
-states: a continued run has its options, its place in the learning rate's schedule and in the data, and new optimizers.
+An export holds weights (of the generator the moving average), but neither optimizers nor random states.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from inspect import signature
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.data.preprocessor import Preprocessor
-from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
-from pix2pix_hub.images import PREPROCESSOR_NAME, PixelFormat
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
-from pix2pix_hub.models.auto import GENERATORS, Generator, load_generator
-from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME, HubModel
-from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files
-from pix2pix_hub.training.checkpoint import Progress, newest_sound_checkpoint
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
-from pix2pix_hub.training.run_folder import CHANGEABLE, check_same_run
+from pix2pix_hub.export import (
+    CONFIG_NAME,
+    DISCRIMINATOR,
+    DISCRIMINATOR_FILES,
+    GENERATOR_FILES,
+    PREPROCESSOR_NAME,
+    WEIGHTS_NAME,
+    Export,
+    Preprocessor,
+    export_of,
+)
+from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.models import PatchGANDiscriminator, load_generator
+from pix2pix_hub.models.base import Generator, HubModel
+from pix2pix_hub.models.fetch import commit_of, fetch_files
+from pix2pix_hub.training.checkpoint import newest_sound_checkpoint
 
-METRICS_NAME = "metrics.json"
-DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
-FACTS = (CONFIG_NAME, f"{DISCRIMINATOR}/{CONFIG_NAME}", PREPROCESSOR_NAME, TRAINING_CONFIG_NAME, METRICS_NAME)
-WEIGHTS = (WEIGHTS_NAME, f"{DISCRIMINATOR}/{WEIGHTS_NAME}")
 OPTIONS = {field.name for field in fields(TrainingConfig)}
 # These may differ from the published network's.
 NOT_IN_WEIGHTS = {"dropout", "dropout_stages", "first_dropout_stage", "norm_statistics"}
-STRUCTURE = {"in_channels", "out_channels", "num_blocks"}  # of the pairs, and of `--generator`
-# What a published run does not say about the machine it is continued on: its folder of pairs had another path there.
-CHANGEABLE_FROM_HUB = CHANGEABLE | {"dataset", "init_from", "resume_from_hub"}
 
 
-@dataclass(frozen=True)
-class Published:
-    """The files of a published model, in a folder."""
+class Published(Export):
+    """A published model, in a folder.
 
-    flag: str  # that asked for it: "--init-from" or "--resume-from-hub"
-    name: str  # as it was given
-    folder: Path
+    Args:
+        name: as it was given to `--init-from`.
+        folder: of its files.
+    """
 
-    @property
-    def has_discriminator(self) -> bool:
-        """Exports of our own have one; converted ones need not."""
-        return (self.folder / DISCRIMINATOR / CONFIG_NAME).is_file()
-
-    @property
-    def commit(self) -> str | None:
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(folder)
+        self.name = name
+        self.commit = commit_of(folder)
         """On the Hub; None for a folder of this machine."""
-        return commit_of(self.folder)
+        self._networks: tuple[Generator, PatchGANDiscriminator | None] | None = None
 
     def describe(self) -> str:
         """A line for people."""
@@ -66,72 +57,49 @@ class Published:
         return f"{self.name}{commit}{'' if self.has_discriminator else ' and a new discriminator, since it has none'}"
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file's object, {} where there is no such file.
-
-        Raises:
-            UserError: the file is damaged.
-        """
+        """As `Export.read`."""
         try:
-            return read_object(self.folder / name)
+            return super().read(name)
         except UserError as error:
-            raise UserError(f"{self.flag} {self.name}: {error}") from error
+            raise UserError(f"--init-from {self.name}: {error}") from error
 
-    def load(self) -> tuple[Generator, PatchGANDiscriminator | None]:
-        """Both networks, on the CPU.
+    def load(self) -> None:
+        """Load both networks, on the CPU, for `give_weights`.
 
         Raises:
             UserError: weights missing, damaged or of another architecture.
         """
         try:
-            generator = load_generator(self.folder)
             judge = PatchGANDiscriminator.from_pretrained(self.folder) if self.has_discriminator else None
+            self._networks = load_generator(self.folder), judge
         except UserError as error:
-            raise UserError(f"{self.flag} {self.name}: {error}") from error
-        return generator, judge
+            raise UserError(f"--init-from {self.name}: {error}") from error
 
     def give_weights(self, generator: Generator, discriminator: PatchGANDiscriminator) -> None:
-        """Put the published weights into both networks (a discriminator that there is none of stays as it is).
+        """Put the loaded weights into both networks (a discriminator that there is none of stays as it is).
 
         Raises:
-            UserError: as `load`; the networks are not the published ones' kind.
+            UserError: the networks are not the published ones' kind.
         """
-        for theirs, ours in zip(self.load(), (generator, discriminator), strict=True):
+        assert self._networks is not None, "load first"
+        for theirs, ours in zip(self._networks, (generator, discriminator), strict=True):
             if theirs is not None:
                 self._check_same_network(theirs, ours)
                 ours.load_state_dict(theirs.state_dict())
+        self._networks = None  # their memory is wanted for training
 
     def _check_same_network(self, theirs: HubModel, ours: HubModel) -> None:
         kinds = {"architecture": (type(theirs).__name__, type(ours).__name__)}
         options = {name: (theirs.config[name], ours.config.get(name)) for name in theirs.config}
-        differing = {
-            name: f"{name} {there} (here {here})"
+        differing = [
+            f"{name} {there} (here {here})"
             for name, (there, here) in (kinds | options).items()
             if there != here and name not in NOT_IN_WEIGHTS
-        }
-        if not differing:
-            return
-        raise UserError(
-            f"{self.flag} {self.name}: its {type(theirs).__name__} has {', '.join(differing.values())}. Leave out the "
-            "options that change it; channels come from the pairs, and num_downs needs an --image-size as large."
-        )
-
-    def check_trainable(self) -> None:
-        """The generator is one that training options build.
-
-        Raises:
-            UserError: it has layers that no option asks for, as huggan's; says what to type instead.
-        """
-        config = self.read(CONFIG_NAME)
-        known = OPTIONS | NOT_IN_WEIGHTS | STRUCTURE
-        defaults = signature(GENERATORS.get(str(config.get("architecture")), UNetGenerator)).parameters
-        others = {name: value for name, value in config.items() if name in defaults and name not in known}
-        foreign = [f"{name} {value}" for name, value in others.items() if value != defaults[name].default]
-        if foreign:
+        ]
+        if differing:
             raise UserError(
-                f"{self.flag} {self.name}: its generator has layers of another project ({', '.join(foreign)}), which "
-                "no training option builds. It translates as it is (`pix2pix-hub translate`), but cannot be trained "
-                f"further: leave {self.flag} out and train anew (--preset paper is nearest to it), or begin with a "
-                "model trained here or converted from pytorch-CycleGAN-and-pix2pix."
+                f"--init-from {self.name}: its {type(theirs).__name__} has {', '.join(differing)}. Leave out the "
+                "options that change it; channels come from the pairs, and num_downs needs an --image-size as large."
             )
 
     def check_formats(self, formats: Mapping[str, PixelFormat]) -> None:
@@ -148,129 +116,44 @@ class Published:
             if (there.mode, there.channels, there.classes) != (here.mode, here.channels, here.classes):
                 mode = there.mode if there.mode != "channels" else "auto"
                 raise UserError(
-                    f"{self.flag} {self.name}: its {side} images are {there.describe()}, those of these pairs are "
+                    f"--init-from {self.name}: its {side} images are {there.describe()}, those of these pairs are "
                     f"{here.describe()}: try --{side}-mode {mode}, another --direction, or other pairs."
                 )
-
-    def start(
-        self,
-        config: TrainingConfig,
-        pairs: PairSplits | StreamedPairs,
-        processes: int,
-        batches_per_epoch: int | None,
-        total_steps: int,
-    ) -> Progress:
-        """Check that the model fits the pairs, and where `config` continues its run, that it is the same run.
-
-        Args:
-            batches_per_epoch: of each process; None: the epoch under way is begun again.
-            total_steps: optimizer steps of the whole run.
-
-        Returns:
-            Where training begins: at step 0, or where the published run stands.
-
-        Raises:
-            UserError: what does not fit, and what to type instead.
-        """
-        self.check_formats(pairs.formats)
-        if config.resume_from_hub is None:
-            return Progress()
-        self.check_continues(config, pairs.fingerprint)
-        progress = self.progress(processes, config, batches_per_epoch)
-        if progress.step >= total_steps:
-            raise UserError(
-                f"{self.flag} {self.name} is trained to its end (step {progress.step} of {total_steps}): give a larger "
-                "--epochs (or --max-steps) to train on."
-            )
-        return progress
-
-    def check_continues(self, config: TrainingConfig, fingerprint: str) -> None:
-        """`config`, on pairs with that fingerprint, is the published run.
-
-        Raises:
-            UserError: other options, or other pairs.
-        """
-        check_same_run(published_config(self), config, self.flag, CHANGEABLE_FROM_HUB)
-        recorded = self.read(TRAINING_CONFIG_NAME).get("dataset", {}).get("fingerprint")
-        if recorded != fingerprint:
-            raise UserError(
-                f"{self.flag} {self.name} was trained on other pairs (fingerprint {recorded}, these have "
-                f"{fingerprint}): give the same ones with --dataset, or fine-tune with --init-from {self.name}."
-            )
-
-    def progress(self, processes: int, config: TrainingConfig, batches_per_epoch: int | None) -> Progress:
-        """Where the published run stands; random draws of the image buffer and dropout begin anew.
-
-        Raises:
-            UserError: it does not say, or ran on another number of processes.
-        """
-        metrics, run = self.read(METRICS_NAME), self.read(TRAINING_CONFIG_NAME)
-        try:
-            step, epoch = int(metrics["step"]), int(metrics["epoch"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self.flag} {self.name}: its {METRICS_NAME} does not say where its run stands ({error!r}): fine-tune "
-                f"with --init-from {self.name}."
-            ) from error
-        if run.get("processes") != processes:
-            raise UserError(
-                f"{self.flag} {self.name} ran on another number of processes ({run.get('processes')}) than now "
-                f"({processes}): launch with --num_processes {run.get('processes')}."
-            )
-        accumulation = config.gradient_accumulation_steps
-        into_epoch = step - epoch * math.ceil(batches_per_epoch / accumulation) if batches_per_epoch else 0
-        entries = {name: entry for name, entry in metrics.items() if isinstance(entry, dict)}
-        values = {name: entry["value"] for name, entry in entries.items() if entry.get("value") is not None}
-        return Progress(
-            step=step,
-            epoch=epoch,
-            batch=max(0, into_epoch) * accumulation,
-            elapsed_seconds=float(metrics.get("seconds", 0.0)),
-            best_epoch=epoch,
-            metrics=values,
-        )
 
 
 def find_start(config: TrainingConfig, run_folder: Path, state: PartialState) -> Published | None:
     """The published model that the run in `run_folder` begins with now, fetched by one process for all; None: none.
 
     Raises:
-        UserError: see `fetch_published`.
+        UserError: see `fetch_published` and `Published.load`.
     """
-    if config.resume and newest_sound_checkpoint(run_folder) is not None:
-        return None  # it began long ago
-    flag, name = "--init-from", config.init_from
-    if name is None:
-        flag, name = "--resume-from-hub", config.resume_from_hub
-    if name is None:
-        return None
+    if config.init_from is None or (config.resume and newest_sound_checkpoint(run_folder) is not None):
+        return None  # or it began long ago
     with state.local_main_process_first():
-        published = fetch_published(flag, name)
-    published.check_trainable()  # what is wrong with it is said before any pair is read
-    published.load()
+        published = fetch_published(config.init_from)
+    published.load()  # what is wrong with it is said before any pair is read
     return published
 
 
-def fetch_published(flag: str, name: str, weights: bool = True) -> Published:
+def fetch_published(name: str, weights: bool = True) -> Published:
     """The model `name`: an export, a run (its `model/`), or `user/name[@revision]`.
 
     Raises:
         UserError: see `fetch_files`.
     """
+    files = [file for file in GENERATOR_FILES + DISCRIMINATOR_FILES if weights or not file.endswith(WEIGHTS_NAME)]
     try:
-        folder = fetch_files(export_of(name), FACTS + (WEIGHTS if weights else ()))
+        return Published(name, fetch_files(export_of(name), files))
     except UserError as error:
-        raise UserError(f"{flag} {name}: {error}") from error
-    return Published(flag, name, folder)
+        raise UserError(f"--init-from {name}: {error}") from error
 
 
 def architecture_options(published: Published) -> dict[str, Any]:
     """The training options that build networks of the published kind, and the image size they were trained at.
 
     Raises:
-        UserError: damaged files, or a generator that no option builds.
+        UserError: damaged files.
     """
-    published.check_trainable()
     config, judge = published.read(CONFIG_NAME), published.read(f"{DISCRIMINATOR}/{CONFIG_NAME}")
     options = {name: value for name, value in config.items() if name in OPTIONS}
     options["generator"] = "unet" if "num_blocks" not in config else f"resnet_{config['num_blocks']}"
@@ -278,20 +161,5 @@ def architecture_options(published: Published) -> dict[str, Any]:
         options["discriminator_base_channels"] = judge.get("base_channels")
         options |= {name: judge[name] for name in ("output_stride", "spectral_norm") if name in judge}
     if (published.folder / PREPROCESSOR_NAME).is_file():
-        options["image_size"] = "{}x{}".format(*Preprocessor.from_folder(published.folder).image_size)
+        options["image_size"] = "{}x{}".format(*published.pixels["image_size"])
     return options
-
-
-def published_config(published: Published) -> TrainingConfig:
-    """The options of the published run.
-
-    Raises:
-        UserError: it does not say.
-    """
-    path = published.folder / TRAINING_CONFIG_NAME
-    if not path.is_file():
-        raise UserError(
-            f"{published.flag} {published.name} holds no {TRAINING_CONFIG_NAME}, so there is no run to continue: "
-            f"fine-tune it with --init-from {published.name}."
-        )
-    return TrainingConfig.from_json(path)

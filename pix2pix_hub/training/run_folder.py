@@ -11,8 +11,8 @@ from accelerate.utils import broadcast_object_list
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.errors import UserError
+from pix2pix_hub.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.files import write_aside
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.versions import library_versions
 
 RUNS = Path("runs")

@@ -25,10 +25,8 @@ def linear_decay_factor(step: int, total_steps: int, decay_steps: int) -> float:
     return min(1.0, remaining / max(1, decay_steps))
 
 
-def build_schedule(optimizer: Optimizer, total_steps: int, decay_steps: int, taken: int = 0) -> LambdaLR:
+def build_schedule(optimizer: Optimizer, total_steps: int, decay_steps: int) -> LambdaLR:
     """Return a schedule to ``.step()`` once after each optimizer step; it multiplies every group's learning rate.
-
-    It begins after ``taken`` steps of the run, which another optimizer took.
 
     Its ``state_dict`` holds the position but neither number of steps: a resumed run must pass the same two.
     Accelerate's ``prepare`` would step it once per process, so leave it unprepared or prepare it under
@@ -41,6 +39,4 @@ def build_schedule(optimizer: Optimizer, total_steps: int, decay_steps: int, tak
         raise ValueError(f"total_steps is {total_steps} and decay_steps {decay_steps}; expected neither below 0")
     if decay_steps > total_steps:
         raise ValueError(f"decay_steps is {decay_steps}; expected at most total_steps, which is {total_steps}")
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])  # which torch wants of optimizers that do not begin at 0
-    return LambdaLR(optimizer, lambda step: linear_decay_factor(step, total_steps, decay_steps), last_epoch=taken - 1)
+    return LambdaLR(optimizer, lambda step: linear_decay_factor(step, total_steps, decay_steps))

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
@@ -18,9 +19,9 @@ from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator
-from pix2pix_hub.models.auto import GENERATORS, Generator
+from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.generators import GENERATORS
 from pix2pix_hub.training.compiling import Compilation, choose_compilation
-from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.schedule import build_schedule
@@ -51,10 +52,8 @@ class Learner:
     @property
     def parameter_counts(self) -> dict[str, int]:
         """Trainable values of each network."""
-        return {
-            "generator": parameter_count(self.generator),
-            "discriminator": parameter_count(self.discriminator),
-        }
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return {name: parameter_count(network) for name, network in networks.items()}
 
     def train_mode(self) -> None:
         """Both networks to training mode: dropout on."""
@@ -84,6 +83,11 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
         # are views of what is sent need no memory and no copies of their own.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def make_networks(
@@ -123,13 +127,11 @@ def make_learner(
     target_channels: int,
     total_steps: int,
     published: Published | None = None,
-    taken_steps: int = 0,
 ) -> Learner:
     """Networks with their initial weights, prepared by `accelerator`; schedules and average are registered with it.
 
     Args:
         published: where those weights come from; None: drawn at random.
-        taken_steps: how many of `total_steps` the published weights have behind them.
 
     Raises:
         UserError: see `make_loss` and `choose_compilation`; the published networks are of another kind.
@@ -142,10 +144,8 @@ def make_learner(
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)
     ]
-    if average is not None:
-        average.n_averaged.fill_(taken_steps)  # by which the warm-up of its decay goes
     decay_steps = round(total_steps * (1 - config.constant_fraction))
-    schedules = [build_schedule(optimizer, total_steps, decay_steps, taken_steps) for optimizer in optimizers]
+    schedules = [build_schedule(optimizer, total_steps, decay_steps) for optimizer in optimizers]
     loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
     plain_loop = accelerator.num_processes == config.gradient_accumulation_steps == 1

@@ -25,8 +25,9 @@ from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
 from pix2pix_hub.errors import UserError
 from pix2pix_hub.evaluation.model import load_model
-from pix2pix_hub.images import PREPROCESSOR_NAME, RGB, PixelFormat, from_model_range, to_model_range
-from pix2pix_hub.models.auto import load_generator
+from pix2pix_hub.export import PREPROCESSOR_NAME
+from pix2pix_hub.images import RGB, PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.models import load_generator
 from pix2pix_hub.ui.models import choose_models
 
 FLOATS = PixelFormat("gray", 1, "float32", -3.0, 5.0)

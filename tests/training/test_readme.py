@@ -10,8 +10,7 @@ import pytest
 
 from pix2pix_hub.cli import COMMANDS
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
-from pix2pix_hub.training.export import parameter_count
-from pix2pix_hub.training.setup import make_networks
+from pix2pix_hub.training.setup import make_networks, parameter_count
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 from pix2pix_hub.ui.serve import AppOptions
 

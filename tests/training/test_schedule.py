@@ -51,18 +51,6 @@ def test_whole_curve_agrees_with_numpy(constant: int, decay: int) -> None:
     np.testing.assert_allclose(rates, np.concatenate([np.full(constant, 2e-4), falling, [0, 0]]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("taken", [0, 1, 5, 9])
-def test_a_schedule_with_a_new_optimizer_begins_where_it_is_told_to(taken: int) -> None:
-    whole = make_optimizer(2e-4)
-    rates = take_steps(whole, build_schedule(whole, 10, 6), 10)
-    late = make_optimizer(2e-4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        schedule = build_schedule(late, 10, 6, taken)
-        assert schedule.get_last_lr() == [rates[taken]]
-        assert take_steps(late, schedule, 10 - taken) == rates[taken:]
-
-
 def test_every_group_keeps_its_own_base_rate() -> None:
     optimizer = make_optimizer(1.0, 0.1)
     take_steps(optimizer, build_schedule(optimizer, total_steps=10, decay_steps=4), 8)
