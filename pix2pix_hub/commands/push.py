@@ -29,10 +29,14 @@ def push(
         license: Licence of the weights, as the Hub spells it; None: what the card says already, else apache-2.0.
         message: Title of the commit; None: epoch and step of the run.
     """
-    from pix2pix_hub.hub.push import find_export, holds_same_weights, push_export
+    import filecmp
+
+    from pix2pix_hub.export import MODEL, WEIGHTS_NAME
+    from pix2pix_hub.hub.push import find_export, push_export
 
     folder = find_export(run_or_export, best=best)
-    if best and holds_same_weights(folder, run_or_export / "model"):
+    last = run_or_export / MODEL / WEIGHTS_NAME
+    if best and last.is_file() and filecmp.cmp(folder / WEIGHTS_NAME, last, shallow=False):
         say("model_best/ and model/ hold the same weights: the best epoch is the last one.")
     url = push_export(folder, repo_id, private=private, revision=revision, license=license, message=message)
     say(f"pushed {folder}: {url}")

@@ -5,8 +5,8 @@ pix2pix-hub push runs/facades_default_001 user/pix2pix-facades
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
+import itertools
 import logging
 import os
 import shutil
@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.export import BEST_MODEL, CARD_NAME, CONFIG_NAME, EXPORT_FILES, MODEL, WEIGHTS_NAME, Export, export_in
+from pix2pix_hub.export import BEST_MODEL, CARD_NAME, CONFIG_NAME, EXPORT_FILES, MODEL, Export, export_in
 from pix2pix_hub.files import read_object
 from pix2pix_hub.hub.card import make_card, read_card
 
@@ -63,12 +63,6 @@ def find_export(run_or_export: Path, *, best: bool = False) -> Path:
     place, best_place = run_or_export / MODEL, run_or_export / BEST_MODEL
     looked = f"{best_place} does not hold" if best else f"neither {run_or_export} nor {place} holds"
     raise UserError(f"{looked} a {CONFIG_NAME}: name a run that has trained an epoch, or an export.")
-
-
-def holds_same_weights(export: Path, other: Path) -> bool:
-    """Whether two exports are of the same generator, byte by byte; False where one is none."""
-    first, second = export / WEIGHTS_NAME, other / WEIGHTS_NAME
-    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
 def push_export(
@@ -316,21 +310,18 @@ class PushError(UserError):
 
 def retrying(attempt: Callable[[], Result], repo_id: str) -> Result:
     """What `attempt`, which raises `PushError`, returns, at the latest after `WAITS`."""
-    for wait in WAITS:
+    for number in itertools.count():
         try:
             return attempt()
         except PushError as error:
             if not error.temporary:
                 raise
-            logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, wait)
-            time.sleep(wait)
-    try:
-        return attempt()
-    except PushError as error:
-        if not error.temporary:
-            raise
-        text = f"pushing to {repo_id} failed {len(WAITS) + 1} times, at last because {error}. Push again later."
-        raise PushError(text, temporary=True) from error
+            if number == len(WAITS):
+                text = f"pushing to {repo_id} failed {number + 1} times, at last because {error}. Push again later."
+                raise PushError(text, temporary=True) from error
+            logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, WAITS[number])
+            time.sleep(WAITS[number])
+    raise AssertionError("it ends above")
 
 
 def as_push_error(error: Exception, repo_id: str) -> PushError:

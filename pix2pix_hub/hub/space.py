@@ -113,34 +113,22 @@ def push_space(
         PushError: no right to write there; a model that is not on the Hub; a Space that holds another app; or it
             failed to the end.
     """
-    repo_id = retrying(lambda: _open_space(repo_id, models, private=private, token=token), repo_id)
-    url = retrying(lambda: _commit_space(repo_id, models, token=token), repo_id)
-    if hardware is not None:
-        retrying(lambda: _request_hardware(repo_id, hardware, token=token), repo_id)
-    return url
+    api = HfApi(token=token)
 
-
-def _open_space(repo_id: str, models: Sequence[str], *, private: bool, token: str | None) -> str:
-    """Make the Space where there is none yet; its whole id."""
-    repo_id, api = check_account(repo_id, token), HfApi(token=token)
-    try:
-        for model in models:
-            _check_model(api, model)
+    def attempt() -> str:
+        whole_id = check_account(repo_id, token)
         try:
-            info = api.space_info(repo_id)
-        except RepositoryNotFoundError:
-            api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-            return repo_id
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
-    present = {file.rfilename for file in info.siblings or []}
-    if private and not info.private:
-        raise PushError(
-            f"the Space {repo_id} is public, and pushing does not change that: do so in its settings first."
-        )
-    if "app.py" in present and not any(name.startswith("pix2pix_hub/") for name in present):
-        raise PushError(f"the Space {repo_id} holds another app, which would be overwritten: push to another name.")
-    return repo_id
+            for model in models:
+                _check_model(api, model)
+            _make_space(api, whole_id, private)
+            url = _commit_space(api, whole_id, models)
+            if hardware is not None:
+                api.request_space_hardware(whole_id, hardware)  # type: ignore[arg-type]
+        except Exception as error:
+            raise as_push_error(error, whole_id) from error
+        return url
+
+    return retrying(attempt, repo_id)
 
 
 def _check_model(api: HfApi, model: str) -> None:
@@ -155,36 +143,39 @@ def _check_model(api: HfApi, model: str) -> None:
         logger.warning("%s is private: give the Space a secret HF_TOKEN that may read it.", model)
 
 
-def _commit_space(repo_id: str, models: Sequence[str], *, token: str | None) -> str:
-    api = HfApi(token=token)
+def _make_space(api: HfApi, repo_id: str, private: bool) -> None:
+    """Make the Space where there is none yet; one that is there must be of this app."""
     try:
-        head = api.space_info(repo_id)
-        present = {file.rfilename for file in head.siblings or []}
-        kept = {}
-        if "README.md" in present:
-            kept = metadata_load(api.hf_hub_download(repo_id, "README.md", repo_type="space", revision=head.sha)) or {}
-        files = space_files(models, title=repo_id.split("/")[-1], kept=kept)
-        stale = sorted(name for name in present - set(files) if name.startswith("pix2pix_hub/"))
-        commit = api.create_commit(
-            repo_id,
-            [
-                *(CommitOperationAdd(name, content) for name, content in files.items()),
-                *(CommitOperationDelete(name) for name in stale),
-            ],
-            commit_message=f"Show {', '.join(models)}",
-            repo_type="space",
-            parent_commit=head.sha,
+        info = api.space_info(repo_id)
+    except RepositoryNotFoundError:
+        api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        return
+    present = {file.rfilename for file in info.siblings or []}
+    if private and not info.private:
+        raise PushError(
+            f"the Space {repo_id} is public, and pushing does not change that: do so in its settings first."
         )
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
+    if "app.py" in present and not any(name.startswith("pix2pix_hub/") for name in present):
+        raise PushError(f"the Space {repo_id} holds another app, which would be overwritten: push to another name.")
+
+
+def _commit_space(api: HfApi, repo_id: str, models: Sequence[str]) -> str:
+    head = api.space_info(repo_id)
+    present = {file.rfilename for file in head.siblings or []}
+    kept = {}
+    if "README.md" in present:
+        kept = metadata_load(api.hf_hub_download(repo_id, "README.md", repo_type="space", revision=head.sha)) or {}
+    files = space_files(models, title=repo_id.split("/")[-1], kept=kept)
+    stale = sorted(name for name in present - set(files) if name.startswith("pix2pix_hub/"))
+    additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+    commit = api.create_commit(
+        repo_id,
+        [*additions, *(CommitOperationDelete(name) for name in stale)],
+        commit_message=f"Show {', '.join(models)}",
+        repo_type="space",
+        parent_commit=head.sha,
+    )
     return str(commit.commit_url)
-
-
-def _request_hardware(repo_id: str, hardware: str, *, token: str | None) -> None:
-    try:
-        HfApi(token=token).request_space_hardware(repo_id, hardware)  # type: ignore[arg-type]
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
 
 
 def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
