@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pix2pix_hub.errors import UserError
-from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, SAMPLES_NAME, Export
+from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export
 
 MAX_CARD_BYTES = 1 << 20
 # What stands below this line of a card is a person's: it survives every push.
@@ -85,7 +85,10 @@ def _made_card(folder: Path, model_id: str, published: str | None, license: str 
     else:
         metrics = {name: entry for name, entry in export.metrics.items() if entry != {"value": None}}
         facts = _facts(export, metrics, model_id)
-        data = _card_data(export.run, metrics, known_license or DEFAULT_LICENSE, facts["name"], _entered(local))
+        entered: list[EvalResult] = []  # by `pix2pix-hub evaluate`
+        if local is not None and FRONT_MATTER.match(local):
+            entered = ModelCard(local, ignore_metadata_errors=True).data.get("eval_results") or []
+        data = _card_data(export.run, metrics, known_license or DEFAULT_LICENSE, facts["name"], entered)
         text = re.sub(r"\n{3,}", "\n\n", ModelCard.from_template(data, template_path=str(TEMPLATE), **facts).content)
     return f"{text.rstrip()}\n\n{MARKER}\n{_persons_text(local, published)}".rstrip() + "\n"
 
@@ -111,19 +114,6 @@ def _persons_text(local: str | None, published: str | None) -> str:
     if here in there:
         return there
     return here if there in here else f"{there}\n\n{here}"
-
-
-def _front_matter(card: str) -> str:
-    """The block of metadata that a card begins with."""
-    found = FRONT_MATTER.match(card)
-    return found.group() if found else ""
-
-
-def _entered(card: str | None) -> list[EvalResult]:
-    """The results in a card that is there."""
-    if card is None or not _front_matter(card):
-        return []
-    return ModelCard(card, ignore_metadata_errors=True).data.get("eval_results") or []
 
 
 def _card_data(
@@ -176,55 +166,51 @@ def eval_results(
 
 
 def _facts(export: Export, metrics: dict[str, Any], model_id: str) -> dict[str, Any]:
-    """What the template names."""
-    run, pixels = export.run, export.read(PREPROCESSOR_NAME)
-    dataset = run.get("dataset", {})
-    options = run.get("options", {})
-    parameters = run.get("parameters", {})
+    """Everything that the template names."""
+    run, pixels = export.run, export.pixels
+    dataset, parameters, versions = (run.get(name, {}) for name in ("dataset", "parameters", "versions"))
+    name, commit = dataset.get("id", ""), _hub_commit(dataset)
+    source_file = "source.png" if _is_picture(pixels["source"]) else "source.npy"
+    call = f'pipe("{source_file}").save("generated.png")'
     return {
-        "name": _name(model_id, dataset),
+        "name": model_id.split("/")[1] if _is_repo_id(model_id) else f"pix2pix-{Path(name or model_id).name}",
         "model_id": model_id,
         "architecture": export.read(CONFIG_NAME).get("architecture"),
-        "source": _images(pixels.get("source", {})),
-        "target": _images(pixels.get("target", {})),
-        **_usage(pixels),
-        "size": "x".join(str(side) for side in pixels.get("image_size", [])) or "a size not recorded",
-        "resize": pixels.get("resize", "exact"),
+        "source": _images(pixels["source"]),
+        "target": _images(pixels["target"]),
+        "source_file": source_file,
+        "call": call if _is_picture(pixels["target"]) else f'generated = pipe("{source_file}")  # an array',
+        "size": "{}x{}".format(*pixels["image_size"]),
+        "resize": pixels["resize"],
         "has_samples": (export.folder / SAMPLES_NAME).is_file(),
         "has_discriminator": export.has_discriminator,
         "dataset": dataset,
-        "dataset_link": _dataset_link(dataset),
-        "dataset_version": _dataset_version(dataset),
+        "dataset_link": f"[{name}](https://huggingface.co/datasets/{name})" if commit else f"`{name}`",
+        "dataset_version": f"revision `{commit}`" if commit else f"fingerprint `{dataset.get('fingerprint')}`",
         "metrics": [
-            {"name": name, "text": format(metrics[key]["value"], style)}
-            for key, (name, style) in METRICS.items()
+            {"name": title, "text": format(metrics[key]["value"], style)}
+            for key, (title, style) in METRICS.items()
             if key in metrics
         ],
         "validation_pairs": metrics.get("pairs"),
         "epoch": metrics.get("epoch"),
         "step": metrics.get("step"),
         "command": run.get("command"),
-        "options": options,
+        "options": run.get("options", {}),
         "started_from": _started_from(run),
         "hardware": run.get("hardware") or f"{run.get('processes')} x {run.get('device')}",
         "mixed_precision": run.get("mixed_precision"),
         "time": _duration(metrics.get("seconds")),
         "parameters": ", ".join(f"{network} {count:,}" for network, count in parameters.items()),
-        "versions": ", ".join(f"{package} {number}" for package, number in run.get("versions", {}).items()),
+        "versions": ", ".join(f"{package} {number}" for package, number in versions.items()),
     }
 
 
 def _started_from(run: dict[str, Any]) -> str | None:
     """The published model that training began with, without its revision."""
     options = run.get("options", {})
-    name = options.get("init_from") or options.get("resume_from_hub")
+    name = options.get("init_from") or options.get("resume_from_hub")  # an option of earlier versions
     return name.split("@")[0] if name else None
-
-
-def _name(model_id: str, dataset: dict[str, Any]) -> str:
-    if _is_repo_id(model_id):
-        return model_id.split("/")[1]
-    return f"pix2pix-{Path(dataset.get('id', model_id)).name}"
 
 
 def _is_repo_id(model_id: str) -> bool:
@@ -233,28 +219,17 @@ def _is_repo_id(model_id: str) -> bool:
 
 def _images(side: dict[str, Any]) -> str:
     """ "8-bit RGB images", "label maps of 12 classes", "float 13-channel images"."""
-    if side.get("mode") == "labels":
-        return f"label maps of {side['channels']} classes"
     mode, channels = side.get("mode", "rgb"), side.get("channels", 3)
-    kind = f"{channels}-channel" if mode == "channels" else "gray" if mode == "gray" else mode.upper()
-    depth = "float" if side.get("dtype") == "float32" else f"{side.get('bit_depth', 8)}-bit"
-    return f"{depth} {kind} images"
-
-
-def _usage(pixels: dict[str, Any]) -> dict[str, str]:
-    """The line that translates a file, and the name of that file: pictures where Pillow has a mode for the pixels."""
-    source, target = (_is_picture(pixels.get(side, {})) for side in ("source", "target"))
-    source_file = "source.png" if source else "source.npy"
-    call = f'pipe("{source_file}").save("generated.png")'
-    return {"source_file": source_file, "call": call if target else f'generated = pipe("{source_file}")  # an array'}
+    if mode == "labels":
+        return f"label maps of {channels} classes"
+    kind = {"channels": f"{channels}-channel", "gray": "gray"}.get(mode, mode.upper())
+    return f"{'float' if side.get('dtype') == 'float32' else str(side.get('bit_depth', 8)) + '-bit'} {kind} images"
 
 
 def _is_picture(side: dict[str, Any]) -> bool:
-    return (
-        side.get("mode") != "channels"
-        and side.get("dtype") != "float32"
-        and (side.get("dtype") != "uint16" or side.get("mode") == "gray")
-    )
+    """Whether Pillow has a mode for such pixels."""
+    dtypes = {"gray": ("uint8", "uint16"), "channels": ()}.get(side.get("mode", "rgb"), ("uint8",))
+    return side.get("dtype", "uint8") in dtypes
 
 
 def _hub_commit(dataset: dict[str, Any]) -> str | None:
@@ -263,18 +238,9 @@ def _hub_commit(dataset: dict[str, Any]) -> str | None:
     return fingerprint if re.fullmatch(r"[0-9a-f]{40}", fingerprint) else None
 
 
-def _dataset_link(dataset: dict[str, Any]) -> str:
-    name = dataset.get("id", "")
-    return f"[{name}](https://huggingface.co/datasets/{name})" if _hub_commit(dataset) else f"`{name}`"
-
-
-def _dataset_version(dataset: dict[str, Any]) -> str:
-    commit = _hub_commit(dataset)
-    return f"revision `{commit}`" if commit else f"fingerprint `{dataset.get('fingerprint')}`"
-
-
 def _license_of(card: str | None) -> str | None:
-    found = re.search(r"^license: *([\w.-]+) *$", _front_matter(card), re.MULTILINE) if card is not None else None
+    metadata = FRONT_MATTER.match(card or "")
+    found = re.search(r"^license: *([\w.-]+) *$", metadata.group(), re.MULTILINE) if metadata else None
     return found[1] if found else None
 
 
