@@ -33,7 +33,7 @@ FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
 COUNT_TYPES = ("I64",)
 
 Network = TypeVar("Network", bound=nn.Module)
-Published = TypeVar("Published", bound="HubModel")
+Model = TypeVar("Model", bound="HubModel")
 
 
 class HubModel(
@@ -136,13 +136,13 @@ class Generator(HubModel):
 
 def load_network(
     repo_or_folder: str | Path,
-    classes: Sequence[type[Published]],
+    classes: Sequence[type[Model]],
     *,
     subfolders: Sequence[str] = ("",),
     map_location: str = "cpu",
     dtype: torch.dtype = torch.float32,
     **hub_options: Any,
-) -> Published:
+) -> Model:
     """The network, one of `classes`, of the first of `subfolders` with a `config.json`, in evaluation mode.
 
     The config is looked at before the weights are fetched. `hub_options` are those of `fetch_files`.
@@ -177,7 +177,7 @@ def load_network(
     return network.eval()
 
 
-def _read_config(path: Path, classes: Sequence[type[Published]]) -> tuple[type[Published], dict[str, Any]]:
+def _read_config(path: Path, classes: Sequence[type[Model]]) -> tuple[type[Model], dict[str, Any]]:
     """Class and constructor arguments that a config names.
 
     Raises:
@@ -194,8 +194,7 @@ def _read_config(path: Path, classes: Sequence[type[Published]]) -> tuple[type[P
     known = list(found[0]._hub_mixin_init_parameters)[1:]  # without self
     unknown = [reprlib.repr(key) for key in config if key not in known]
     if unknown:
-        some = ", ".join(unknown[:10])
-        raise UserError(f"{path} has options unknown to {name}: {some}. Known ones: {', '.join(known)}.")
+        raise UserError(f"{path} has options unknown to {name}: {some(unknown)}. Known ones: {', '.join(known)}.")
     return found[0], config
 
 
