@@ -26,7 +26,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from pix2pix_hub.config import TrainingConfig, preset_config
+from pix2pix_hub.config import PairOptions, TrainingConfig, preset_config
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
 from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.data.transforms import EpochSampler
@@ -51,7 +51,7 @@ def main() -> None:
         )
         accelerator = make_accelerator(config, Path(folder))
         pairs = load_pairs(
-            dataset, image_size=config.image_height_width, max_train_pairs=options.pairs, max_validation_pairs=4
+            PairOptions(dataset, image_size=config.image_size, max_train_pairs=options.pairs, max_validation_pairs=4)
         )
         started = time.perf_counter()
         kept = ours(accelerator, config, pairs, "memory", 0)

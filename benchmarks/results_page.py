@@ -86,7 +86,7 @@ def _introduction(results: Sequence[Result]) -> str:
     versions = sorted({f"torch {result.config['versions']['torch']}" for result in results})
     missing = "; ".join(reasons(results))
     return (
-        "# Results\n\n"
+        "# Results\n\nYou want to know what the presets reach on known sets, and what each choice in them changes.\n\n"
         f"Made by `benchmarks/results_page.py` from {len(results)} runs on {'; '.join(hardware)} "
         f"({', '.join(versions)}). Every number comes from a run's own files. Several seeds give mean (smallest … "
         f"largest); one run gives its value. {OVER_IMAGES} after brackets: these are no seeds but the 95 % bootstrap "

@@ -86,7 +86,8 @@ class Run:
 
     def shown_commands(self) -> list[str]:
         """As they can be published: no folder of this machine."""
-        return [shlex.join(["python", *command]) for command in self.commands("DATA", "runs")]
+        shown = [shlex.join(["python", *command]) for command in self.commands("DATA", "runs")]
+        return [command.replace("python -m pix2pix_hub.cli", "pix2pix-hub") for command in shown]
 
 
 def widths(preset: str, shrink: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Pictures of every tab of the app, light and dark, at 1280 and 390 pixels' width.
 
 python benchmarks/screenshots.py FOLDER          # needs Chromium: apt-get install chromium
-python benchmarks/screenshots.py FOLDER --docs   # also the two of README, in docs/
+python benchmarks/screenshots.py FOLDER --docs   # also the two that README and docs/app.md show
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ OPTIONS = (
 ).split()
 DOCS = Path(__file__).parents[1] / "docs"
 TABS = ("Translate", "Draw", "Compare", "Batch", "About this model")
-IN_README = {("Translate", "light"): "app_translate.png", ("Draw", "dark"): "app_draw.png"}
-README_WIDTH, README_COLORS = 960, 256
+IN_DOCS = {("Translate", "light"): "app_translate.png", ("Draw", "dark"): "app_draw.png"}
+DOCS_WIDTH, DOCS_COLORS = 960, 256
 PATIENCE = 120_000  # milliseconds
 
 
@@ -111,10 +111,10 @@ def main() -> None:
         browser.close()
     demo.close()
     if options.docs:
-        for (tab, scheme), name in IN_README.items():
+        for (tab, scheme), name in IN_DOCS.items():
             picture = Image.open(options.folder / f"{tab.lower()}_{scheme}_1280.png").convert("RGB")
-            picture.thumbnail((README_WIDTH, README_WIDTH), Image.Resampling.LANCZOS)
-            picture.quantize(README_COLORS, dither=Image.Dither.FLOYDSTEINBERG).save(DOCS / name, optimize=True)
+            picture.thumbnail((DOCS_WIDTH, DOCS_WIDTH), Image.Resampling.LANCZOS)
+            picture.quantize(DOCS_COLORS, dither=Image.Dither.FLOYDSTEINBERG).save(DOCS / name, optimize=True)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
-from pix2pix_hub.files import write_folder_aside
 from pix2pix_hub.hub.card import write_card
+from pix2pix_hub.util import write_folder_aside
 
 SHIPPED = Path(__file__).parents[1] / "pix2pix_hub" / "assets" / "demo_model"
 MAX_BYTES = 4_000_000  # of weights

@@ -25,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
-from pix2pix_hub.config import preset_config
+from pix2pix_hub.config import PairOptions, preset_config
 from pix2pix_hub.data.stream_source import open_stream
 from pix2pix_hub.training.loaders import make_stream_loader
 
@@ -85,7 +85,7 @@ def stream(folder: str, options: argparse.Namespace) -> dict[int, float]:
         num_workers=options.workers,
         shuffle_buffer=options.shuffle_buffer,
     )
-    pairs = open_stream(folder, image_size=(SIZE, SIZE))
+    pairs = open_stream(PairOptions(folder, image_size=str(SIZE)))
     say(pairs.description)
     loader = make_stream_loader(Accelerator(cpu=True), config, pairs)
     memory: dict[int, float] = {}

@@ -6,6 +6,8 @@ Names are imported on first use, so that `import pix2pix_hub` costs nothing by i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pix2pix_hub.util import __version__
+
 if TYPE_CHECKING:
     from pix2pix_hub.config import TrainingConfig as TrainingConfig
     from pix2pix_hub.config import preset_config as preset_config
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from pix2pix_hub.models import UNetGenerator as UNetGenerator
     from pix2pix_hub.training.image_buffer import ImageBuffer as ImageBuffer
     from pix2pix_hub.training.trainer import Pix2PixTrainer as Pix2PixTrainer
-
-__version__ = "0.1.0"
 
 _MODULE_OF = {
     "GANLoss": "losses",

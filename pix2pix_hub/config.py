@@ -1,7 +1,7 @@
-"""The training options: one frozen dataclass and its presets. `config_checks.py` has what their values must be.
+"""Every option, stated once: which pairs (`DatasetOptions`, `PairOptions`), how to train on them (`TrainingConfig`).
 
-The command line (`train_accelerate.py --help`), `training_config.json` and the trainer all read this one class.
-Nothing heavy is imported here, so that `--help` answers at once.
+Command lines, `training_config.json` and the code that does the work all read these classes. A field's annotation
+says what its value must be, its docstring is `--help`. Nothing heavy is imported here, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -9,31 +9,113 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pix2pix_hub.config_checks import check_options
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import read_object
+from pix2pix_hub.util import UserError, read_object
 
 PresetName = Literal["demo", "default", "compact", "paper"]
 MetricName = Literal["l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid"]
 PixelMode = Literal["auto", "gray", "rgb", "rgba", "labels"]
+Direction = Literal["AtoB", "BtoA"]
+Resize = Literal["exact", "crop", "pad"]
+OnBadPair = Literal["stop", "skip"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"]
+
+SMALLEST_SIDE, LARGEST_SIDE = 32, 16_384  # pixels, to train at; a typing error above
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Every option of a training run. Defaults are preset `default`: the project's specification.
+class Range:
+    """Numbers that an option takes: `least` and `most` are among them, `above` and `below` are not."""
 
-    Raises `UserError` on construction when a value cannot work, naming the flag and what to type.
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        words = {"above": self.above, "at least": self.least, "at most": self.most, "below": self.below}
+        return " and ".join(f"{word} {bound:g}" for word, bound in words.items() if math.isfinite(bound))
+
+
+Count = Annotated[int, Range(above=0)]
+WholeNumber = Annotated[int, Range(least=0)]
+Amount = Annotated[float, Range(least=0)]
+BelowOne = Annotated[float, Range(least=0, below=1)]
+Width = Annotated[int, Range(above=0, most=4096)]
+
+
+def flag(name: str) -> str:
+    """ "image_size" → "--image-size"."""
+    return "--" + name.replace("_", "-")
+
+
+def check_options(options: Any) -> None:
+    """Check each field of a dataclass by its annotation: type, choices of a `Literal`, `Range`.
+
+    Raises:
+        UserError: for the first value that cannot work, naming the flag.
+    """
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        _check_value(flag(name), getattr(options, name), hint)
+
+
+def _check_value(name: str, value: Any, hint: Any) -> None:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is not None:
+            _check_value(name, value, next(one for one in inner if one is not types.NoneType))
+    elif origin is Annotated:
+        _check_value(name, value, inner[0])
+        for allowed in inner[1:]:
+            if isinstance(allowed, Range) and value not in allowed:
+                raise UserError(f"{name} {value} cannot work: it must be {allowed}.")
+    elif origin is Literal:
+        if value not in inner:
+            raise UserError(f"{name} {value!r} is unknown: choose one of {', '.join(map(str, inner))}.")
+    else:
+        kind: Any = (int, float) if hint is float else origin or hint
+        if not isinstance(value, kind) or (isinstance(value, bool) and hint is not bool):
+            raise UserError(f"{name} is {value!r}, which is no {getattr(hint, '__name__', hint)}.")
+        for one in value if origin is tuple else ():
+            _check_value(name, one, inner[0])
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """`"256"` or `"256x512"` (height x width) → (height, width).
+
+    Raises:
+        UserError: for any other text.
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"--image-size {text!r} is no size: give one number (256) or height x width (256x512).")
+    if max(int(part) for part in parts) > LARGEST_SIDE:
+        raise UserError(f"--image-size {text!r}: sides of more than {LARGEST_SIDE:,} pixels are not taken.")
+    return int(parts[0]), int(parts[-1])
+
+
+def sizes_nearby(size: tuple[int, int], step: int, least: int = 1) -> str:
+    """The next sizes, below and above, whose sides are multiples of `step`: "192x256 or 256x256"."""
+    below = (max(step, least, side // step * step) for side in size)
+    above = (max(step, least, -(-side // step) * step) for side in size)
+    return " or ".join("x".join(map(str, sides)) for sides in (below, above))
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Which images: those of a data set, by columns, in one direction.
+
+    Raises `UserError` on construction when a value cannot work, naming the flag and what to type; so do its heirs.
     """
 
-    # --- what to train on ---
-
-    preset: PresetName = "default"
-    """Set of defaults that the other options start from (demo: small, minutes on a CPU; paper: Isola et al. 2017)."""
     dataset: str = "synthetic"
     """Pairs: `synthetic` (embedded), a folder of side-by-side images or of folders A and B, a table file, a Hub id."""
     dataset_revision: str | None = None
@@ -42,30 +124,69 @@ class TrainingConfig:
     """Image column (or folder) A, where its name is not a known one."""
     target_column: str | None = None
     """Image column (or folder) B, where its name is not a known one."""
-    train_split: str = "train"
-    """Split to train on (a name of the dataset's)."""
-    validation_split: str | None = None
-    """Split to validate on; None: `val`, `validation` or `test`, else a seeded part of the training split."""
-    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    direction: Direction = "AtoB"
     """Which side is the source: AtoB reads the left half (or first column) and paints the right one."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def swap(self) -> bool:
+        """Whether B is the source."""
+        return self.direction == "BtoA"
+
+    @property
+    def named_columns(self) -> tuple[str, str] | None:
+        """Columns (or folders) A and B, where both were named."""
+        if self.source_column is None or self.target_column is None:
+            return None
+        return self.source_column, self.target_column
+
+
+@dataclass(frozen=True)
+class PairOptions(DatasetOptions):
+    """Which pairs train and which validate, and how their images are read."""
+
     image_size: str = "256"
     """Height and width in pixels to train at: `256`, or `256x512` (height x width)."""
-    resize: Literal["exact", "crop", "pad"] = "exact"
+    resize: Resize = "exact"
     """How images get that size: exact changes their aspect ratio, crop cuts what sticks out, pad reflects borders."""
     source_mode: PixelMode = "auto"
     """Pixels of the source; auto: gray if all are, else RGB on white; labels: class values become channels."""
     target_mode: PixelMode = "auto"
     """Pixels of the target, as --source-mode."""
-    on_bad_pair: Literal["stop", "skip"] = "stop"
+    train_split: str = "train"
+    """Split to train on (a name of the dataset's)."""
+    validation_split: str | None = None
+    """Split to validate on; None: `val`, `validation` or `test`, else a seeded part of the training split."""
+    on_bad_pair: OnBadPair = "stop"
     """What to do about pairs that cannot be used: stop and list them, or skip them and write bad_pairs.jsonl."""
-    max_train_pairs: int | None = None
+    max_train_pairs: Count | None = None
     """Use only the first N training pairs (pairs)."""
-    max_validation_pairs: int | None = None
+    max_validation_pairs: Count | None = None
     """Use only the first N validation pairs (pairs)."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_image_size(self.image_size)
+        if (self.source_column is None) != (self.target_column is None):
+            raise UserError("Only one of --source-column and --target-column came; give both or neither.")
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """`image_size` as (height, width) in pixels."""
+        return parse_image_size(self.image_size)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(PairOptions):
+    """Every option of a training run. Defaults are preset `default`: the project's specification."""
+
+    preset: PresetName = "default"
+    """Set of defaults that the other options start from (demo: small, minutes on a CPU; paper: Isola et al. 2017)."""
     streaming: bool = False
     """Read Parquet, Arrow or WebDataset shards as they come: nothing downloaded ahead, bounded memory."""
-    shuffle_buffer: int = 1000
+    shuffle_buffer: Count = 1000
     """Consecutive pairs of a shard that are put in random order, held by each worker (pairs); --streaming only."""
 
     # --- where to start ---
@@ -75,13 +196,13 @@ class TrainingConfig:
 
     # --- augmentation, drawn once per pair ---
 
-    flip_probability: float = 0.5
+    flip_probability: Annotated[float, Range(least=0, most=1)] = 0.5
     """Chance that a pair is mirrored left to right, in [0, 1]."""
-    rotation_degrees: float = 10.0
+    rotation_degrees: Annotated[float, Range(least=0, most=45)] = 10.0
     """Largest rotation either way (degrees); cropped so that no empty corner shows; 0: none."""
-    jitter_scale: float = 286 / 256
+    jitter_scale: Annotated[float, Range(least=1)] = 286 / 256
     """Resize to this multiple of the image size, then crop at random (ratio, the paper's 286/256); 1: none."""
-    color_jitter: float = 0.2
+    color_jitter: Annotated[float, Range(least=0, most=1)] = 0.2
     """Strength of brightness, contrast and saturation changes (fraction); 0: none."""
     color_jitter_side: Literal["source", "target", "both"] = "source"
     """Which side the colour changes touch."""
@@ -90,11 +211,11 @@ class TrainingConfig:
 
     generator: Literal["unet", "resnet_6", "resnet_9"] = "unet"
     """Generator: a U-Net, or residual blocks at a quarter of the size (for pairs not aligned to the pixel)."""
-    base_channels: int = 64
+    base_channels: Width = 64
     """Width: channels of the first stage of either network."""
-    discriminator_base_channels: int | None = None
+    discriminator_base_channels: Width | None = None
     """Width of the discriminator where it differs; None: as --base-channels."""
-    num_downs: int = 7
+    num_downs: Annotated[int, Range(above=0, most=12)] = 7
     """Halvings in the U-Net, at most; fewer where the image is small."""
     norm: Literal["instance", "batch", "none"] = "instance"
     """Normalisation in both networks."""
@@ -106,7 +227,7 @@ class TrainingConfig:
     """Bias on the U-Net's encoder convolutions that no norm follows (the published network has none)."""
     upsampling: Literal["transposed", "resize"] = "transposed"
     """How the decoder enlarges; resize leaves no dot grid and takes about a third longer."""
-    dropout: float = 0.5
+    dropout: BelowOne = 0.5
     """Dropout of the three deepest decoder stages (of every block, in a resnet) while training (probability)."""
     spectral_norm: bool = True
     """Spectrally normalise every convolution of the discriminator."""
@@ -117,46 +238,46 @@ class TrainingConfig:
 
     gan_loss: Literal["bce", "lsgan", "hinge"] = "bce"
     """Adversarial loss."""
-    gan_weight: float = 1.0
+    gan_weight: Amount = 1.0
     """Weight of the adversarial loss in the generator's objective."""
-    l1_weight: float = 100.0
+    l1_weight: Amount = 100.0
     """Weight of the L1 loss (the paper's lambda)."""
-    l2_weight: float = 0.0
+    l2_weight: Amount = 0.0
     """Weight of the L2 loss."""
-    perceptual_weight: float = 0.0
+    perceptual_weight: Amount = 0.0
     """Weight of the VGG16 feature loss; above 0 torchvision's weights are downloaded once."""
-    discriminator_weight: float = 1.0
+    discriminator_weight: Amount = 1.0
     """Factor on the discriminator's loss (0.5 in the paper)."""
-    buffer_size: int = 50
+    buffer_size: WholeNumber = 50
     """Past generated pairs kept to train the discriminator on (pairs); 0: none."""
 
     # --- optimisation ---
 
-    epochs: int = 200
+    epochs: Count = 200
     """Passes over the training pairs, in all."""
-    decay_epochs: int | None = None
+    decay_epochs: WholeNumber | None = None
     """How many of the epochs, at the end, the learning rate falls linearly to zero in; None: the second half."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Stop after this many optimizer steps, with the schedule fitted to them; None: by epochs alone."""
-    batch_size: int = 1
+    batch_size: Count = 1
     """Pairs per step and process."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: Count = 1
     """Batches per optimizer step."""
-    learning_rate: float = 2e-4
+    learning_rate: Annotated[float, Range(above=0)] = 2e-4
     """Adam's learning rate, both networks."""
-    beta1: float = 0.5
+    beta1: BelowOne = 0.5
     """Adam's first moment decay."""
-    beta2: float = 0.999
+    beta2: BelowOne = 0.999
     """Adam's second moment decay."""
-    max_grad_norm: float = 0.0
+    max_grad_norm: Amount = 0.0
     """Clip the gradients of each network to this L2 norm; 0: no clipping."""
-    ema_decay: float = 0.999
+    ema_decay: BelowOne = 0.999
     """Decay of the generator's moving average, which is what gets exported; 0: export the raw weights."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; auto: bf16 where the device has units for it, else float32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Put the networks through torch.compile, which takes a minute or more at first; auto: off (it loses on a CPU)."""
-    seed: int = 0
+    seed: WholeNumber = 0
     """Seed of initial weights, sample order, augmentation and dropout."""
 
     # --- the run ---
@@ -165,25 +286,25 @@ class TrainingConfig:
     """Run folder; None: a new numbered folder under runs/."""
     resume: bool = False
     """Go on from the newest sound checkpoint of --output-dir (without it: of the newest run under runs/)."""
-    checkpoint_every: int | None = None
+    checkpoint_every: Count | None = None
     """Optimizer steps between checkpoints (steps); None: at the end of an epoch, a minute or more after the last."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """How many checkpoints stay on disk, newest first (checkpoints)."""
-    num_workers: int | None = None
+    num_workers: WholeNumber | None = None
     """Processes that read and augment pairs, per training process; 0: none; None: by the machine's cores."""
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
     """Keep decoded pairs between epochs; auto: in memory, where they take at most half of what is free."""
-    cpu_threads: int = 0
+    cpu_threads: WholeNumber = 0
     """Threads of a training process on a CPU; 0: the cores shared out over the processes."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between lines in metrics.jsonl and fetches of the losses (steps)."""
-    sample_count: int = 6
+    sample_count: Count = 6
     """Validation pairs shown in the sample grids (pairs)."""
     eval_metrics: tuple[MetricName, ...] = ("l1", "psnr", "ssim")
     """Metrics of the validation pairs, computed every epoch; lpips, fid and kid need published weights."""
     best_metric: MetricName = "l1"
     """Which of --eval-metrics picks the export in model_best/ and stops early."""
-    early_stopping_patience: int = 0
+    early_stopping_patience: WholeNumber = 0
     """Stop after this many epochs without a better --best-metric (epochs); 0: never."""
     report_to: tuple[Tracker, ...] = ()
     """Experiment trackers to log to, besides metrics.jsonl."""
@@ -198,16 +319,47 @@ class TrainingConfig:
     """Make that repository private."""
     hub_revision: str | None = None
     """Branch of that repository to push to; None: the main one."""
-    push_every: int | None = None
+    push_every: Count | None = None
     """Epochs between pushes, in the background (epochs); None: only at the end."""
 
     def __post_init__(self) -> None:
-        check_options(self, PRESETS.get(self.preset, {}))
+        super().__post_init__()
+        if (contradiction := next(self._contradictions(), None)) is not None:
+            raise UserError(contradiction)
 
-    @property
-    def image_height_width(self) -> tuple[int, int]:
-        """`image_size` as (height, width) in pixels."""
-        return parse_image_size(self.image_size)
+    def _contradictions(self) -> Iterator[str]:
+        """Yield a sentence for each group of options that do not go together."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)} | PRESETS[self.preset]
+        for name in UNET_ONLY if self.generator != "unet" else ():
+            if (value := getattr(self, name)) != defaults[name]:
+                told = f"{flag(name)} {value} is for --generator unet, and {self.generator} has no such part"
+                yield f"{told}: leave one of them out."
+        size, step = self.image_height_width, 2**self.generator_downs
+        if min(size) < SMALLEST_SIDE:
+            yield f"--image-size {self.image_size} is too small: each side needs at least {SMALLEST_SIDE} pixels."
+        if any(side % step for side in size):
+            yield (
+                f"--image-size {self.image_size}: each side must be a multiple of {step}, since the generator halves "
+                f"it {self.generator_downs} times. Next sizes that work: {sizes_nearby(size, step)} (height x width); "
+                "or give a smaller --num-downs."
+            )
+        if (decay := self.decay_epochs or 0) > self.epochs:
+            yield (
+                f"--decay-epochs {decay} is more than --epochs {self.epochs}, which counts all epochs: type --epochs "
+                f"{self.epochs + decay} for {self.epochs} constant and {decay} falling ones."
+            )
+        if self.best_metric not in self.eval_metrics:
+            yield (
+                f"--best-metric {self.best_metric} is not computed: add it to --eval-metrics "
+                f"{' '.join(self.eval_metrics)}, or choose one of those."
+            )
+        if self.streaming and self.cache in ("memory", "disk"):
+            yield f"--cache {self.cache} keeps all pairs, --streaming none: leave one of them out."
+        publishing = [flag(name) for name in ("hub_private", "hub_revision", "push_every") if getattr(self, name)]
+        if publishing and self.push_to_hub is None:
+            yield f"{', '.join(publishing)} says how to publish: add --push-to-hub user/name, or leave it out."
+        if not any((self.gan_weight, self.l1_weight, self.l2_weight, self.perceptual_weight)):
+            yield "all weights of the generator's losses are 0: give at least --l1-weight 100."
 
     @property
     def generator_downs(self) -> int:
@@ -216,7 +368,7 @@ class TrainingConfig:
         if self.generator != "unet":
             return 2
         smallest_map = 2 if self.bottleneck == "conv" else 1
-        return max(1, min(self.num_downs, int(math.log2(min(self.image_height_width) // smallest_map))))
+        return max(1, min(self.num_downs, (min(self.image_height_width) // smallest_map).bit_length() - 1))
 
     @property
     def constant_fraction(self) -> float:
@@ -231,24 +383,10 @@ class TrainingConfig:
 
     def generator_options(self) -> dict[str, Any]:
         """Keyword arguments of `generator_class` (channel counts are the data's and are added by the trainer)."""
+        options = {name: getattr(self, name) for name in ("base_channels", "norm", "upsampling", "dropout")}
         if self.generator != "unet":
-            return dict(
-                base_channels=self.base_channels,
-                num_blocks=int(self.generator.removeprefix("resnet_")),
-                norm=self.norm,
-                upsampling=self.upsampling,
-                dropout=self.dropout,
-            )
-        return dict(
-            base_channels=self.base_channels,
-            num_downs=self.generator_downs,
-            norm=self.norm,
-            encoder_activation=self.encoder_activation,
-            bottleneck=self.bottleneck,
-            encoder_bias=self.encoder_bias,
-            upsampling=self.upsampling,
-            dropout=self.dropout,
-        )
+            return options | {"num_blocks": int(self.generator.removeprefix("resnet_"))}
+        return options | {name: getattr(self, name) for name in UNET_ONLY} | {"num_downs": self.generator_downs}
 
     def discriminator_options(self) -> dict[str, Any]:
         """Keyword arguments of `PatchGANDiscriminator` (channel counts are added by the trainer)."""
@@ -265,17 +403,17 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
-        """The options of `to_dict`; unknown names are an error.
+        """The options of `to_dict`; of options that are gone, those that were not used are passed over.
 
         Raises:
             UserError: for a name that is no option.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(name for name in values if name not in known and values[name] is not None)
         if unknown:
             raise UserError(f"training options {unknown} are unknown to this version; known ones: {sorted(known)}.")
         frozen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**frozen)
+        return cls(**{name: value for name, value in frozen.items() if name in known})
 
     @classmethod
     def from_json(cls, path: Path) -> TrainingConfig:
@@ -286,22 +424,7 @@ class TrainingConfig:
             raise UserError(f"{path} is damaged or not of this version: {error!r}. Put it back as it was.") from error
 
 
-LARGEST_SIDE = 16_384  # pixels; a typing error above
-
-
-def parse_image_size(text: str) -> tuple[int, int]:
-    """`"256"` or `"256x512"` (height x width) → (height, width).
-
-    Raises:
-        UserError: for any other text.
-    """
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"--image-size {text!r} is no size: give one number (256) or height x width (256x512).")
-    if max(int(part) for part in parts) > LARGEST_SIDE:
-        raise UserError(f"--image-size {text!r}: sides of more than {LARGEST_SIDE:,} pixels are not taken.")
-    return int(parts[0]), int(parts[-1])
-
+UNET_ONLY = ("num_downs", "encoder_activation", "bottleneck", "encoder_bias")
 
 # Presets are plain values: what differs from the class defaults above, nothing else.
 PRESETS: dict[str, dict[str, Any]] = {

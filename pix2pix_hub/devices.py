@@ -1,5 +1,4 @@
-"""Devices and processes: who takes part in a launch, what arithmetic is really accelerated, how many CPU threads to
-take."""
+"""Devices and processes: what `accelerate launch` really starts, what arithmetic is accelerated, threads, memory."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sys
 import sysconfig
 from datetime import timedelta
@@ -19,19 +19,18 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 # A container's memory limit, what it uses, and the name of the part of that which the kernel would give back; v2, v1.
+CGROUP = "/sys/fs/cgroup/memory"
 CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
+    (f"{CGROUP}.max", f"{CGROUP}.current", "inactive_file"),
+    (f"{CGROUP}/memory.limit_in_bytes", f"{CGROUP}/memory.usage_in_bytes", "total_inactive_file"),
 )
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LARGEST_BLOCK = 2**30  # bytes
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 def process_state(timeout: timedelta | None = None) -> PartialState:
@@ -74,15 +73,12 @@ def resolve_mixed_precision(requested: str, use_cpu: bool) -> str:
     Raises:
         UserError: for fp16 on a CPU.
     """
-    on_cpu = use_cpu or not torch.accelerator.is_available()
+    accelerator = None if use_cpu else torch.accelerator.current_accelerator(check_available=True)
     if requested == "auto":
-        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if launched != "no":
-            requested = launched
-        else:
-            accelerator = None if on_cpu else torch.accelerator.current_accelerator()
+        requested = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if requested == "no":
             requested = accelerated_precision("cpu" if accelerator is None else accelerator.type)
-    if requested == "fp16" and on_cpu:
+    if requested == "fp16" and accelerator is None:
         raise UserError("--mixed-precision fp16 needs a GPU and this run is on a CPU: type --mixed-precision auto.")
     return requested
 
@@ -153,3 +149,48 @@ def device_name(device: torch.device) -> str:
     info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the kind of machine at least
     named = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
     return named[1] if named else platform.processor() or platform.machine()
+
+
+def relaunch_on_cpus() -> None:
+    """Do what `accelerate launch` was asked for on CPUs; called first by every script that it may launch.
+
+    Two things of its launcher would surprise a user there: `--cpu --num_processes 2` starts one process only, unless
+    MPI is configured, and a SIGTERM to the launcher ends it alone, while the training goes on as an orphan. So the
+    kernel is told to send SIGTERM when the launcher ends (on Linux), whereupon the step is finished and saved; and
+    where several processes are wanted, this call does not return: the process becomes torch's launcher of them.
+
+    Raises:
+        UserError: processes on several machines, which cannot be started from here.
+    """
+    arguments = _launcher_arguments()
+    if sys.platform == "linux" and (arguments is not None or "TORCHELASTIC_RUN_ID" in os.environ):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    several = "MASTER_PORT" in os.environ and not any(name in os.environ for name in WORLD_SIZES)
+    if arguments is None or not several or not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    options, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    if options.num_machines != 1:
+        raise UserError(
+            "accelerate launch does not start CPU processes on several machines by itself: start torchrun on each, "
+            "with ACCELERATE_USE_CPU=true in the environment."
+        )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(options.num_processes), *(["--module"] if options.module else [])]
+    os.execv(sys.executable, [*command, options.training_script, *options.training_script_args])
+
+
+def _launcher_arguments() -> list[str] | None:
+    """What followed `accelerate launch` on the command line of the parent process; None if that is something else."""
+    parent = psutil.Process().parent()
+    try:
+        words = parent.cmdline() if parent is not None else []
+    except psutil.Error:
+        return None
+    for position, word in enumerate(words):
+        if word.endswith(("accelerate-launch", "accelerate.commands.launch", "accelerate/commands/launch.py")):
+            return words[position + 1 :]
+        if os.path.basename(word) == "accelerate" and words[position + 1 : position + 2] == ["launch"]:
+            return words[position + 2 :]
+    return None

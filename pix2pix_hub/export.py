@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pix2pix_hub.data.headers import MAX_CHANNELS
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import is_own_file, public_name, read_object, write_folder_aside
+from pix2pix_hub.util import UserError, is_own_file, public_name, read_object, write_folder_aside
 
 if TYPE_CHECKING:
     from pix2pix_hub.images import PixelFormat  # brings PyTorch with it
@@ -142,7 +141,8 @@ class Export:
             _check_side(content["source"])
             _check_side(content["target"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is not as an export has it ({error!r}): export the model again.") from error
+            reason = repr(error)[:300]
+            raise UserError(f"{path} is not as an export has it ({reason}): export the model again.") from error
         return content
 
 

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted, write_aside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

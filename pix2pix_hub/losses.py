@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 GAN_MODES = ("bce", "lsgan", "hinge")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pix2pix_hub.devices import cpu_has_bf16_units, resolve_mixed_precision
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 
 @pytest.fixture

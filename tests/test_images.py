@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pix2pix_hub.data.pixels import read_image
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import (
     from_model_range,
     pil_to_tensor,
@@ -22,6 +21,7 @@ from pix2pix_hub.images import (
     to_model_range,
     to_unit_range,
 )
+from pix2pix_hub.util import UserError
 
 ALL_BYTES = torch.arange(256, dtype=torch.uint8)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -11,8 +11,8 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from pix2pix_hub import losses
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import GAN_MODES, GANLoss, L1Loss, L2Loss, PerceptualLoss, Pix2PixLoss
+from pix2pix_hub.util import UserError
 
 
 def random_logits(seed: int, shape: tuple[int, ...] = (2, 1, 5, 5), scale: float = 3.0) -> Tensor:

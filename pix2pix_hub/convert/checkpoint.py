@@ -23,11 +23,11 @@ from huggingface_hub import ModelCardData
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import CARD_NAME, PICTURE_MODES, Preprocessor, write_export
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import LENGTH_BYTES, Generator, build_empty, check_header_length, some
+from pix2pix_hub.util import UserError
 
 State = Mapping[str, Tensor]
 
@@ -175,7 +175,8 @@ def _check_pickles(file: IO[bytes], count: int) -> int:
 
 def _describe(state: Any) -> str:
     if isinstance(state, Mapping) and state:
-        return f"a dictionary with {some([str(name)[:60] for name in state])}"
+        names = [name[:60] if isinstance(name, str) else f"a {type(name).__name__}" for name in state]
+        return f"a dictionary with {some(names)}"
     return f"{'an empty' if isinstance(state, Mapping) else 'a'} {type(state).__name__}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pix2pix_hub.files import write_aside
+from pix2pix_hub.util import write_aside
 
 BAD_PAIRS_NAME = "bad_pairs.jsonl"
 LISTED_FAULTS = 20  # at most, in words

@@ -15,18 +15,16 @@ import datasets
 from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.bad_pairs import write_bad_pairs
 from pix2pix_hub.data.encoding import encode, suffix_for
 from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder, file_of
-from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.transforms import has_colors
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_folder_aside
 from pix2pix_hub.images import PixelFormat
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted, write_folder_aside
 
 FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}  # what `datasets` calls them
@@ -62,13 +60,12 @@ class BuiltPairs:
     left_aside: str = ""  # what lies beside the images and is none of them
 
 
-def build_pairs(request: PairRequest, name: str, *, skip_bad_pairs: bool = False) -> BuiltPairs:
+def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     """Read all splits of `request`, check every pair, and encode both sides without loss.
 
     Args:
         request: which pairs; `direction` says what becomes `source`.
         name: what the card calls the data set: a folder or `user/name`.
-        skip_bad_pairs: leave bad pairs out instead of stopping.
 
     Raises:
         UserError: no form fits, bad pairs, or pixels that no image column holds.
@@ -76,7 +73,7 @@ def build_pairs(request: PairRequest, name: str, *, skip_bad_pairs: bool = False
     found = find_pairs(request)
     decoder = RecordDecoder(found.columns, request.swap)
     parts = [PairDataset(rows, range(len(rows)), decoder, split) for split, rows in found.splits.items()]
-    findings = examine(parts, request, everything=True, skip=skip_bad_pairs)
+    findings = examine(parts, request, everything=True, skip=request.on_bad_pair == "skip")
     splits = DatasetDict()
     for part in (findings.applied_to(part) for part in parts):
         split = SPLIT_NAMES.get(part.split, part.split)

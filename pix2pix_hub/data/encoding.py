@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from pix2pix_hub.data.headers import TIFF_MAGIC, directories, open_image
 from pix2pix_hub.data.pixels import Decoded, PixelArray
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 JPEG_QUALITY = 95
 PILLOW_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # suffix → Pillow's name, modes, options

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.bad_pairs import LISTED_FAULTS, Fault
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.palette import SAMPLED_PAIRS, Color, ColorSample, color_sample, palette_of
 from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
-from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, distinct_colors
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
 Names = Mapping[Color, str]
@@ -52,7 +51,7 @@ class Facts:
 
 def examine(
     parts: Sequence[PairDataset],
-    request: PairRequest,
+    request: PairOptions,
     *,
     everything: bool,
     skip: bool,
@@ -88,7 +87,7 @@ def examine(
     return Findings(source, target, size_text([facts.size for facts in sound]), tuple(faults))
 
 
-def look_at(keys: Sequence[tuple[PairDataset, int]], request: PairRequest) -> list[Facts | Fault]:
+def look_at(keys: Sequence[tuple[PairDataset, int]], request: PairOptions) -> list[Facts | Fault]:
     """Every pair, decoded in threads; the colours of some, evenly spread."""
     step = max(1, -(-len(keys) // SAMPLED_PAIRS))
 
@@ -100,7 +99,7 @@ def look_at(keys: Sequence[tuple[PairDataset, int]], request: PairRequest) -> li
         return list(tqdm(results, "checking pairs", len(keys), unit="pair", leave=False, disable=len(keys) <= 1000))
 
 
-def _facts_of(pairs: PairDataset, index: int, request: PairRequest, with_colors: bool) -> Facts | Fault:
+def _facts_of(pairs: PairDataset, index: int, request: PairOptions, with_colors: bool) -> Facts | Fault:
     try:
         source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
     except UserError as error:
@@ -118,7 +117,7 @@ def _fault(pairs: PairDataset, index: int, reason: str) -> Fault:
 
 
 def settle_formats(
-    sound: Sequence[Facts], request: PairRequest, names: Names | None = None
+    sound: Sequence[Facts], request: PairOptions, names: Names | None = None
 ) -> tuple[PixelFormat, PixelFormat]:
     """The formats of both sides, from what all (or the first) pairs are stored as, with their palettes."""
     source = settle_format("source", [facts.source for facts in sound], request.source_mode)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import MARKER
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # as Pillow calls them; it knows others, and starts programs
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -26,7 +26,7 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_DECODED_BYTES = psutil.virtual_memory().total // 4  # of one image
 MAX_CHANNELS = 256  # bands and pages together
 MAX_PARTS = 2**16  # chunks or segments of a file
-MAX_SCANS = 500  # of a progressive JPEG, each of which is a pass over all pixels
+MAX_SCANS = 100  # of a progressive JPEG, each of which is a pass over all pixels
 MAX_JUNK = 2**16  # bytes between the segments of a JPEG
 MAX_LEAD = 2**20  # bytes before the picture of a GIF
 MAX_RUN_LENGTH_SIDE = 2048  # pixels, of a BMP that Pillow unpacks byte by byte

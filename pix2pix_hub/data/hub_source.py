@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 TIMEOUT_SECONDS = 10
 

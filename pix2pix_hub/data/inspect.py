@@ -11,16 +11,15 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.bad_pairs import LISTED_FAULTS, Fault
 from pix2pix_hub.data.examine import Facts, look_at, misfit, settle_formats
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder
-from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.transforms import PairTransform, has_colors
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, displayed, save_grid, to_model_range
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,12 @@ class Inspection:
         return "\n".join(lines + [f"           {fault.reason}" for fault in self.faults[:LISTED_FAULTS]])
 
 
-def inspect_pairs(request: PairRequest, grid: Path | None = None, rows: int = 6, resize: str = "exact") -> Inspection:
+def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6) -> Inspection:
     """Decode every pair of every split once, and draw the first few.
 
     Args:
-        request: which pairs; `image_size` is the size they are drawn at.
+        request: which pairs; `image_size` and `resize` say how they are drawn.
         grid: where to write a picture of `rows` rows: source | target | both laid over each other; None: nowhere.
-        resize: what happens to images of another shape there, as in training: "exact", "crop" or "pad".
 
     Raises:
         UserError: no form fits, or not a single pair is sound.
@@ -84,7 +82,7 @@ def inspect_pairs(request: PairRequest, grid: Path | None = None, rows: int = 6,
     if grid is not None:
         sound = [key for key, facts in zip(keys, checked, strict=True) if isinstance(facts, Facts)]
         pairs = [_decoded(part, index, source, target) for part, index in sound[:: max(1, len(sound) // rows)]]
-        fit = PairTransform(request.image_size, augment=False, resize=resize, formats=formats)
+        fit = PairTransform(request.image_height_width, augment=False, resize=request.resize, formats=formats)
         _draw(pairs[:rows], fit, grid)
     return Inspection(
         found.form,

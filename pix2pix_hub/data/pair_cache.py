@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.transforms import PairTransform
-from pix2pix_hub.files import write_folder_aside
-from pix2pix_hub.versions import library_versions
+from pix2pix_hub.util import library_versions, write_folder_aside
 
 PIXELS_NAME, TABLE_NAME = "pixels.bin", "table.npy"
 ALIGNMENT = 64  # bytes

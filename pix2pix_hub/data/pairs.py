@@ -18,6 +18,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
+from pix2pix_hub.config import DatasetOptions, PairOptions
 from pix2pix_hub.data.examine import Findings, examine, size_text
 from pix2pix_hub.data.file_rows import IMAGE_COLUMN, image_rows, paired_rows
 from pix2pix_hub.data.files import (
@@ -31,13 +32,11 @@ from pix2pix_hub.data.files import (
 )
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.records import RecordDecoder
-from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.splits import VALIDATION_NAMES, assign_splits
 from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.data.tables import BUILDERS, TABLES, holds_images, is_loose, open_table, undecoded
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 __all__ = ["FoundPairs", "PairDataset", "PairSplits", "find_pairs", "load_pairs"]
 SYNTHETIC = "synthetic"
@@ -88,31 +87,18 @@ class PairSplits:
         return self.train.formats
 
 
-def load_pairs(
-    dataset: str, *, check: bool = True, on_bad_pair: str = "stop", findings: Findings | None = None, **options: Any
-) -> PairSplits:
-    """Find out which form `dataset` has, and open it.
+def load_pairs(request: PairOptions, *, check: bool = True, findings: Findings | None = None) -> PairSplits:
+    """Find out which form a data set has, and open it.
 
     Args:
-        dataset: "synthetic", a folder, a file, or the id of a Hub data set.
+        request: which pairs. The synthetic set is rendered at `image_size`, others stay as stored.
         check: decode every pair once (in threads) and list the bad ones, before anything is trained. Without it the
             first few pairs tell how pixels are stored.
-        on_bad_pair: "stop" or "skip" (they are left out, and listed in `findings.faults`).
         findings: of an earlier call with the same arguments, on this process or another: nothing is decoded.
-        options: fields of `PairRequest`:
-            direction: "AtoB" or "BtoA"; A is the left half or the first column.
-            image_size: height and width trained at (the synthetic set is rendered at it, others stay as stored).
-            source_column, target_column: the columns (or folders) A and B, where their names are not known ones.
-            source_mode, target_mode: "auto", "gray", "rgb", "rgba" or "labels" (see `images.PixelFormat`).
-            revision: branch, tag or commit of a Hub data set.
-            train_split, validation_split: names of splits or subfolders; without a validation split, a seeded
-                `validation_fraction` of the training pairs is set aside, the same on every rank and every resume.
-            max_train_pairs, max_validation_pairs: use the first so many.
 
     Raises:
         UserError: nothing there, a form or columns unknown, bad images, too few pairs. Says what to type next.
     """
-    request = PairRequest(dataset, **options)
     found = find_pairs(request)
     train_part, validation_part, note = assign_splits(found.splits, request)
     decoder = RecordDecoder(found.columns, request.swap)
@@ -122,21 +108,23 @@ def load_pairs(
     ]
     if findings is None:  # what was just rendered need not be looked at
         look_at_all = check and found.form != SYNTHETIC
-        skip = on_bad_pair == "skip"
+        skip = request.on_bad_pair == "skip"
         findings = examine(parts, request, everything=look_at_all, skip=skip, names=found.class_names)
     if found.form == SYNTHETIC:
-        findings = replace(findings, sizes=size_text([request.image_size]))
+        findings = replace(findings, sizes=size_text([request.image_height_width]))
     train, validation = (findings.applied_to(part) for part in parts)
     if not len(train) or not len(validation):
-        raise UserError(f"--dataset {dataset}: no sound {'validation' if len(train) else 'training'} pair is left.")
+        raise UserError(
+            f"--dataset {request.dataset}: no sound {'validation' if len(train) else 'training'} pair is left."
+        )
     aside = f"; left aside: {found.left_aside}" if found.left_aside else ""
     description = _describe(found, request, findings, len(train), len(validation)) + note + aside
-    return PairSplits(train, validation, description, found.form, found.fingerprint, dataset, findings)
+    return PairSplits(train, validation, description, found.form, found.fingerprint, request.dataset, findings)
 
 
-def _describe(found: FoundPairs, request: PairRequest, findings: Findings, train: int, validation: int) -> str:
+def _describe(found: FoundPairs, request: PairOptions, findings: Findings, train: int, validation: int) -> str:
     source, target = RecordDecoder(found.columns, request.swap).sides
-    height, width = request.image_size
+    height, width = request.image_height_width
     pixels = [findings.source.describe(), findings.target.describe()]
     left_out = f"; {counted(len(findings.faults), 'bad pair')} left out" if findings.faults else ""
     return (
@@ -148,7 +136,7 @@ def _describe(found: FoundPairs, request: PairRequest, findings: Findings, train
 # ---------------------------------------------------------------------------------------------------------- forms
 
 
-def find_pairs(request: PairRequest) -> FoundPairs:
+def find_pairs(request: PairOptions) -> FoundPairs:
     """Tell the form by looking; every form that is to come gets its line here.
 
     Raises:
@@ -157,19 +145,19 @@ def find_pairs(request: PairRequest) -> FoundPairs:
     path = Path(request.dataset).expanduser()
     if request.dataset == SYNTHETIC:
         return _find_synthetic(request)
-    if request.revision is not None and path.exists():
+    if request.dataset_revision is not None and path.exists():
         raise UserError(f"--dataset-revision is for Hub data sets; {request.dataset} is on this machine. Leave it out.")
     return _find_in_folder(path, request) if request.dataset and is_loose(path) else _find_table(path, request)
 
 
-def find_images(dataset: str, column: str, revision: str | None = None) -> FoundPairs:
-    """A set whose images stand by themselves, in one column: a table, a Hub data set, or a folder of images (whose
-    column is `image`).
+def find_images(request: DatasetOptions) -> FoundPairs:
+    """The images of `source_column`, which stand by themselves: in a table, a Hub data set, or a folder of images
+    (whose column is `image`).
 
     Raises:
         UserError: nothing there, or no such column.
     """
-    request, path = PairRequest(dataset, revision=revision), Path(dataset).expanduser()
+    path, column = Path(request.dataset).expanduser(), str(request.source_column)
     if is_loose(path) and (found := _find_single_images(path)) is not None:
         if column != IMAGE_COLUMN:
             raise UserError(f"--source-column {column}: the images of a folder are column {IMAGE_COLUMN}.")
@@ -201,7 +189,7 @@ def _has_metadata(root: Path) -> bool:
     return any(root.glob("metadata.*")) or any(root.glob("*/metadata.*"))
 
 
-def _find_in_folder(path: Path, request: PairRequest) -> FoundPairs:
+def _find_in_folder(path: Path, request: PairOptions) -> FoundPairs:
     has_metadata = _has_metadata(path)
     if not has_metadata and (found := _find_paired_folders(path, request)) is not None:
         return found
@@ -215,14 +203,14 @@ def _find_in_folder(path: Path, request: PairRequest) -> FoundPairs:
     raise UserError(f"--dataset {request.dataset}: {contents(path)}, but no pairs. {FORMS_THAT_WORK}")
 
 
-def _find_synthetic(request: PairRequest) -> FoundPairs:
+def _find_synthetic(request: PairOptions) -> FoundPairs:
     """Rendered here and now, so that no cache can hide a change of the renderer; 400 + 40 pairs."""
     _refuse_columns(request, "the synthetic pairs have")
     limits = {"train": request.max_train_pairs, "validation": request.max_validation_pairs}
     features = Features({"label": ImageFeature(decode=False), "photo": ImageFeature(decode=False)})
     splits = {}
     for split, numbers in SYNTHETIC_SPLITS.items():
-        pairs = [render_pair(number, size=request.image_size, seed=0) for number in numbers[: limits[split]]]
+        pairs = [render_pair(number, size=request.image_height_width, seed=0) for number in numbers[: limits[split]]]
         columns = {name: [{"bytes": _png(pair[k]), "path": None} for pair in pairs] for k, name in enumerate(features)}
         splits[split] = Dataset.from_dict(columns, features=features)
     sample = hashlib.sha256(splits["train"][0]["photo"]["bytes"]).hexdigest()
@@ -239,7 +227,7 @@ def _png(image: Any) -> bytes:
 # --- image files
 
 
-def _find_paired_folders(root: Path, request: PairRequest) -> FoundPairs | None:
+def _find_paired_folders(root: Path, request: PairOptions) -> FoundPairs | None:
     """Folders of A and B: those named by the options, else the first that are known."""
     wanted = dict.fromkeys([request.train_split, *filter(None, [request.validation_split]), *VALIDATION_NAMES])
     for sides in KNOWN_COLUMNS if request.named_columns is None else (request.named_columns,):
@@ -251,7 +239,7 @@ def _find_paired_folders(root: Path, request: PairRequest) -> FoundPairs | None:
     return None
 
 
-def _side_by_side_files(root: Path, request: PairRequest) -> dict[str, list[Path]]:
+def _side_by_side_files(root: Path, request: PairOptions) -> dict[str, list[Path]]:
     """Split → image files of a folder: `train/`, `val/`, …, else the images in the folder itself as train."""
     subfolders = [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     splits = {folder.name: files for folder in sorted(subfolders) if (files := images_in(folder))}
@@ -260,7 +248,7 @@ def _side_by_side_files(root: Path, request: PairRequest) -> dict[str, list[Path
     return splits
 
 
-def _find_side_by_side(root: Path, files: dict[str, list[Path]], request: PairRequest) -> FoundPairs:
+def _find_side_by_side(root: Path, files: dict[str, list[Path]], request: PairOptions) -> FoundPairs:
     _refuse_columns(request, f"{request.dataset} holds side-by-side images with")
     splits = {split: image_rows(root, paths) for split, paths in files.items()}
     used = sum(files.values(), [])
@@ -272,11 +260,11 @@ def _find_side_by_side(root: Path, files: dict[str, list[Path]], request: PairRe
 # --- tables
 
 
-def _find_table(path: Path, request: PairRequest) -> FoundPairs:
+def _find_table(path: Path, request: PairOptions) -> FoundPairs:
     return _from_table(*open_table(path, request, FORMS_THAT_WORK), request)
 
 
-def _from_table(loaded: Dataset | DatasetDict, fingerprint: str, request: PairRequest) -> FoundPairs:
+def _from_table(loaded: Dataset | DatasetDict, fingerprint: str, request: PairOptions) -> FoundPairs:
     splits = _splits_of(loaded)
     if not splits:
         raise UserError(f"--dataset {request.dataset} has no splits. {FORMS_THAT_WORK}")
@@ -290,7 +278,7 @@ def _splits_of(loaded: Dataset | DatasetDict) -> dict[str, Dataset]:
     return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
 
 
-def choose_columns(features: Features, request: PairRequest) -> tuple[str, ...]:
+def choose_columns(features: Features, request: PairOptions) -> tuple[str, ...]:
     """The columns A and B: those asked for, else the first known pair of names; or the one image column there is.
 
     Raises:
@@ -320,6 +308,6 @@ def _plain(column: str) -> str:
     return re.sub("[_-]", "", stem if stem and dot + suffix in IMAGE_SUFFIXES else column.lower())
 
 
-def _refuse_columns(request: PairRequest, whose: str) -> None:
+def _refuse_columns(request: PairOptions, whose: str) -> None:
     if request.source_column is not None:
         raise UserError(f"--source-column is for data with named columns; {whose} none to choose. Leave it out.")

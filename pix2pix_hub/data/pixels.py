@@ -26,8 +26,8 @@ from torch import Tensor
 
 from pix2pix_hub.data.headers import MAX_CHANNELS, PNG_MAGIC, TIFF_MAGIC, open_image, read_bytes, refuse_too_large
 from pix2pix_hub.data.tiff import read_bands
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import EIGHT_BIT_MODES, TRANSPARENT_MODES, PixelFormat, over_white, pil_to_tensor
+from pix2pix_hub.util import UserError
 
 _GRAY_MODES = ("1", "L", "LA", "La")
 ROWS = 256  # of a large image that are converted at a time

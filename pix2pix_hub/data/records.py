@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from pix2pix_hub.data.pixels import Decoded, halves, read_image, size_of, to_tensor
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.util import UserError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch.utils.data import Sampler
 
 from pix2pix_hub.data.transforms import EpochSampler
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 
 def even_share(count: int, parts: int, part: int) -> range:

@@ -11,8 +11,7 @@ import torch
 
 from pix2pix_hub.data.sampling import Deal
 from pix2pix_hub.data.transforms import mixed_seed
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 ROW_BITS = 32
 

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 
-from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.config import PairOptions
+from pix2pix_hub.util import UserError
 
 VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test")
 SPLIT_SEED = 0
+VALIDATION_FRACTION = 0.1  # of the training pairs, where there is no validation split
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Part:
     indices: Sequence[int]
 
 
-def assign_splits(splits: Mapping[str, Sized], request: PairRequest) -> tuple[Part, Part, str]:
+def assign_splits(splits: Mapping[str, Sized], request: PairOptions) -> tuple[Part, Part, str]:
     """Training rows, validation rows, and what the description must add about the latter.
 
     Raises:
@@ -49,13 +50,13 @@ def assign_splits(splits: Mapping[str, Sized], request: PairRequest) -> tuple[Pa
     )
 
 
-def _set_aside(rows: Sequence[int], request: PairRequest) -> tuple[list[int], list[int]]:
+def _set_aside(rows: Sequence[int], request: PairOptions) -> tuple[list[int], list[int]]:
     """Rows to train on and rows to validate on, by the order of their hashes: the same with every library version."""
     if len(rows) < 2:
         raise UserError(
             f"--dataset {request.dataset} has one pair only and no validation split; expected at least 2 pairs. "
             "Add pairs, or name a split with --validation-split."
         )
-    count = min(max(1, round(len(rows) * request.validation_fraction)), len(rows) - 1)
+    count = min(max(1, round(len(rows) * VALIDATION_FRACTION)), len(rows) - 1)
     held_out = set(sorted(rows, key=lambda row: hashlib.sha256(f"{SPLIT_SEED}/{row}".encode()).digest())[:count])
     return [row for row in rows if row not in held_out], sorted(held_out)

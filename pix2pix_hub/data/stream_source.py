@@ -23,6 +23,7 @@ from datasets import Dataset, IterableDataset
 from datasets import Image as ImageFeature
 from datasets.utils.file_utils import xopen
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.bad_pairs import Place
 from pix2pix_hub.data.examine import FIRST_PAIRS, Findings, examine
 from pix2pix_hub.data.files import fingerprint
@@ -30,12 +31,10 @@ from pix2pix_hub.data.hub_source import describe, open_on_hub
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import choose_columns
 from pix2pix_hub.data.records import RecordDecoder
-from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.shards import Span
-from pix2pix_hub.data.splits import VALIDATION_NAMES
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.data.splits import VALIDATION_FRACTION, VALIDATION_NAMES
 from pix2pix_hub.images import PixelFormat
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 READ_ROWS = 16  # taken from `datasets` at a time
 HELD_OUT_PAIRS = 256  # validation pairs at most, where --max-validation-pairs does not say
@@ -113,26 +112,19 @@ class StreamedPairs:
 
 
 def open_stream(
-    dataset: str,
-    *,
-    lengths: Lengths | None = None,
-    findings: Findings | None = None,
-    on_bad_pair: str = "stop",
-    **options: Any,
+    request: PairOptions, *, lengths: Lengths | None = None, findings: Findings | None = None
 ) -> StreamedPairs:
-    """Open `dataset` without reading more than its validation pairs and the lengths of its shards.
+    """Open a data set without reading more than its validation pairs and the lengths of its shards.
 
     Args:
-        dataset: a folder or the id of a Hub data set.
+        request: of a folder or a Hub data set; what is streamed and bad is left to the loader.
         lengths: of the shards, from a process that has counted them.
         findings: of the first pairs, from a process that has looked at them.
-        on_bad_pair: "stop" or "skip", where one of those pairs is bad; what is streamed is left to the loader.
-        options: fields of `PairRequest`, see `pix2pix_hub.data.pairs.load_pairs`.
 
     Raises:
         UserError: nothing there, a form that is not streamed, columns or splits unknown, bad pairs, too few pairs.
     """
-    request = PairRequest(dataset, **options)
+    dataset = request.dataset
     builder, mark = _builder(request)
     try:
         streams = {str(name): stream for name, stream in builder.as_streaming_dataset().items()}
@@ -144,7 +136,7 @@ def open_stream(
     lengths = lengths or {request.train_split: _lengths(builder, request.train_split, streams[request.train_split])}
     decoder = RecordDecoder(columns, request.swap)
     spans, parts = _parts(request, streams, validation_split, decoder, lengths)
-    findings = findings or examine(parts, request, everything=True, skip=on_bad_pair == "skip")
+    findings = findings or examine(parts, request, everything=True, skip=request.on_bad_pair == "skip")
     validation = findings.applied_to(parts[0])
     if not len(validation):
         raise UserError(f"--dataset {dataset}: no sound validation pair is left.")
@@ -165,7 +157,7 @@ def open_stream(
 
 
 def _parts(
-    request: PairRequest,
+    request: PairOptions,
     streams: Mapping[str, IterableDataset],
     validation_split: str | None,
     decoder: RecordDecoder,
@@ -187,7 +179,7 @@ def _parts(
 
 
 def _describe(
-    request: PairRequest,
+    request: PairOptions,
     decoder: RecordDecoder,
     findings: Findings,
     expected: int | None,
@@ -198,7 +190,7 @@ def _describe(
     source, target = decoder.sides
     pairs = "pairs" if expected is None else counted(expected, "pair")
     note = "" if validation_split else f" set aside from {request.train_split}"
-    height, width = request.image_size
+    height, width = request.image_height_width
     pixels = dict.fromkeys([findings.source.describe(), findings.target.describe()])
     return (
         f"{pairs} in {counted(shards, 'shard')}, streamed, and {counted(validation, 'validation pair')}{note}, "
@@ -210,11 +202,11 @@ def _describe(
 # -------------------------------------------------------------------------------------------------------- opening
 
 
-def _builder(request: PairRequest) -> tuple[Any, str]:
+def _builder(request: PairOptions) -> tuple[Any, str]:
     """The `datasets` builder, and what identifies the data."""
     path = Path(request.dataset).expanduser()
     if not path.exists():
-        return open_on_hub(request.dataset, request.revision, FORMS, datasets.load_dataset_builder)
+        return open_on_hub(request.dataset, request.dataset_revision, FORMS, datasets.load_dataset_builder)
     saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
     known = [suffix for suffix in (".parquet", ".arrow", ".tar") if any(path.rglob(f"*{suffix}"))]
     if saved or not path.is_dir() or not known:
@@ -225,7 +217,7 @@ def _builder(request: PairRequest) -> tuple[Any, str]:
         raise UserError(f"--dataset {request.dataset} could not be read ({describe(error)}). {FORMS}") from error
 
 
-def _validation_split(splits: Sequence[str], request: PairRequest) -> str | None:
+def _validation_split(splits: Sequence[str], request: PairOptions) -> str | None:
     for flag, split in (("train", request.train_split), ("validation", request.validation_split)):
         if split is not None and split not in splits:
             raise UserError(f"--{flag}-split {split}: {request.dataset} has {', '.join(splits)}. Name one of them.")
@@ -284,11 +276,11 @@ def _examples_in_tar(file: str) -> int:
     return count
 
 
-def _default_validation_count(spans: Sequence[Span], request: PairRequest, validation_split: str | None) -> int:
+def _default_validation_count(spans: Sequence[Span], request: PairOptions, validation_split: str | None) -> int:
     """A fraction of a small set; never more than can be held in memory."""
     if validation_split is not None or any(span.stop is None for span in spans):
         return HELD_OUT_PAIRS
-    return max(1, min(HELD_OUT_PAIRS, round(sum(map(len, spans)) * request.validation_fraction)))
+    return max(1, min(HELD_OUT_PAIRS, round(sum(map(len, spans)) * VALIDATION_FRACTION)))
 
 
 def _first_rows(shards: StreamShards, count: int, decoder: RecordDecoder) -> tuple[PairDataset, Counter[int]]:
@@ -317,7 +309,7 @@ def _without_first(spans: Sequence[Span], taken: Mapping[int, int]) -> list[Span
     return left
 
 
-def _limited(spans: list[Span], request: PairRequest) -> list[Span]:
+def _limited(spans: list[Span], request: PairOptions) -> list[Span]:
     """The first `--max-train-pairs` of them."""
     if request.max_train_pairs is None:
         return spans

@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 from pix2pix_hub.data.bad_pairs import Fault
 from pix2pix_hub.data.shards import Span, StreamPlan, stable_index
 from pix2pix_hub.data.transforms import PairTransform, mixed_seed
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 FIRST_ROWS = 8  # of a shard, that are tried as stand-ins for a batch without a good pair
 STAND_INS = 64  # tried in all

@@ -10,10 +10,10 @@ import datasets
 from datasets import Dataset, Value
 from datasets import Image as ImageFeature
 
+from pix2pix_hub.config import DatasetOptions
 from pix2pix_hub.data.files import fingerprint
 from pix2pix_hub.data.hub_source import describe, open_on_hub
-from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 BUILDERS = {  # suffix of a single file → the `datasets` builder that reads it
     ".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tar": "webdataset",
@@ -26,14 +26,14 @@ def is_loose(path: Path) -> bool:
     return path.is_dir() and not (path / "dataset_dict.json").is_file() and not (path / "state.json").is_file()
 
 
-def open_table(path: Path, request: PairRequest, advice: str) -> tuple[Any, str]:
+def open_table(path: Path, request: DatasetOptions, advice: str) -> tuple[Any, str]:
     """What `datasets` reads: a Hub data set, a single file, what it saved itself, else a folder; and what it is.
 
     Raises:
         UserError: nothing there, or it cannot be read; the text ends with `advice`, which says what works.
     """
     if not request.dataset or not path.exists():
-        return open_on_hub(request.dataset, request.revision, advice)
+        return open_on_hub(request.dataset, request.dataset_revision, advice)
     if path.is_dir():
         load = datasets.load_dataset if is_loose(path) else datasets.load_from_disk
         return _read(request, advice, lambda: load(str(path))), fingerprint(path)
@@ -44,7 +44,7 @@ def open_table(path: Path, request: PairRequest, advice: str) -> tuple[Any, str]
     return loaded, fingerprint(path.parent, [path])
 
 
-def _read(request: PairRequest, advice: str, load: Callable[[], Any]) -> Any:
+def _read(request: DatasetOptions, advice: str, load: Callable[[], Any]) -> Any:
     """Whatever goes wrong inside `datasets`, in words that name the flag."""
     try:
         return load()
@@ -61,7 +61,7 @@ def holds_images(feature: Any) -> bool:
     return isinstance(feature, ImageFeature) or (isinstance(feature, Value) and feature.dtype.endswith("binary"))
 
 
-def undecoded(rows: Dataset, columns: Sequence[str], split: str, request: PairRequest) -> Dataset:
+def undecoded(rows: Dataset, columns: Sequence[str], split: str, request: DatasetOptions) -> Dataset:
     """Those columns of a split, as `{"bytes", "path"}` or None.
 
     Raises:

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pix2pix_hub.data.headers import MAX_CHANNELS, Tags, directories, refuse_too_large
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 MAX_TILE_SIDE = 4096  # pixels, where the image is smaller
 LZMA_MEMORY = 2**27  # bytes: twice what the largest preset takes
 RAW, LZW, OLD_JPEG, PACKBITS, LZMA = 1, 5, 6, 32773, 34925
 DEFLATE, ZSTANDARD = (8, 32946, 50013), (34926, 50000)
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat → NumPy's kind of number
-CMYK, YCBCR = 5, 6
+COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # of RGB, CMYK, YCbCr and Lab; of all else 1
+YCBCR = 6
 
 
 def read_bands(data: bytes, name: str) -> NDArray[Any] | None:
@@ -120,12 +121,15 @@ class _Page:
 
     @property
     def pillow_reads(self) -> bool:
-        """8-bit gray, palette, RGB or CMYK, where a further sample is alpha; or 16-bit or float gray."""
+        """8-bit gray, palette, RGB or CMYK, where a further sample is alpha; or 16-bit or float gray.
+
+        Not big-endian floats, whose bytes Pillow takes in the wrong order where they are compressed.
+        """
         if self.bits > 8:
-            return self.samples == 1 and ((self.kind, self.bits) == ("f", 32) or (self.kind == "u" and self.bits <= 16))
-        colours = self.samples - self.alphas
-        expected = (4,) if self.photometric == CMYK else (1, 3)
-        return self.bits in (1, 2, 4, 8) and self.alphas <= 1 and colours in expected
+            floats = (self.kind, self.bits, self.order) == ("f", 32, "<")
+            return self.samples == 1 and (floats or (self.kind == "u" and self.bits <= 16))
+        colours = COLOURS.get(self.photometric, 1)
+        return self.bits in (1, 2, 4, 8) and self.alphas <= 1 and self.samples - self.alphas == colours
 
     def numbers(self, name: str) -> np.dtype[Any]:
         """The type of the numbers that are stored."""

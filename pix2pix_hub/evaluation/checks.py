@@ -1,23 +1,24 @@
-"""What a person would look for before believing a number: each a function with its formula and its threshold.
+"""Six things a person would look for before believing a number, each with its formula and its threshold.
 
-`generated` and `target` are `Traces` of images in [0, 1]; image i of both belongs to pair i.
-Distances of images are root mean squares over their 32x32 thumbnails. Thresholds are ours, set where constructed bad
-generators fire and real images do not; a check that fires says where to look, not that a model is bad.
+`generated` and `target` are `Traces` of images in [0, 1]; image i of both belongs to pair i. Distances of images are
+root mean squares over their 32x32 thumbnails. Thresholds are ours, set where constructed bad generators fire and real
+images do not; a check that fires says where to look, not that a model is bad.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from pix2pix_hub.evaluation.bootstrap import confidence_interval, mean_of, ratio_of
-from pix2pix_hub.evaluation.traces import STRIDE_FREQUENCIES, Traces
-from pix2pix_hub.images import RGB, PixelFormat
-from pix2pix_hub.wording import counted
+from pix2pix_hub.images import RGB, PixelFormat, to_unit_range
+from pix2pix_hub.metrics import ratio_interval
+from pix2pix_hub.util import counted
 
 NEAR = 0.5  # of the median distance of real images to the nearest training target
 NEAR_SHARE = 0.1  # so many more outputs than real images may be that near
@@ -31,35 +32,168 @@ LEAST_DIFFERENCE = 1 / 255  # root mean square of targets from their mean: below
 FEW_IMAGES = 20  # fewer say little
 _PARTNERS = 4  # other sources that each target is compared with
 _MOST_PAIRWISE = 2000  # images compared with each other
-_ROWS_AT_ONCE = 256
+
+RULES = {  # when each fires
+    "memorisation": f"near_share above near_share_of_real + {NEAR_SHARE}; near: below {NEAR} times the median of real "
+    "images",
+    "source_use": f"the lower end of gain_ci95 is below {LEAST_GAIN}, and the targets are not all alike",
+    "collapse": f"diversity or nearest below {LEAST_DIVERSITY}, and the targets are not all alike",
+    "sharpness": f"ratio below {SHARPNESS[0]} or above {SHARPNESS[1]}",
+    "checkerboard": f"ratio above {MOST_STRIDE_ENERGY} and amplitude above {LEAST_GRID:.4f}",
+    "color_bias": f"a channel's bias beyond ±{MOST_COLOR_BIAS} whose 95 % interval excludes 0",
+}
+_NEAR = (
+    "{near_share:z.0%} of the outputs are unusually close to a training image (of the real images "
+    "{near_share_of_real:z.0%})"
+)
+_GAIN = "an output is {nearer} to its own target than an output made from another source is"
+_EDGES = "edges and fine detail are {ratio:z.0%} as strong as in real images: the outputs are "
+_ALIKE = "the targets of this set are all alike, so this check has nothing to go by"
+FIRES = {  # (check, outcome) → what was found and what to try next
+    ("memorisation", "repeats"): _NEAR
+    + ", so the model repeats what it saw in training; try more pairs, or stronger augmentation{duplicates}",
+    ("source_use", "chance"): _GAIN + ", which may be chance; measure on more images, or train longer",
+    ("source_use", "ignored"): _GAIN + ", so the model looks at its source hardly or not at all; train longer, and "
+    "check that source and target of each pair belong together",
+    ("collapse", "alike"): "the outputs are nearly all alike: they differ from each other only {diversity:z.0%} as "
+    "much as real images do; train longer, or raise --l1-weight",
+    ("collapse", "few"): "most outputs have a near copy among the others, so the model makes only a few different "
+    "images (the copies differ only {nearest:z.0%} as much as the most similar real images do); train longer, or "
+    "raise --l1-weight",
+    ("sharpness", "blurred"): _EDGES + "blurred; train longer, or raise --gan-weight",
+    ("sharpness", "rough"): _EDGES + "rough or noisy; train longer, or raise --l1-weight",
+    ("checkerboard", "visible"): "a grid that repeats every {period:.0f} pixels is visible ({levels:.1f} of 255 "
+    "levels, {ratio:.1f} times the energy of real images); --upsampling resize trains a model without it",
+    ("color_bias", "drifted"): "on average {drift}; train longer, or raise --l1-weight",
+}
+QUIET = {
+    ("memorisation", "fresh"): _NEAR + "{duplicates}",
+    ("source_use", "used"): _GAIN + ", so the model does look at its source",
+    ("source_use", "undecided"): _ALIKE,
+    ("collapse", "varied"): "the outputs differ from each other {diversity:z.0%} as much as real images do, so they "
+    "are not all alike",
+    ("collapse", "undecided"): _ALIKE,
+    ("sharpness", "softer"): _EDGES + "a little softer",
+    ("sharpness", "rougher"): _EDGES + "a little rougher",
+    ("sharpness", "equal"): _EDGES + "about as sharp",
+    ("checkerboard", "invisible"): "no visible grid ({levels:.1f} of 255 levels)",
+    ("color_bias", "chance"): "{drift} on average, which may be chance",
+    ("color_bias", "little"): "little drift ({drift})",
+    ("color_bias", "none"): "no drift ({drift})",
+}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one check found."""
+    """The finding of one check."""
 
-    fired: bool
-    measures: dict[str, float | list[float]]
-    rule: str  # when it fires
-    words: str  # what it found, for a person; where it fired, also what to try next
+    name: str
+    outcome: str  # with the name a key of `FIRES` or `QUIET`
+    measures: Mapping[str, float | list[float]]
+    facts: Mapping[str, str | float]  # what else its words name
+
+    @property
+    def fired(self) -> bool:
+        """Whether a person should look."""
+        return (self.name, self.outcome) in FIRES
+
+    @property
+    def words(self) -> str:
+        """What was found, for a person; where it fired, also what to try next."""
+        return (FIRES | QUIET)[self.name, self.outcome].format(**self.measures, **self.facts)
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready."""
-        return {"fired": self.fired, **self.measures, "rule": self.rule, "words": self.words}
+        return {"fired": self.fired, **self.measures, "rule": RULES[self.name], "words": self.words}
 
 
-def _percent(share: float) -> str:
-    """ "12%", and never "-0%"."""
-    return f"{round(100 * share)}%"
+# --- what the checks look at
+
+THUMBNAIL = 32  # pixels
+# Frequencies (cycles a pixel) at which a decoder's last three strides repeat, without those of a smaller stride.
+_FREQUENCIES = (1 / 2, 1 / 4, 1 / 8, 3 / 8)
+_PERIODS = (2, 4, 8, 8)
+_NEIGHBOURS = (-3, -2, 2, 3)  # bins: a Hann window leaks into the next one only
+_ROUNDING = 1 / (12 * 255**2)  # variance that 8 bits add: so much is in the spectrum of every image
 
 
-def _all_alike(target: Traces) -> bool:
-    """Whether no output could be told from its neighbour's: the targets are one image."""
-    images = target.thumbnails.double()
-    return float((images - images.mean(0)).square().mean().sqrt()) < LEAST_DIFFERENCE
+class Traces(NamedTuple):
+    """A few numbers of each of N images in [0, 1], small enough to keep of thousands; on the CPU."""
+
+    thumbnails: Tensor  # float32 (N, C, 32, 32), means over areas
+    means: Tensor  # float64 (N, C)
+    gradients: Tensor  # float64 (N,) mean square difference of neighbouring pixels, both directions
+    stride_power: Tensor  # float64 (N, 2, 4) mean square of the wave at each stride frequency, along rows, columns
+    nearby_power: Tensor  # float64 (N, 2, 4, 4) the same at the bins beside them
 
 
-NOTHING_TO_GO_BY = "the targets of this set are all alike, so this check has nothing to go by"
+def traces_of(images: Tensor) -> Traces:
+    """(N, C, H, W) in [-1, 1], H and W from 32."""
+    unit = to_unit_range(images.detach().float().cpu())
+    down, across = (unit.diff(dim=axis).square().double().mean(dim=(1, 2, 3)) for axis in (-2, -1))
+    at, nearby = zip(_stride_power(unit), _stride_power(unit.transpose(-1, -2)), strict=True)
+    return Traces(
+        thumbnails_of(images),
+        unit.double().mean(dim=(-2, -1)),
+        (down + across) / 2,
+        torch.stack(at, dim=1),
+        torch.stack(nearby, dim=1),
+    )
+
+
+def thumbnails_of(images: Tensor) -> Tensor:
+    """(N, C, H, W) in [-1, 1] → float32 (N, C, 32, 32) in [0, 1], on the CPU."""
+    return F.adaptive_avg_pool2d(to_unit_range(images.detach().float().cpu()), THUMBNAIL)
+
+
+def _stride_power(unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Spectrum of all rows, averaged, as the mean square of a wave: (N, 4) at the stride frequencies, (N, 4, 4) beside
+    them."""
+    length = unit.shape[-1] // max(_PERIODS) * max(_PERIODS)
+    window = torch.hann_window(length, dtype=unit.dtype)
+    rows = unit[..., :length]
+    power = torch.fft.rfft((rows - rows.mean(dim=-1, keepdim=True)) * window).abs().square()
+    power = power.double().mean(dim=(1, 2)) + _ROUNDING * window.square().sum()
+    sides = torch.tensor([1.0 if f == 1 / 2 else 2.0 for f in _FREQUENCIES])  # f and -f are one wave
+    bins = torch.tensor([round(f * length) for f in _FREQUENCIES])
+    beside = bins[:, None] + torch.tensor(_NEIGHBOURS)
+    beside = torch.minimum(beside, length - beside)  # above half a cycle a pixel the spectrum is mirrored
+    scale = sides / window.double().sum() ** 2
+    return power[:, bins] * scale, power[:, beside] * scale[:, None]
+
+
+# --- the checks
+
+
+def run_checks(
+    generated: Traces,
+    target: Traces,
+    training: Tensor | None,
+    own: Sequence[int | None],
+    order: Tensor,
+    form: PixelFormat = RGB,
+) -> tuple[dict[str, Check], list[tuple[int, int]]]:
+    """Every check that the data allow, and the pairs in the order of their outputs' distance to a training target,
+    each with that target's place.
+
+    Args:
+        training, own: see `memorisation`; None: there are no training targets.
+        order: see `source_use`.
+        form: of the targets.
+    """
+    checks = [
+        source_use(generated, target, order),
+        collapse(generated, target),
+        sharpness(generated, target),
+        checkerboard(generated, target),
+        color_bias(generated, target, form),
+    ]
+    nearest = []
+    if training is not None:
+        check, distances, places = memorisation(generated, target, training, own)
+        checks.insert(0, check)
+        nearest = [(pair, int(places[pair])) for pair in distances.argsort().tolist()]
+    return {check.name: check for check in checks}, nearest
 
 
 def memorisation(
@@ -69,59 +203,45 @@ def memorisation(
 
     Args:
         training: thumbnails of the training targets, (M, C, 32, 32).
-        own: for each pair its row in `training`, where it is one of them: it is left out.
+        own: for each pair its row in `training`, where it is one of them, which is skipped.
 
     Returns:
         The check, and for each output the distance to the nearest training target and its row.
     """
-    masked = torch.tensor([-1 if row is None else row for row in own or [None] * len(target)])
-    ours, nearest = _nearest(generated.thumbnails, training, masked)
-    real, _ = _nearest(target.thumbnails, training, masked)
-    limit = NEAR * float(real.median())
-    shares = [float((distances < limit).double().mean()) for distances in (ours, real)]
+    rows = [(pair, row) for pair, row in enumerate(own or ()) if row is not None]
+    nearest = []
+    for traces in (generated, target):
+        distances = _distances(traces.thumbnails, training)
+        for pair, row in rows:
+            distances[pair, row] = math.inf
+        nearest.append(distances.min(dim=1))
+    (ours, places), (real, _) = nearest
+    near, near_real = (float((side < NEAR * float(real.median())).double().mean()) for side in (ours, real))
     duplicates = int((real < 1 / 255).sum())
-    fired = shares[0] > shares[1] + NEAR_SHARE
-    words = (
-        f"{_percent(shares[0])} of the outputs are unusually close to a training image "
-        f"(of the real images {_percent(shares[1])})"
-    )
-    if fired:
-        words += ", so the model repeats what it saw in training; try more pairs, or stronger augmentation"
-    if duplicates:
-        words += f"; {duplicates} of the {len(real)} real targets are among the training targets themselves"
     levels = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
-    return (
-        Check(
-            fired,
-            {
-                "near_share": shares[0],
-                "near_share_of_real": shares[1],
-                "distance_quartiles": ours.quantile(levels).tolist(),
-                "distance_quartiles_of_real": real.quantile(levels).tolist(),
-                "real_targets_in_training": float(duplicates),
-            },
-            f"near_share above near_share_of_real + {NEAR_SHARE}; near: below {NEAR} times the median of real images",
-            words,
-        ),
-        ours,
-        nearest,
-    )
-
-
-def _nearest(images: Tensor, others: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to and row of the nearest of `others`, the row in `masked` left out."""
-    distances = _distances(images, others)
-    has_own = masked >= 0
-    distances[has_own.nonzero().flatten(), masked[has_own]] = math.inf
-    return distances.min(dim=1)
+    measures: dict[str, float | list[float]] = {
+        "near_share": near,
+        "near_share_of_real": near_real,
+        "distance_quartiles": ours.quantile(levels).tolist(),
+        "distance_quartiles_of_real": real.quantile(levels).tolist(),
+        "real_targets_in_training": float(duplicates),
+    }
+    also = f"; {duplicates} of the {len(real)} real targets are among the training targets themselves"
+    outcome = "repeats" if near > near_real + NEAR_SHARE else "fresh"
+    return Check("memorisation", outcome, measures, {"duplicates": also if duplicates else ""}), ours, places
 
 
 def _distances(images: Tensor, others: Tensor) -> Tensor:
     """Root mean square differences of thumbnails, (N, M)."""
     a, b = (thumbnails.flatten(1).double() for thumbnails in (images, others))
     exact = "donot_use_mm_for_euclid_dist"  # the faster way finds copies at a distance
-    parts = [torch.cdist(rows, b, compute_mode=exact) for rows in a.split(_ROWS_AT_ONCE)]
-    return torch.cat(parts) / math.sqrt(a.shape[1])
+    return torch.cdist(a, b, compute_mode=exact) / math.sqrt(a.shape[1])
+
+
+def _all_alike(target: Traces) -> bool:
+    """Whether no output could be told from its neighbour's: the targets are one image."""
+    images = target.thumbnails.double()
+    return float((images - images.mean(0)).square().mean().sqrt()) < LEAST_DIFFERENCE
 
 
 def source_use(generated: Traces, target: Traces, order: Tensor) -> Check:
@@ -132,39 +252,24 @@ def source_use(generated: Traces, target: Traces, order: Tensor) -> Check:
     Args:
         order: a permutation of the pairs; each target is compared with the outputs of the next few in it.
     """
-    own = _l1(generated.thumbnails, target.thumbnails)
+
+    def l1(outputs: Tensor) -> Tensor:
+        return (outputs - target.thumbnails).abs().double().mean(dim=(1, 2, 3))
+
+    own = l1(generated.thumbnails)
     partners = [order.roll(-shift)[order.argsort()] for shift in range(1, min(_PARTNERS, len(order) - 1) + 1)]
-    shuffled = torch.stack([_l1(generated.thumbnails[other], target.thumbnails) for other in partners]).mean(0)
-    if not float(shuffled.sum()):  # one image is right for all
-        gain, low, high = 0.0, 0.0, 0.0
-    else:
+    shuffled = torch.stack([l1(generated.thumbnails[other]) for other in partners]).mean(0)
+    gain, low, high = 0.0, 0.0, 0.0
+    if float(shuffled.sum()):  # else one image is right for all
         gain = 1 - float(own.sum() / shuffled.sum())
-        upper, lower = confidence_interval(ratio_of(own.numpy(), shuffled.numpy()), len(own))
-        low, high = 1 - lower, 1 - upper
-    all_alike = _all_alike(target)
+        low, high = (1 - end for end in reversed(ratio_interval(own.numpy(), shuffled.numpy())))
+    outcome = "used" if low >= LEAST_GAIN else "chance" if gain >= LEAST_GAIN else "ignored"
     return Check(
-        low < LEAST_GAIN and not all_alike,
+        "source_use",
+        "undecided" if _all_alike(target) else outcome,
         {"gain": gain, "gain_ci95": [low, high], "own_l1": float(own.mean()), "shuffled_l1": float(shuffled.mean())},
-        f"the lower end of gain_ci95 is below {LEAST_GAIN}, and the targets are not all alike",
-        NOTHING_TO_GO_BY if all_alike else _gain_in_words(gain, low),
+        {"nearer": f"{gain:.0%} nearer" if round(100 * gain) > 0 else "no nearer"},
     )
-
-
-def _gain_in_words(gain: float, low: float) -> str:
-    nearer = f"{_percent(gain)} nearer" if round(100 * gain) > 0 else "no nearer"
-    finding = f"an output is {nearer} to its own target than an output made from another source is"
-    if low >= LEAST_GAIN:
-        return f"{finding}, so the model does look at its source"
-    if gain >= LEAST_GAIN:
-        return f"{finding}, which may be chance; measure on more images, or train longer"
-    return (
-        f"{finding}, so the model looks at its source hardly or not at all; train longer, and check that source and "
-        "target of each pair belong together"
-    )
-
-
-def _l1(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).abs().double().mean(dim=(1, 2, 3))
 
 
 def collapse(generated: Traces, target: Traces) -> Check:
@@ -172,41 +277,17 @@ def collapse(generated: Traces, target: Traces) -> Check:
 
     diversity: mean distance of two images; nearest: median distance to the nearest other one; both generated ÷ real.
     """
-    step = -(-len(generated) // _MOST_PAIRWISE)
-    chosen = torch.arange(0, len(generated), step)
-    ours, real = (_spread(traces.thumbnails[chosen]) for traces in (generated, target))
-    diversity, nearest = (a / b if b else 1.0 for a, b in zip(ours, real, strict=True))
-    all_alike = _all_alike(target)
-    return Check(
-        min(diversity, nearest) < LEAST_DIVERSITY and not all_alike,
-        {"diversity": diversity, "nearest": nearest},
-        f"diversity or nearest below {LEAST_DIVERSITY}, and the targets are not all alike",
-        NOTHING_TO_GO_BY if all_alike else _diversity_in_words(diversity, nearest),
-    )
-
-
-def _diversity_in_words(diversity: float, nearest: float) -> str:
-    advice = "train longer, or raise --l1-weight"
-    if diversity < LEAST_DIVERSITY:
-        return (
-            f"the outputs are nearly all alike: they differ from each other only {_percent(diversity)} as much as real "
-            f"images do; {advice}"
-        )
-    if nearest < LEAST_DIVERSITY:
-        return (
-            "most outputs have a near copy among the others, so the model makes only a few different images "
-            f"(the copies differ only {_percent(nearest)} as much as the most similar real images do); {advice}"
-        )
-    return (
-        f"the outputs differ from each other {_percent(diversity)} as much as real images do, so they are not all alike"
-    )
-
-
-def _spread(images: Tensor) -> tuple[float, float]:
-    distances = _distances(images, images)
-    count = len(distances)
-    mean = float(distances.sum()) / (count * (count - 1))
-    return mean, float(distances.fill_diagonal_(math.inf).min(dim=1).values.median())
+    step = -(-len(generated.means) // _MOST_PAIRWISE)
+    spreads = []
+    for traces in (generated, target):
+        distances = _distances(traces.thumbnails[::step], traces.thumbnails[::step])
+        count = len(distances)
+        mean = float(distances.sum()) / (count * (count - 1))
+        spreads.append((mean, float(distances.fill_diagonal_(math.inf).min(dim=1).values.median())))
+    diversity, nearest = (ours / real if real else 1.0 for ours, real in zip(*spreads, strict=True))
+    outcome = "alike" if diversity < LEAST_DIVERSITY else "few" if nearest < LEAST_DIVERSITY else "varied"
+    outcome = "undecided" if _all_alike(target) else outcome
+    return Check("collapse", outcome, {"diversity": diversity, "nearest": nearest}, {})
 
 
 def sharpness(generated: Traces, target: Traces) -> Check:
@@ -218,21 +299,11 @@ def sharpness(generated: Traces, target: Traces) -> Check:
     ratio, interval = 1.0, [1.0, 1.0]
     if float(real.sum()):
         ratio = math.sqrt(float(ours.sum() / real.sum()))
-        interval = [math.sqrt(end) for end in confidence_interval(ratio_of(ours.numpy(), real.numpy()), len(real))]
-    blurred, rough = ratio < SHARPNESS[0], ratio > SHARPNESS[1]
-    blurred_words = "blurred; train longer, or raise --gan-weight"
-    rough_words = "rough or noisy; train longer, or raise --l1-weight"
-    conclusion = blurred_words if blurred else rough_words if rough else _in_between(ratio)
-    return Check(
-        blurred or rough,
-        {"ratio": ratio, "ratio_ci95": interval},
-        f"ratio below {SHARPNESS[0]} or above {SHARPNESS[1]}",
-        f"edges and fine detail are {_percent(ratio)} as strong as in real images: the outputs are {conclusion}",
-    )
-
-
-def _in_between(ratio: float) -> str:
-    return "a little softer" if ratio < 0.85 else "a little rougher" if ratio > 1.15 else "about as sharp"
+        interval = [math.sqrt(end) for end in ratio_interval(ours.numpy(), real.numpy())]
+    limits = {"blurred": ratio < SHARPNESS[0], "rough": ratio > SHARPNESS[1], "softer": ratio < 0.85}
+    limits |= {"rougher": ratio > 1.15, "equal": True}
+    outcome = next(name for name, holds in limits.items() if holds)
+    return Check("sharpness", outcome, {"ratio": ratio, "ratio_ci95": interval}, {})
 
 
 def checkerboard(generated: Traces, target: Traces) -> Check:
@@ -242,79 +313,55 @@ def checkerboard(generated: Traces, target: Traces) -> Check:
     all rows or all columns of all images. ratio = excess of generated ÷ excess of real images. amplitude = root mean
     square of the wave beyond what real images would have there. The strongest pattern counts.
     """
-    expected = _nearby(generated) * target.stride_power.mean(0) / _nearby(target)  # (2, 4): direction, frequency
+    nearby, nearby_real = (traces.nearby_power.mean(0).log().mean(-1).exp() for traces in (generated, target))
+    expected = nearby * target.stride_power.mean(0) / nearby_real  # (2, 4): direction, frequency
     found = generated.stride_power.mean(0)
     ratios = found / expected
     amplitudes = (found - expected).clamp(min=0).sqrt()
     seen = torch.where(amplitudes > LEAST_GRID, ratios, 0.0)
-    direction, frequency = divmod(int((seen if bool(seen.any()) else ratios).argmax()), ratios.shape[1])
-    ratio, amplitude = (float(table[direction, frequency]) for table in (ratios, amplitudes))
-    periods = [stride for stride, frequencies in STRIDE_FREQUENCIES.items() for _ in frequencies]
-    period = periods[frequency]
-    fired = ratio > MOST_STRIDE_ENERGY and amplitude > LEAST_GRID
-    strength = f"{255 * amplitude:.1f} of 255 levels"
-    visible = (
-        f"a grid that repeats every {period} pixels is visible ({strength}, {ratio:.1f} times the energy of real "
-        "images); --upsampling resize trains a model without it"
-    )
-    return Check(
-        fired,
-        {"ratio": ratio, "amplitude": amplitude, "period": float(period)},
-        f"ratio above {MOST_STRIDE_ENERGY} and amplitude above {LEAST_GRID:.4f}",
-        visible if fired else f"no visible grid ({strength})",
-    )
-
-
-def _nearby(images: Traces) -> Tensor:
-    """(2, 4): geometric mean over the bins beside each frequency, as smooth spectra fall."""
-    return images.nearby_power.mean(0).log().mean(-1).exp()
+    strongest = int((seen if bool(seen.any()) else ratios).argmax())
+    ratio, amplitude = (float(table.flatten()[strongest]) for table in (ratios, amplitudes))
+    period = float(_PERIODS[strongest % len(_PERIODS)])
+    visible = ratio > MOST_STRIDE_ENERGY and amplitude > LEAST_GRID
+    measures = {"ratio": ratio, "amplitude": amplitude, "period": period}
+    return Check("checkerboard", "visible" if visible else "invisible", measures, {"levels": 255 * amplitude})
 
 
 def color_bias(generated: Traces, target: Traces, form: PixelFormat = RGB) -> Check:
     """Mean of each channel over all images, generated - real, in [0, 1]; `form` says what the channels are."""
     differences = generated.means - target.means
     bias = differences.mean(0)
-    intervals = [confidence_interval(mean_of(channel.numpy()), len(channel)) for channel in differences.T]
+    intervals = [ratio_interval(channel.numpy()) for channel in differences.T]
     sure = torch.tensor([low > 0 or high < 0 for low, high in intervals])
     drifted = sure & (bias.abs() > MOST_COLOR_BIAS)
-    fired = bool(drifted.any())
-    finding = _bias_in_words(torch.where(drifted, bias, 0.0) if fired else bias, form)
-    return Check(
-        fired,
-        {
-            "bias": bias.tolist(),
-            "bias_low": [low for low, _ in intervals],
-            "bias_high": [high for _, high in intervals],
-        },
-        f"a channel's bias beyond ±{MOST_COLOR_BIAS} whose 95 % interval excludes 0",
-        f"on average {finding}; train longer, or raise --l1-weight"
-        if fired
-        else _harmless(finding, float(bias.abs().max())),
-    )
+    outcome, size = "drifted", float(bias.abs().max())
+    if not drifted.any():
+        outcome = "chance" if size > MOST_COLOR_BIAS else "little" if round(255 * size) else "none"
+    measures = {
+        "bias": bias.tolist(),
+        "bias_low": [low for low, _ in intervals],
+        "bias_high": [h for _, h in intervals],
+    }
+    drift = _drift_in_words(torch.where(drifted, bias, 0.0) if outcome == "drifted" else bias, form)
+    return Check("color_bias", outcome, measures, {"drift": drift})
 
 
-def _harmless(finding: str, size: float) -> str:
-    if size > MOST_COLOR_BIAS:
-        return f"{finding} on average, which may be chance"
-    return f"{'little' if round(255 * size) else 'no'} drift ({finding})"
-
-
-def _bias_in_words(bias: Tensor, form: PixelFormat) -> str:
+def _drift_in_words(bias: Tensor, form: PixelFormat) -> str:
     """ "too blue by 7 of 255": the channel that is furthest off, or all of them where they go one way together."""
     size = bias.abs()
-    if not round(255 * float(size.max())):
-        return "less than 1 of 255"
-    together = bool((bias.sign() == bias[0].sign()).all()) and float(size.min()) > float(size.max()) / 2
-    if form.mode == "gray" or (form.mode == "rgb" and together):
-        return f"too {'bright' if bias[0] > 0 else 'dark'} by {255 * float(size.mean()):.0f} of 255"
     channel = int(size.argmax())
-    high, by = bool(bias[channel] > 0), f"by {255 * float(size[channel]):.0f} of 255"
+    high, most = bool(bias[channel] > 0), float(size[channel])
+    by = f"by {255 * most:.0f} of 255"
+    if not round(255 * most):
+        return "less than 1 of 255"
+    together = bool((bias.sign() == bias[0].sign()).all()) and float(size.min()) > most / 2
+    if form.mode == "gray" or (form.mode == "rgb" and together):
+        return f"too {'bright' if high else 'dark'} by {255 * float(size.mean()):.0f} of 255"
     if form.mode in ("rgb", "rgba"):
         color = ("red", "green", "blue", "opaque")[channel]
         return f"too {color} {by}" if high else f"not {color} enough {by}"
     if form.mode == "labels":
-        area = _percent(float(size[channel]))
-        return f"too {'much' if high else 'little'} of class {form.classes[channel]} by {area} of the area"
+        return f"too {'much' if high else 'little'} of class {form.classes[channel]} by {most:.0%} of the area"
     return f"channel {channel + 1} is too {'high' if high else 'low'} {by}"
 
 
@@ -324,8 +371,5 @@ def verdict(checks: dict[str, Check], images: int) -> str:
     heading = f"{len(fired)} of {len(checks)} checks fired: {', '.join(fired)}." if fired else "No check fired."
     if images < FEW_IMAGES:
         heading = f"Only {counted(images, 'image')}: so few say little, take the checks as hints. {heading}"
-    order = sorted(checks, key=lambda name: not checks[name].fired)
-    lines = [
-        f"  {'!' if checks[name].fired else ' '} {name.replace('_', ' ')}: {checks[name].words}." for name in order
-    ]
-    return "\n".join([heading, *lines])
+    lines = [f"  {'!' if c.fired else ' '} {c.name.replace('_', ' ')}: {c.words}." for c in checks.values()]
+    return "\n".join([heading, *sorted(lines, key=lambda line: not line.startswith("  !"))])

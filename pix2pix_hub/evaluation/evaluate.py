@@ -2,41 +2,329 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
 
+from pix2pix_hub.config import PairOptions, parse_image_size
+from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
+from pix2pix_hub.data.pairs import SYNTHETIC, FoundPairs, find_pairs
+from pix2pix_hub.data.records import RecordDecoder
+from pix2pix_hub.data.splits import Part, assign_splits
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.evaluation.checks import Check, checkerboard, collapse, color_bias, memorisation, sharpness, source_use
-from pix2pix_hub.evaluation.model import EvaluatedModel
+from pix2pix_hub.evaluation.checks import Check, Traces, run_checks, thumbnails_of, traces_of
 from pix2pix_hub.evaluation.options import EvaluationOptions
-from pix2pix_hub.evaluation.outputs import Measured, Translator, measure
-from pix2pix_hub.evaluation.pairs import EvaluationPairs, make_request, open_pairs
-from pix2pix_hub.evaluation.scorer import make_scorer
-from pix2pix_hub.evaluation.traces import Traces, thumbnails_of
-from pix2pix_hub.images import RGB, PixelFormat
-from pix2pix_hub.metrics import unusable
-from pix2pix_hub.metrics.networks import MetricNetworks, load_networks
+from pix2pix_hub.evaluation.segmentation import Scorer, make_scorer
+from pix2pix_hub.export import (
+    GENERATOR_FILES,
+    PREPROCESSOR_NAME,
+    TRAINING_CONFIG_NAME,
+    WEIGHTS_NAME,
+    Export,
+    Preprocessor,
+    export_of,
+    local_path,
+)
+from pix2pix_hub.images import to_unit_range
+from pix2pix_hub.metrics import METRICS, MetricNetworks, image_features, image_values, l1, load_networks, unusable
+from pix2pix_hub.models import load_generator
+from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.dropout import SeededDropout, dropout_layers
+from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
+from pix2pix_hub.util import UserError, counted
+
+# Options of training that a data set is read by again, unless others are given.
+INHERITED = ("direction", "source_column", "target_column", "train_split", "validation_split")
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DIVERSITY = "diversity"  # mean L1 between two samples of one source, in [0, 1]
+MOST_TRAINING_PAIRS = 10_000  # evenly spread over those there are
+LEAST_PAIRS = 2  # an interval, a distribution and a shuffled source all need another pair
+
+
+# --- the model
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A generator in evaluation mode, and what its export says about it."""
+
+    generator: Generator
+    preprocessor: Preprocessor
+    folder: Path  # where its files lie
+    name: str  # last part of a local path, or the Hub id
+    revision: str | None  # commit on the Hub
+    weights_sha256: str
+    data_options: dict[str, str]  # those of `INHERITED` that it was trained with
+    batch_size: int  # that it was validated with
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: which model this is."""
+        return {"id": self.name, "revision": self.revision, "weights_sha256": self.weights_sha256}
+
+
+def load_model(model: str, *, revision: str | None = None) -> EvaluatedModel:
+    """Load an export, a run's folder (its `model/` is taken) or a Hub id (`user/name`, `user/name@revision`).
+
+    Raises:
+        UserError: nothing there, no export, or files that do not belong together.
+    """
+    folder = fetch_files(export_of(model), (*GENERATOR_FILES, TRAINING_CONFIG_NAME), revision=revision)
+    generator = load_generator(folder)
+    preprocessor = Preprocessor.from_folder(folder)
+    for side, channels in (("source", generator.in_channels), ("target", generator.out_channels)):
+        if getattr(preprocessor, side).channels != channels:
+            raise UserError(
+                f"{folder / PREPROCESSOR_NAME} says {getattr(preprocessor, side).describe()} for the {side}, but the "
+                f"generator has {channels} channels there: the files belong to different models."
+            )
+    options = Export(folder).run.get("options")
+    options = options if isinstance(options, dict) else {}
+    batch_size = options.get("batch_size")
+    return EvaluatedModel(
+        generator,
+        preprocessor,
+        folder,
+        folder.resolve().name if os.path.isdir(local_path(model)) else split_revision(model)[0],
+        commit_of(folder),
+        hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest(),
+        {name: options[name] for name in INHERITED if isinstance(options.get(name), str)},
+        batch_size if isinstance(batch_size, int) and batch_size > 0 else 1,
+    )
+
+
+def size_for(model: EvaluatedModel, options: EvaluationOptions) -> tuple[int, int]:
+    """Height and width to measure at.
+
+    Raises:
+        UserError: the generator does not take them.
+    """
+    trained = model.preprocessor.image_size
+    size = trained if options.image_size is None else parse_image_size(options.image_size)
+    step, least = model.generator.size_multiple, model.generator.minimum_size
+    if any(side % step or side < least for side in size):
+        below, above = (
+            "x".join(str(max(least, rounding(side / step) * step)) for side in size)
+            for rounding in (math.floor, math.ceil)
+        )
+        raise UserError(
+            f"--image-size {size[0]}x{size[1]}: this generator takes multiples of {step}, from {least}. Sizes that "
+            f"work: {below} or {above} (height x width); it was trained at {trained[0]}x{trained[1]}."
+        )
+    return size
+
+
+# --- the pairs
+
+
+@dataclass(frozen=True)
+class EvaluationPairs:
+    """Pairs to measure on, decodable, and the training pairs that the model might have copied."""
+
+    evaluated: PairDataset
+    training: PairDataset | None  # at most `MOST_TRAINING_PAIRS`; None: the set has none, or nobody asked
+    own: list[int | None]  # for each evaluated pair its place in `training`, where it is one of those
+    facts: dict[str, Any]  # JSON-ready: which pairs these are
+
+
+def open_pairs(
+    model: EvaluatedModel, dataset: str, options: EvaluationOptions, image_size: tuple[int, int], state: PartialState
+) -> EvaluationPairs:
+    """Find the pairs and look at each once, on the main process for all; read as the model's training read its own.
+
+    Raises:
+        UserError: no such data, split or column; fewer than two pairs; images that the model was not made for.
+    """
+    formats = (model.preprocessor.source, model.preprocessor.target)
+    chosen: dict[str, Any] = {
+        f"{side}_mode": "labels" if form.mode == "labels" else "auto"
+        for side, form in zip(("source", "target"), formats, strict=True)
+    }
+    chosen |= model.data_options | {name: given for name in INHERITED if (given := getattr(options, name, None))}
+    request = PairOptions(
+        dataset,
+        image_size="{}x{}".format(*image_size),
+        dataset_revision=options.dataset_revision,
+        max_validation_pairs=options.max_pairs,
+        **chosen,
+    )
+    found = find_pairs(request)
+    evaluated, training = _parts(found, request, options.split)
+    # Without a validation split the pairs that nobody trains on are set aside, and those are not that split.
+    held_out = options.split is None and evaluated.split == request.train_split
+    split = f"{evaluated.split}, held out" if held_out else evaluated.split
+    parts = [evaluated]
+    if training is not None and (options.checks or options.task == "segmentation"):
+        step = max(1, -(-len(training.indices) // MOST_TRAINING_PAIRS))
+        parts.append(replace(training, indices=training.indices[::step]))
+    decoder = RecordDecoder(found.columns, request.swap)
+    opened = [PairDataset(found.splits[part.split], part.indices, decoder, part.split) for part in parts]
+    findings: Findings | None = None
+    if state.is_main_process:  # what was just rendered need not be looked at
+        look_at_all, skip = found.form != SYNTHETIC, options.on_bad_pair == "skip"
+        findings = examine(opened, request, everything=look_at_all, skip=skip, formats=formats)
+    (findings,) = broadcast_object_list([findings])
+    assert findings is not None
+    pairs, *others = (findings.applied_to(part) for part in opened)
+    if len(pairs) < LEAST_PAIRS:
+        everything = f", or measure on all of it with --split {evaluated.split}" if held_out else ""
+        raise UserError(
+            f"{dataset}, split {split}: {counted(len(pairs), 'pair')}; measuring needs {LEAST_PAIRS} or more (an "
+            "interval, a distribution and shuffled sources need others to compare with). Add pairs, or name another "
+            f"split with --split{everything}."
+        )
+    training_pairs = next((part for part in others if len(part)), None)
+    comparable = training_pairs is not None and training_pairs.split == pairs.split
+    places = {row: place for place, row in enumerate(training_pairs.indices)} if training_pairs and comparable else {}
+    local = Path(dataset).expanduser()
+    facts = {
+        "id": local.resolve().name if local.exists() else dataset,
+        "revision": None if found.form == SYNTHETIC or local.exists() else found.fingerprint,
+        "fingerprint": found.fingerprint,
+        "split": split,
+        "direction": request.direction,
+        "pairs": len(pairs),
+        "left_out": sum(fault.split == evaluated.split for fault in findings.faults),
+    }
+    return EvaluationPairs(pairs, training_pairs, [places.get(row) for row in pairs.indices], facts)
+
+
+def _parts(found: FoundPairs, request: PairOptions, split: str | None) -> tuple[Part, Part | None]:
+    """Rows to measure on, and rows that training on this set would use."""
+    if split is None:
+        if request.validation_split not in found.splits:  # that of another set
+            request = replace(request, validation_split=None)
+        training, evaluated, _ = assign_splits(found.splits, request)
+        return evaluated, training
+    rows, training_rows = (len(found.splits.get(name, ())) for name in (split, request.train_split))
+    if not rows:
+        counts = ", ".join(f"{name} ({len(rows)})" for name, rows in found.splits.items())
+        raise UserError(f"--split {split}: no pairs there. Name a split of {request.dataset}: {counts}.")
+    evaluated = Part(split, range(rows)[: request.max_validation_pairs])
+    return evaluated, Part(request.train_split, range(training_rows)) if training_rows else None
+
+
+# --- what the generator makes of them
+
+
+@torch.inference_mode()
+def translate(
+    model: EvaluatedModel, options: EvaluationOptions, source: Tensor, indices: Sequence[int], sample: int = 0
+) -> Tensor:
+    """(N, C, H, W) in [-1, 1] → the images generated, float32, the same range, on the generator's device.
+
+    Deterministic; or, where there are several samples, with the dropout of the paper's test time, seeded by pair.
+    """
+    device = next(model.generator.parameters()).device
+    seeds = [(options.seed, index, sample) for index in indices]
+    dropout = SeededDropout(model.generator, seeds) if options.num_samples > 1 else nullcontext()
+    dtype = PRECISIONS[options.precision]
+    with dropout, torch.autocast(device.type, dtype=dtype) if dtype else nullcontext():
+        return model.generator(source.to(device)).float()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Tables of all pairs, in their order along the first axis of every column."""
+
+    values: dict[str, Tensor]  # metric → float64 (N,)
+    features: dict[str, Tensor]  # "generated", "target" → what FID and KID compare
+    counts: dict[str, Tensor]  # kind of image → (N, K, K) classes, for the segmentation scores
+    traces: tuple[Traces, Traces] | None  # what the checks look at, of the first sample and the targets; None: unwanted
+
+
+def measure(
+    model: EvaluatedModel,
+    pairs: PairTensors,
+    options: EvaluationOptions,
+    names: Sequence[str],
+    networks: MetricNetworks,
+    scorer: Scorer | None,
+    state: PartialState,
+) -> Measured:
+    """Translate every source once (or `num_samples` times) and measure what comes out, on all processes together.
+
+    Each process takes its share of the pairs, and all get the whole. Every number belongs to one pair and depends on
+    that pair alone, up to rounding in the network: neither batch size nor number of processes matters.
+
+    Args:
+        pairs: at the size to measure at.
+        names: metrics that can look at these images, of `METRICS`.
+        networks: those that `names` need.
+        scorer: counts classes, for the segmentation scores.
+    """
+    loader = share_of(pairs, options.batch_size or model.batch_size, options, state)
+    rows: list[dict[tuple[str, str], Tensor]] = []  # of a batch each: (table, column) → values of its pairs
+    for batch in tqdm(loader, "pairs", disable=None if state.is_main_process else True, leave=False):  # not in files
+        indices, target = batch["index"].tolist(), batch["target"].to(state.device)
+        samples = [translate(model, options, batch["source"], indices, n) for n in range(options.num_samples)]
+        if not all(sample.isfinite().all() for sample in samples):
+            raise UserError(
+                f"The model makes values that are no numbers (pair {indices[0]} of the split): its weights are "
+                "damaged, or too large for the precision. Measure another checkpoint, or with --precision no."
+            )
+        each = [image_values(names, sample, target, networks) for sample in samples]
+        tables = {"values": {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}}
+        if len(samples) > 1:
+            differences = [l1(to_unit_range(a), to_unit_range(b)) for a, b in itertools.combinations(samples, 2)]
+            tables["values"][DIVERSITY] = torch.stack(differences).mean(0).cpu()
+        sides = {"generated": samples[0], "target": target}
+        if not all(METRICS[name].per_image for name in names):
+            tables["features"] = {side: image_features(images, networks) for side, images in sides.items()}
+        if options.checks:
+            tables |= {side: traces_of(images)._asdict() for side, images in sides.items()}
+        if scorer is not None:
+            tables["counts"] = scorer(samples[0], indices)
+        row = {(table, name): column for table, columns in tables.items() for name, column in columns.items()}
+        rows.append(row | {("", "index"): batch["index"]})
+    rows = gather_object(rows)
+    order = torch.cat([row["", "index"] for row in rows]).argsort()
+    whole: dict[str, dict[str, Tensor]] = {}
+    for table, name in rows[0]:
+        whole.setdefault(table, {})[name] = torch.cat([row[table, name] for row in rows])[order]
+    values, features, counts = (whole.get(table, {}) for table in ("values", "features", "counts"))
+    traces = (Traces(**whole["generated"]), Traces(**whole["target"])) if options.checks else None
+    return Measured(values, features, counts, traces)
+
+
+def target_thumbnails(pairs: PairTensors, options: EvaluationOptions, state: PartialState) -> Tensor:
+    """Of all targets, (M, C, 32, 32) in [0, 1]; each process reads its share."""
+    parts = [(batch["index"], thumbnails_of(batch["target"])) for batch in share_of(pairs, 8, options, state)]
+    indices, thumbnails = (torch.cat(column) for column in zip(*gather_object(parts), strict=True))
+    return thumbnails[indices.argsort()]
+
+
+def share_of(pairs: PairTensors, batch_size: int, options: EvaluationOptions, state: PartialState) -> DataLoader[Any]:
+    """Batches of every n-th pair, n the number of processes."""
+    mine = range(state.process_index, len(pairs), state.num_processes)
+    return DataLoader(Subset(pairs, mine), batch_size=batch_size, num_workers=options.num_workers)
+
+
+# --- all together
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out, on the main process; `report.py` writes it."""
+    """The outcome, on the main process; `report.py` writes it."""
 
     model: EvaluatedModel
     options: EvaluationOptions
     pairs: EvaluationPairs
     tensors: PairTensors  # the pairs at the size that was measured at
     image_size: tuple[int, int]
-    translator: Translator
     measured: Measured
     missing: dict[str, str]  # metric → why it has no value
     checks: dict[str, Check]
@@ -51,120 +339,54 @@ def evaluate(
     state: PartialState,
     *,
     networks: MetricNetworks | None = None,
-    given: dict[str, str | None] | None = None,
-    revision: str | None = None,
 ) -> Evaluation | None:
-    """Measure a model on the pairs of a data set; every process of a launch calls this.
+    """Measure a model on the pairs of a data set (named as in training); every process of a launch calls this.
 
     Args:
-        model: what is measured.
-        dataset: as in training.
-        options: how it is measured.
         state: this process's place among those launched, and its device.
         networks: what LPIPS, FID and KID compare with; None: the published ones, where they can be had.
-        given: direction, columns and split names where they are not those that the model was trained with.
-        revision: of a data set on the Hub.
 
     Returns:
-        What came out, on the main process; None on the others.
+        The outcome, on the main process; None on the others.
 
     Raises:
         UserError: data, options and model do not go together.
     """
-    image_size = options.size_for(model.generator, model.preprocessor.image_size)
-    options.check_sampling(model.generator)
+    image_size = size_for(model, options)
+    if options.num_samples > 1 and not dropout_layers(model.generator):
+        raise UserError(
+            f"--num-samples {options.num_samples}: this generator has no dropout, so that all samples of a source "
+            "would be the same. Leave it out."
+        )
     if options.precision == "fp16" and state.device.type == "cpu":
         raise UserError("--precision fp16 needs a GPU and this is a CPU: type --precision no.")
-    request = make_request(
-        dataset,
-        model.preprocessor,
-        image_size,
-        given or {},
-        model.data_options,
-        revision=revision,
-        max_validation_pairs=options.max_pairs,
-    )
-    pairs = open_pairs(
-        request,
-        model.preprocessor,
-        options.split,
-        with_training=options.checks or options.task == "segmentation",
-        skip_bad_pairs=options.skip_bad_pairs,
-        state=state,
-    )
-    resize = model.preprocessor.resize
-    transform = PairTransform(image_size, augment=False, resize=resize, formats=pairs.evaluated.formats)
+    pairs = open_pairs(model, dataset, options, image_size, state)
+    resize, formats = model.preprocessor.resize, pairs.evaluated.formats
+    transform = PairTransform(image_size, augment=False, resize=resize, formats=formats)
     tensors = PairTensors(pairs.evaluated, transform)
     order = torch.randperm(len(tensors), generator=torch.Generator().manual_seed(options.seed))
-    usable, networks, missing = usable_metrics(options.metrics, model, image_size, state, networks)
-    scorer, segmentation = make_scorer(pairs, options, image_size, resize, order, state)
-    translator = Translator(
-        model.generator.to(state.device), state.device, options.precision, options.num_samples, options.seed
-    )
-    workers = options.num_workers
-    measured = measure(
-        tensors,
-        translator,
-        usable,
-        networks,
-        state=state,
-        batch_size=options.batch_size or model.batch_size,
-        num_workers=workers,
-        with_traces=options.checks,
-        scorer=scorer,
-    )
-    training = None
-    if options.checks and pairs.training is not None:
-        training = target_thumbnails(pairs.training, transform, state, workers)
-    if not state.is_main_process:
-        return None
-    target = pairs.evaluated.formats["target"]
-    checks, nearest = run_checks(measured, training, pairs.own, order, target) if options.checks else ({}, [])
-    return Evaluation(
-        model, options, pairs, tensors, image_size, translator, measured, missing, checks, nearest, segmentation
-    )
 
-
-def usable_metrics(
-    names: Sequence[str],
-    model: EvaluatedModel,
-    image_size: tuple[int, int],
-    state: PartialState,
-    networks: MetricNetworks | None,
-) -> tuple[list[str], MetricNetworks, dict[str, str]]:
-    """Those of `names` that can look at the model's images, the networks they need, and why the others cannot."""
-    reasons = {name: unusable(name, model.preprocessor.target, image_size) for name in names}
-    missing = {name: reason for name, reason in reasons.items() if reason is not None}
+    reasons = {name: unusable(name, model.preprocessor.target, image_size) for name in options.metrics}
+    missing: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
     if networks is None:
         with state.main_process_first():  # which downloads
-            networks, without = load_networks([name for name in names if name not in missing], state.device)
+            wanted = [name for name in options.metrics if name not in missing]
+            networks, without = load_networks(wanted, state.device)
         missing |= without
-    return [name for name in names if name not in missing], networks, missing
+    scorer, segmentation = make_scorer(
+        pairs.evaluated, pairs.training, options, pairs.facts["fingerprint"], image_size, resize, order, state
+    )
 
-
-def target_thumbnails(pairs: PairDataset, transform: PairTransform, state: PartialState, num_workers: int) -> Tensor:
-    """Of all training targets, (M, C, 32, 32) in [0, 1]; each process reads its share."""
-    mine = range(state.process_index, len(pairs), state.num_processes)
-    loader = DataLoader(Subset(PairTensors(pairs, transform), mine), batch_size=8, num_workers=num_workers)
-    parts = [(batch["index"], thumbnails_of(batch["target"])) for batch in loader]
-    indices, thumbnails = (torch.cat(column) for column in zip(*gather_object(parts), strict=True))
-    return thumbnails[indices.argsort()]
-
-
-def run_checks(
-    measured: Measured, training: Tensor | None, own: list[int | None], order: Tensor, form: PixelFormat = RGB
-) -> tuple[dict[str, Check], list[tuple[int, int]]]:
-    """Every check that the data allow, and the pairs whose outputs are nearest to a training target."""
-    generated, target = Traces.joined(measured.generated), Traces.joined(measured.target)
-    checks = {
-        "source_use": source_use(generated, target, order),
-        "collapse": collapse(generated, target),
-        "sharpness": sharpness(generated, target),
-        "checkerboard": checkerboard(generated, target),
-        "color_bias": color_bias(generated, target, form),
-    }
-    if training is None:
-        return checks, []
-    check, distances, places = memorisation(generated, target, training, own)
-    closest = distances.argsort().tolist()
-    return {"memorisation": check, **checks}, [(pair, int(places[pair])) for pair in closest]
+    model.generator.to(state.device)
+    usable = [name for name in options.metrics if name not in missing]
+    measured = measure(model, tensors, options, usable, networks, scorer, state)
+    training = None
+    if options.checks and pairs.training is not None:
+        training = target_thumbnails(PairTensors(pairs.training, transform), options, state)
+    if not state.is_main_process:
+        return None
+    checks: dict[str, Check] = {}
+    nearest: list[tuple[int, int]] = []
+    if measured.traces is not None:
+        checks, nearest = run_checks(*measured.traces, training, pairs.own, order, formats["target"])
+    return Evaluation(model, options, pairs, tensors, image_size, measured, missing, checks, nearest, segmentation)

@@ -9,16 +9,16 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export
+from pix2pix_hub.util import UserError
 
-MAX_CARD_BYTES = 1 << 20
+MAX_CARD_BYTES = 1 << 17
 # What stands below this line of a card is a person's: it survives every push.
 MARKER = "<!-- pix2pix-hub: what stands below this line is yours, and survives every push -->"
 # Cards of earlier versions had that text between two lines.
 OLD_MARKERS = re.compile(
-    r"(<!-- What stands between the next two lines is yours.*?-->\n)?"
-    r"<!-- pix2pix-hub: keep ?\w* -->\n(?P<text>.*?)\n?<!-- pix2pix-hub: end -->\n*",
+    r"(<!-- What stands between the next two lines is yours[^\n]*-->\n)?<!-- pix2pix-hub: keep ?\w* -->\n"
+    r"(?P<text>(?:(?!<!-- pix2pix-hub: keep).)*?)\n?<!-- pix2pix-hub: end -->\n*",  # linear, whatever the text
     re.DOTALL,
 )
 FRONT_MATTER = re.compile(r"\A\s*---\n.*?\n---\s*\n", re.DOTALL)
@@ -254,7 +254,7 @@ def _duration(seconds: float | None) -> str | None:
 
 
 def read_card(path: Path) -> str | None:
-    """A card's text; None where there is none.
+    """A card's text, without more than one empty line in a row; None where there is none.
 
     Raises:
         UserError: more than `MAX_CARD_BYTES`, or not UTF-8.
@@ -266,6 +266,7 @@ def read_card(path: Path) -> str | None:
     try:
         if len(data) > MAX_CARD_BYTES:
             raise ValueError(f"more than {MAX_CARD_BYTES} bytes")
-        return data.decode()
+        text = data.decode().replace("\r\n", "\n").replace("\r", "\n")
+        return re.sub(r"\n{3,}", "\n\n", text)  # over many, the client's search for metadata takes hours
     except ValueError as error:
         raise UserError(f"{path} is no model card ({error}): mend it, or take it away.") from error

@@ -29,10 +29,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import BEST_MODEL, CARD_NAME, CONFIG_NAME, EXPORT_FILES, MODEL, Export, export_in
-from pix2pix_hub.files import read_object
 from pix2pix_hub.hub.card import make_card, read_card
+from pix2pix_hub.util import UserError, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +150,7 @@ def commit_export(
     """One attempt at what `push_export` does, to a repository that is open; the commit's address.
 
     Raises:
-        PushError: it failed; as far as the Hub says, nothing was committed.
+        PushError: it failed; nothing was committed, or the text says that this is not known.
     """
     api = HfApi(token=token)
     try:
@@ -178,25 +177,28 @@ def commit_export(
                 revision=revision,
                 parent_commit=head.sha,  # after somebody else's commit: look again
             )
-        except Exception:  # the answer may have been lost on its way, or spoilt by a proxy
-            if landed := _landed(api, repo_id, revision, additions):
-                return landed
-            raise
+        except Exception as error:  # the answer may have been lost on its way, or spoilt by a proxy
+            try:
+                landed = _landed(api, repo_id, revision, additions)
+            except Exception:
+                known = as_push_error(error, repo_id)
+                words = f"{known}, and does not say whether the commit has landed"
+                raise PushError(words, temporary=known.temporary) from error
+            if landed is None:
+                raise
+            return landed
         return str(commit.commit_url)
     except Exception as error:
         raise as_push_error(error, repo_id) from error
 
 
 def _landed(api: HfApi, repo_id: str, revision: str | None, additions: list[CommitOperationAdd]) -> str | None:
-    """Address of the branch's last commit, if it holds the files of an export as they are here, and no others of one;
-    None where it does not, or the Hub does not say."""
-    with suppress(Exception):
-        sha = api.model_info(repo_id, revision=revision).sha
-        there = api.get_paths_info(repo_id, list(EXPORT_FILES), revision=sha)
-        ours = {addition.path_in_repo: addition for addition in additions}
-        if {file.path for file in there} == ours.keys() and all(_is_same(ours[file.path], file) for file in there):
-            return f"{api.endpoint}/{repo_id}/commit/{sha}"
-    return None
+    """Address of the branch's last commit, if of an export's files it holds exactly those that are here."""
+    sha = api.model_info(repo_id, revision=revision).sha
+    there = api.get_paths_info(repo_id, list(EXPORT_FILES), revision=sha)
+    ours = {addition.path_in_repo: addition for addition in additions}
+    same = {file.path for file in there} == ours.keys() and all(_is_same(ours[file.path], file) for file in there)
+    return f"{api.endpoint}/{repo_id}/commit/{sha}" if same else None
 
 
 def _is_same(ours: CommitOperationAdd, there: Any) -> bool:

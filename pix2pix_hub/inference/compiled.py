@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from pix2pix_hub.devices import missing_for_compilation
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models.base import Generator
+from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -19,18 +19,16 @@ from typing import IO, Any
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 
+from pix2pix_hub.config import DatasetOptions, PairOptions
 from pix2pix_hub.data.encoding import encode, suffix_for
 from pix2pix_hub.data.pairs import FoundPairs, find_images, find_pairs
 from pix2pix_hub.data.pixels import Decoded
 from pix2pix_hub.data.records import RecordDecoder, file_in_words, file_of, read_stored
-from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import PARTIAL_SUFFIX, publish_folder, write_aside
 from pix2pix_hub.inference.files import THREADS
 from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.inference.results import decoded_result
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, counted, publish_folder, write_aside
 
 UNFINISHED_SUFFIX = ".unfinished"
 PLAN_NAME = "translation.json"
@@ -61,16 +59,15 @@ class Sources:
     alone: bool  # one column of sources, and nothing they are to be compared with
 
     @classmethod
-    def open(cls, request: PairRequest | None, dataset: str, column: str | None, revision: str | None) -> Sources:
-        """Pairs where there is a `request`, else the images of one column.
+    def open(cls, options: DatasetOptions) -> Sources:
+        """Pairs, or where a source column alone is named the images in it.
 
         Raises:
             UserError: nothing there, or no such column.
         """
-        if request is None:
-            assert column is not None
-            return cls(find_images(dataset, column, revision), swap=False, alone=True)
-        return cls(find_pairs(request), request.swap, alone=False)
+        if options.source_column is not None and options.target_column is None:
+            return cls(find_images(options), swap=False, alone=True)
+        return cls(find_pairs(PairOptions(**vars(options))), options.swap, alone=False)
 
     def read(self, row: dict[str, Any], place: str) -> tuple[str, Decoded, Decoded | None]:
         """What errors call the source (its file, where the data say, else `place`), it and, where there is one, the

@@ -10,10 +10,10 @@ from typing import Literal
 
 from pix2pix_hub.data.encoding import suffix_for
 from pix2pix_hub.data.files import IMAGE_SUFFIXES, images_below
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import Preprocessor
 from pix2pix_hub.inference.inputs import other_depth, output_format
 from pix2pix_hub.inference.results import Canvas, Kind, decoded_result
+from pix2pix_hub.util import UserError
 
 Existing = Literal["refuse", "skip", "overwrite"]  # what happens to results that exist
 

@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 from pix2pix_hub.data.encoding import Metadata, encode, read_metadata, suffix_for
 from pix2pix_hub.data.headers import read_bytes
 from pix2pix_hub.data.pixels import read_image
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.inference.file_plan import Existing, FileJob
 from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.inference.results import decoded_result
+from pix2pix_hub.util import UserError, write_aside
 
 WINDOW_FILES, WINDOW_PIXELS = 32, 2**25  # that are in memory together: what batches of one size are made from
 THREADS = 4  # that read and write

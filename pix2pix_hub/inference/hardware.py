@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from pix2pix_hub.devices import accelerated_precision
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.models.base import Generator
+from pix2pix_hub.util import UserError
 
 DTYPES = {
     None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,

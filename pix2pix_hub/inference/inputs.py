@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from pix2pix_hub.data.pixels import Decoded, PixelArray, from_memory, read_image, to_tensor
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import FULL_SCALE, PICTURE_MODES
 from pix2pix_hub.images import PixelFormat, to_model_range, to_unit_range
+from pix2pix_hub.util import UserError
 
 ARRAY_LAYOUT = "arrays are (height, width, channels): give image.transpose(1, 2, 0), or a tensor (C, H, W)."
 TENSOR_LAYOUT = "tensors are (channels, height, width): give image.permute(2, 0, 1), or an array (H, W, C)."

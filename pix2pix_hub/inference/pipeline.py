@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import (
     CONFIG_NAME,
     DISCRIMINATOR,
@@ -44,6 +43,7 @@ from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
 from pix2pix_hub.models.fetch import fetch_files
+from pix2pix_hub.util import UserError
 
 Progress = Callable[[int, int], object]
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from pix2pix_hub.data.pixels import Decoded, PixelArray, from_memory
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import PICTURE_MODES
 from pix2pix_hub.images import PixelFormat, from_model_range
+from pix2pix_hub.util import UserError
 
 OUTPUT_TYPES = ("pil", "numpy", "torch")
 STORED_DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.inference.job import Job
 from pix2pix_hub.inference.pieces import Piece, scaled
 from pix2pix_hub.inference.splits import Split
 from pix2pix_hub.inference.streamed_norms import StreamedNorms
 from pix2pix_hub.models.dropout import SeededDropout
+from pix2pix_hub.util import UserError
 
 TILE_SIZE = 1024  # pixels
 LEAST_TILE = 64  # pixels

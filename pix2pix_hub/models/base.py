@@ -21,10 +21,9 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import CONFIG_NAME, WEIGHTS_NAME
-from pix2pix_hub.files import read_object, write_aside
 from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
+from pix2pix_hub.util import UserError, read_object, write_aside
 
 MAX_HEADER_BYTES = 4 << 20  # real ones have some ten thousand
 LENGTH_BYTES = 8

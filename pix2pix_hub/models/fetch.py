@@ -26,8 +26,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import local_path
+from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 

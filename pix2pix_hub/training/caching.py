@@ -17,7 +17,7 @@ from pix2pix_hub.data.pair_cache import CacheOverflow, PairCache, estimated_byte
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.devices import available_memory
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import PARTIAL_SUFFIX, publish_folder
+from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, publish_folder
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pix2pix_hub.devices import missing_for_compilation
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 SMALL_BATCH = 4  # images up to which a GPU waits for launches more than it computes
 

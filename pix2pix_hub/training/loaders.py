@@ -22,10 +22,10 @@ from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
 from pix2pix_hub.data.streaming import PairStream
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.devices import cpu_cores
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.training.caching import RunCache, plan_cache
 from pix2pix_hub.training.stream_loader import StreamLoader
+from pix2pix_hub.util import UserError
 
 STREAM_WORKERS = 2  # where none are asked for; on every machine, since the order of a stream's pairs depends on it
 MOST_WORKERS = 8  # that are started unasked
@@ -90,38 +90,13 @@ def open_together(config: TrainingConfig, state: PartialState) -> PairSplits | S
     Raises:
         UserError: see `pix2pix_hub.data.pairs.load_pairs` and `pix2pix_hub.data.stream_source.open_stream`.
     """
-    return _open_stream(config, state) if config.streaming else _load_pairs(config, state)
-
-
-def _load_pairs(config: TrainingConfig, state: PartialState) -> PairSplits:
-    options = _pair_options(config)
-    pairs = load_pairs(config.dataset, **options) if state.is_main_process else None
+    if config.streaming:
+        stream = open_stream(config) if state.is_main_process else None
+        lengths, findings = broadcast_object_list([stream and stream.lengths, stream and stream.findings])
+        return stream or open_stream(config, lengths=lengths, findings=findings)
+    pairs = load_pairs(config) if state.is_main_process else None
     findings = broadcast_object_list([pairs and pairs.findings])[0]
-    return pairs or load_pairs(config.dataset, **options, findings=findings)
-
-
-def _open_stream(config: TrainingConfig, state: PartialState) -> StreamedPairs:
-    options = _pair_options(config)
-    pairs = open_stream(config.dataset, **options) if state.is_main_process else None
-    lengths, findings = broadcast_object_list([pairs and pairs.lengths, pairs and pairs.findings])
-    return pairs or open_stream(config.dataset, **options, lengths=lengths, findings=findings)
-
-
-def _pair_options(config: TrainingConfig) -> dict[str, Any]:
-    return dict(
-        direction=config.direction,
-        image_size=config.image_height_width,
-        source_column=config.source_column,
-        target_column=config.target_column,
-        source_mode=config.source_mode,
-        target_mode=config.target_mode,
-        on_bad_pair=config.on_bad_pair,
-        revision=config.dataset_revision,
-        train_split=config.train_split,
-        validation_split=config.validation_split,
-        max_train_pairs=config.max_train_pairs,
-        max_validation_pairs=config.max_validation_pairs,
-    )
+    return pairs or load_pairs(config, findings=findings)
 
 
 def evaluation_transform(config: TrainingConfig, formats: Mapping[str, PixelFormat]) -> PairTransform:

@@ -13,7 +13,6 @@ from typing import Any
 from accelerate import PartialState
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import (
     CONFIG_NAME,
     DISCRIMINATOR,
@@ -30,6 +29,7 @@ from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator, HubModel
 from pix2pix_hub.models.fetch import commit_of, fetch_files
 from pix2pix_hub.training.checkpoint import newest_sound_checkpoint
+from pix2pix_hub.util import UserError
 
 OPTIONS = {field.name for field in fields(TrainingConfig)}
 # These may differ from the published network's.

@@ -15,10 +15,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.files import write_aside
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.training.checkpoint import Progress
+from pix2pix_hub.util import UserError, write_aside
 
 METRICS_NAME = "metrics.jsonl"
 CURVES_NAME = "curves.png"

@@ -10,10 +10,8 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import TRAINING_CONFIG_NAME
-from pix2pix_hub.files import write_aside
-from pix2pix_hub.versions import library_versions
+from pix2pix_hub.util import UserError, library_versions, write_aside
 
 RUNS = Path("runs")
 # What may differ between a run and its continuation: everything else would make it another run.

@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.base import Generator
@@ -26,6 +25,7 @@ from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.step import GANStep, average_of
+from pix2pix_hub.util import UserError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader
 
 from pix2pix_hub.data.bad_pairs import Fault, Place
 from pix2pix_hub.data.streaming import PairStream, Position
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import UserError, counted
 
 
 class StreamLoader(DataLoaderStateMixin):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pix2pix_hub.devices import device_name
-from pix2pix_hub.wording import counted
+from pix2pix_hub.util import counted
 
 if TYPE_CHECKING:
     from pix2pix_hub.training.trainer import Pix2PixTrainer

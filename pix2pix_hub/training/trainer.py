@@ -22,7 +22,6 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import BEST_MODEL, MODEL, TRAINING_CONFIG_NAME, Preprocessor, write_export
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.models.base import Generator
@@ -51,6 +50,7 @@ from pix2pix_hub.training.setup import make_accelerator, make_learner
 from pix2pix_hub.training.signals import StopSignals
 from pix2pix_hub.training.summary import describe_run, run_facts
 from pix2pix_hub.training.validation import make_validation
+from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 

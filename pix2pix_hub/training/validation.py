@@ -15,13 +15,12 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.data.transforms import PairTensors
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, save_grid
-from pix2pix_hub.metrics import METRICS, ImageMetrics, unusable
-from pix2pix_hub.metrics.networks import MetricNetworks, load_networks
+from pix2pix_hub.metrics import METRICS, ImageMetrics, MetricNetworks, load_networks, unusable
 from pix2pix_hub.training.caching import RunCache
 from pix2pix_hub.training.loaders import evaluation_transform, make_validation_loader
 from pix2pix_hub.training.setup import Learner
+from pix2pix_hub.util import UserError
 
 TRAINING_PAIRS = 20  # evenly spread, whose L1 stands beside that of the validation pairs
 TRAIN_L1 = "train_l1"  # key of that in what is measured

@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 

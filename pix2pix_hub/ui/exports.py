@@ -12,10 +12,9 @@ from PIL import Image
 
 from pix2pix_hub import export
 from pix2pix_hub.data.headers import open_image
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import CARD_NAME, CURVES_NAME, EXPORT_FOLDERS, METRICS_NAME, PREPROCESSOR_NAME, SAMPLES_NAME
-from pix2pix_hub.files import is_own_file
 from pix2pix_hub.ui.limits import Limits, check_picture
+from pix2pix_hub.util import UserError, is_own_file
 
 SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME)
 SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png

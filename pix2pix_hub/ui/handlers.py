@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
 from pix2pix_hub.ui.models import ModelStore
 from pix2pix_hub.ui.pictures import Picture, as_stored, heat_map, save_result, shown
+from pix2pix_hub.util import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

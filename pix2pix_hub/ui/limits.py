@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pix2pix_hub.data.headers import FORMATS, open_image, refuse_too_large
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.data.headers import FORMATS, directories, open_image, refuse_too_large
+from pix2pix_hub.util import UserError
 
 READ_FORMATS = tuple(kind for kind in FORMATS if kind != "GIF")
 
@@ -73,9 +73,10 @@ def check_picture(path: Path, name: str, limits: Limits) -> None:
     if size > limits.max_upload_mb * 1e6:
         raise UserError(f"{name} has {size / 1e6:.1f} MB; at most {limits.max_upload_mb} MB are taken here.")
     most = limits.max_megapixels * 1e6
-    image = open_image(path.read_bytes(), name, formats=READ_FORMATS, max_pixels=most)
+    data = path.read_bytes()
+    image = open_image(data, name, formats=READ_FORMATS, max_pixels=most)
     if image.format == "TIFF":  # whose pages are all read
-        refuse_too_large(image.height * getattr(image, "n_frames", 1), image.width, name, max_pixels=most)
+        refuse_too_large(image.height * len(directories(data, name)), image.width, name, max_pixels=most)
 
 
 @dataclass

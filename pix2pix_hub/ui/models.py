@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import EXPORT_FOLDERS, PREPROCESSOR_NAME, export_in
 from pix2pix_hub.ui.exports import SHOWN_FILES, Export
 from pix2pix_hub.ui.limits import VISIT, Deadline, Limits
+from pix2pix_hub.util import UserError
 
 if TYPE_CHECKING:
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline

@@ -13,7 +13,6 @@ import gradio as gr
 from gradio import processing_utils
 from starlette.middleware import Middleware
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.endpoints import add_endpoints
 from pix2pix_hub.ui.events import answering, guard_inputs
 from pix2pix_hub.ui.exports import Export
@@ -29,6 +28,7 @@ from pix2pix_hub.ui.tabs.draw import draw_tab
 from pix2pix_hub.ui.tabs.translate import translate_tab
 from pix2pix_hub.ui.theme import SCRIPT, STYLE, theme
 from pix2pix_hub.ui.web import RequestGuard
+from pix2pix_hub.util import UserError
 
 TABS = {
     "Translate": translate_tab,

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.exports import Color, Side
+from pix2pix_hub.util import UserError
 
 DATA_URL = "data:image/png;base64,"
 MAX_DRAWING_SIDE = 4096  # pixels

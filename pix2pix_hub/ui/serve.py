@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.limits import Deadline, Limits
 from pix2pix_hub.ui.models import ModelStore, choose_models, compiling_loader
+from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from inspect import signature
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import results_page  # noqa: E402
 import results_runs  # noqa: E402
 
 from pix2pix_hub.cli import parse_training_config  # noqa: E402
-from pix2pix_hub.commands.evaluate import evaluate_model  # noqa: E402
+from pix2pix_hub.evaluation.options import EvaluationOptions  # noqa: E402
 
 BUDGET = ["--image-size", "128"]
 PLAN = results_runs.plan(BUDGET, 1000)
@@ -33,7 +33,7 @@ SCORES = ("pixel_accuracy", "class_accuracy", "class_iou")
 
 
 def test_every_command_of_the_plan_can_be_typed() -> None:
-    known = {"--" + name.replace("_", "-") for name in signature(evaluate_model).parameters}
+    known = {"--" + field.name.replace("_", "-") for field in fields(EvaluationOptions)}
     for run in PLAN:
         training, measuring = run.commands("data", "results")
         config = parse_training_config(training[1:])

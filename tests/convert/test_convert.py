@@ -20,9 +20,9 @@ from torch import nn
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.convert.checkpoint import convert_checkpoint, read_checkpoint
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import load_generator
+from pix2pix_hub.util import UserError
 
 NETWORKS = {
     "unet_256 batch": (lambda: CycleGANUNet(8, "batch"), 256),

@@ -11,9 +11,9 @@ from torch import nn
 from pix2pix_hub.cli import main
 from pix2pix_hub.convert import onnx
 from pix2pix_hub.convert.onnx import write_onnx
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import Generator
+from pix2pix_hub.util import UserError
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnx onnxscript onnxruntime")
 pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntime")

@@ -11,11 +11,11 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from pix2pix_hub.cli import main
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data import build
 from pix2pix_hub.data.build import build_pairs, write_dataset
 from pix2pix_hub.data.pairs import load_pairs
-from pix2pix_hub.data.request import PairRequest
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -41,8 +41,8 @@ def folders_of_arrays(root: Path, channels: int, dtype: type) -> Path:
 
 
 def assert_same_pairs(before: str, after: str, direction: str = "AtoB") -> None:
-    first = load_pairs(before, direction=direction, image_size=(32, 32))
-    second = load_pairs(after, image_size=(32, 32))
+    first = load_pairs(PairOptions(before, direction=direction, image_size="32"))
+    second = load_pairs(PairOptions(after, image_size="32"))
     assert len(first.train) == len(second.train) > 0
     for index in range(len(first.train)):
         for ours, expected in zip(second.train[index], first.train[index], strict=True):
@@ -66,7 +66,7 @@ def test_a_folder_comes_back_from_its_data_set(direction: str, tmp_path: Path) -
 @pytest.mark.parametrize(("channels", "dtype"), [(13, np.uint8), (2, np.uint16), (1, np.uint16)])
 def test_deep_and_many_channels_lose_nothing(channels: int, dtype: type, tmp_path: Path) -> None:
     folder = folders_of_arrays(tmp_path / "pairs", channels, dtype)
-    write_dataset(build_pairs(PairRequest(str(folder)), "built"), tmp_path / "built")
+    write_dataset(build_pairs(PairOptions(str(folder)), "built"), tmp_path / "built")
     assert_same_pairs(str(folder), str(tmp_path / "built"))
 
 
@@ -85,14 +85,14 @@ def test_the_command_that_trains_on_it_is_one_that_works(
 def test_large_splits_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "SHARD_BYTES", 20_000)  # three pairs
     folder = side_by_side(tmp_path / "pairs", count=10)
-    files = write_dataset(build_pairs(PairRequest(str(folder)), "built"), tmp_path / "built")
+    files = write_dataset(build_pairs(PairOptions(str(folder)), "built"), tmp_path / "built")
     assert len([path for path in files if path.name.startswith("train-")]) >= 3
     assert_same_pairs(str(folder), str(tmp_path / "built"))
 
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     folder = side_by_side(tmp_path / "pairs")
-    write_dataset(build_pairs(PairRequest(str(folder)), "someone/streets"), tmp_path / "built")
+    write_dataset(build_pairs(PairOptions(str(folder)), "someone/streets"), tmp_path / "built")
     card = DatasetCard.load(tmp_path / "built" / "README.md")
     assert card.data.task_categories == ["image-to-image"]
     assert "4 pairs in `train`, 4 pairs in `validation`" in card.text
@@ -103,12 +103,12 @@ def test_bad_pairs_stop_it_or_are_left_out(tmp_path: Path) -> None:
     folder = side_by_side(tmp_path / "pairs")
     (folder / "train" / "3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"3\.png"):
-        build_pairs(PairRequest(str(folder)), "built")
+        build_pairs(PairOptions(str(folder)), "built")
     status = main(["data", "build", str(folder), "--output", str(tmp_path / "built"), "--on-bad-pair", "skip"])
     assert status == 0
     (line,) = (tmp_path / "built" / "bad_pairs.jsonl").read_text().splitlines()
     assert "3.png" in json.loads(line)["reason"]
-    assert len(load_pairs(str(tmp_path / "built"), image_size=(32, 32)).train) == 3
+    assert len(load_pairs(PairOptions(str(tmp_path / "built"), image_size="32")).train) == 3
 
 
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

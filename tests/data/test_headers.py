@@ -16,142 +16,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
+from hostile_images import (
+    BOMBS,
+    MEGABYTES,
+    chunk,
+    inflate_bomb,
+    into_jpeg,
+    into_png,
+    run_length_bmp,
+    tags,
+    tiff,
+    with_tag,
+)
 from PIL import Image
 
-from pix2pix_hub.data.headers import MAX_LEAD, MAX_PARTS, MAX_SCANS, MAX_VALUES
 from pix2pix_hub.data.pixels import PixelArray, read_image
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.limits import Limits, check_picture
-
-MEGABYTES = 2**20
-
-
-def pillow(format: str, size: tuple[int, int] = (30, 20), **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (1, 2, 3)).save(buffer, format=format, **options)
-    return buffer.getvalue()
-
-
-def tiff(array: np.ndarray, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, metadata=None, **options)
-    return buffer.getvalue()
-
-
-def with_tag(content: bytes, tag: int, value: int) -> bytes:
-    """A little-endian TIFF whose first page has another value there (of one number, or an offset)."""
-    data = bytearray(content)
-    (page,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, page)
-    at = next(at for at in range(page + 2, page + 2 + 12 * count, 12) if struct.unpack_from("<H", data, at)[0] == tag)
-    kind = struct.unpack_from("<H", data, at + 2)[0]
-    struct.pack_into("<H" if kind == 3 else "<I", data, at + 8, value)
-    return bytes(data)
-
-
-def inflate_bomb(compression: int, block: bytes) -> bytes:
-    """20x30 pixels of 16-bit RGB, of which one strip says to be `block`."""
-    content = tiff(np.zeros((20, 30, 3), np.uint16), photometric="rgb", compression="zlib")
-    for tag, value in ((259, compression), (273, len(content)), (279, len(block))):
-        content = with_tag(content, tag, value)
-    return content + block
-
-
-def tags(count: int, kind: int, length: int, place: int = 8, order: str = "<") -> bytes:
-    """EXIF, or a TIFF without pixels: tags that all claim the same bytes of the file."""
-    entries = b"".join(struct.pack(order + "HHII", 50000 + number, kind, length, place) for number in range(count))
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
-    return head + struct.pack(order + "H", count) + entries + struct.pack(order + "I", 0)
-
-
-def greedy_exif() -> bytes:
-    """Two thousand tags of a megabyte each."""
-    block = tags(2000, 7, MEGABYTES)
-    return block + bytes(MEGABYTES + 8 - len(block))
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def segments(kind: int, content: bytes, size: int = 65000, head: bytes = b"") -> bytes:
-    parts = (head + content[at : at + size] for at in range(0, len(content), size))
-    return b"".join(struct.pack(">HH", kind, len(part) + 2) + part for part in parts)
-
-
-def into_jpeg(content: bytes) -> bytes:
-    return pillow("JPEG")[:2] + content + pillow("JPEG")[2:]
-
-
-def into_png(content: bytes) -> bytes:
-    return pillow("PNG")[:33] + content + pillow("PNG")[33:]
-
-
-def raw_profile() -> bytes:
-    block = tags(4000, 7, 300_000)
-    block += bytes(300_100 - len(block))
-    return chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n 1\n" + block.hex().encode()))
-
-
-def many_scans() -> bytes:
-    whole = pillow("JPEG", (64, 64), progressive=True)
-    start = whole.rindex(b"\xff\xda")
-    return whole[:start] + whole[start:-2] * (MAX_SCANS + 1) + whole[-2:]
-
-
-def commented_gif() -> bytes:
-    content = pillow("GIF")
-    at = 13 + (3 << (content[10] & 7) + 1)
-    return content[:at] + b"!\xfe" + (b"\xff" + bytes(255)) * (MAX_LEAD // 256 + 1) + b"\0" + content[at:]
-
-
-def run_length_bmp(width: int, height: int, codes: bytes) -> bytes:
-    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(codes), 1, 1, 256, 0) + bytes(1024)
-    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(codes), 0, 0, 14 + len(head)) + head + codes
-
-
-def many_strips() -> bytes:
-    content = tiff(np.zeros((20, 30), np.uint8))
-    content += bytes(-len(content) % 4)
-    for tag in (273, 279):
-        (page,) = struct.unpack_from("<I", content, 4)
-        data = bytearray(content)
-        for at in range(page + 2, page + 2 + 12 * struct.unpack_from("<H", data, page)[0], 12):
-            if struct.unpack_from("<H", data, at)[0] == tag:
-                struct.pack_into("<HII", data, at + 2, 4, MAX_VALUES, len(content))
-        content = bytes(data)
-    return content + bytes(4 * MAX_VALUES)
-
-
-BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "Deflate": (lambda: inflate_bomb(8, zlib.compress(bytes(64 * MEGABYTES))), "unpacks to more than its place"),
-    "LZMA": (lambda: inflate_bomb(34925, lzma.compress(bytes(64 * MEGABYTES))), "unpacks to more than its place"),
-    "PackBits": (lambda: inflate_bomb(32773, b"\x81\0" * (MEGABYTES // 2)), "unpacks to more than its place"),
-    "a tile of a gigabyte": (
-        lambda: with_tag(tiff(np.zeros((20, 30), np.uint16), tile=(16, 16)), 323, 2**25),
-        "has tiles of 33554432x16 pixels",
-    ),
-    "TIFF tags": (lambda: tags(2000, 7, MEGABYTES) + bytes(MEGABYTES), "tags claim more than the file holds"),
-    "TIFF tags of numbers": (many_strips, "tags claim more than the file holds"),
-    "EXIF in PNG": (lambda: into_png(chunk(b"eXIf", greedy_exif())), "tags claim more than the file holds"),
-    "EXIF as text in PNG": (lambda: into_png(raw_profile()), "tags claim more than the file holds"),
-    "EXIF in WebP": (lambda: pillow("WEBP", exif=b"Exif\0\0" + greedy_exif()), "tags claim more than the file holds"),
-    "EXIF in JPEG": (
-        lambda: into_jpeg(segments(0xFFE1, greedy_exif(), head=b"Exif\0\0")),
-        "tags claim more than the file holds",
-    ),
-    "the index of a JPEG of several pictures": (
-        lambda: into_jpeg(segments(0xFFE2, tags(4000, 7, 40_000) + bytes(9000), head=b"MPF\0")),
-        "tags claim more than the file holds",
-    ),
-    "chunks": (lambda: into_png(chunk(b"prVt", b"") * MAX_PARTS), "made of more parts than an image needs"),
-    "segments": (lambda: into_jpeg(b"\xff\xfe\0\2" * MAX_PARTS), "made of more parts than an image needs"),
-    "padding": (lambda: into_jpeg(b"\xff" * 10 * MAX_PARTS), "made of more parts than an image needs"),
-    "scans": (many_scans, "made of more parts than an image needs"),
-    "comments": (commented_gif, "made of more parts than an image needs"),
-    "run lengths": (lambda: run_length_bmp(2**24, 1, b"\0\2\0\xff"), "is a run-length encoded BMP"),
-}
+from pix2pix_hub.util import UserError
 
 
 @pytest.mark.parametrize(("write", "expected"), BOMBS.values(), ids=BOMBS.keys())
@@ -164,6 +45,52 @@ def test_what_asks_for_more_than_it_holds_is_refused_at_no_cost(write: Callable[
         assert tracemalloc.get_traced_memory()[1] < 2 * len(content) + 16 * MEGABYTES
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("compression", "pack"),
+    [
+        (8, zlib.compress),
+        (34925, lzma.compress),
+        (
+            32773,
+            lambda raw: b"".join(b"\x7f" + raw[at : at + 128] for at in range(0, 3584, 128)) + b"\x0f" + raw[3584:],
+        ),
+        (32773, lambda raw: b"\x80" + b"".join(b"\0" + raw[at : at + 1] for at in range(3600))),
+    ],
+)
+def test_a_strip_that_unpacks_to_its_place_is_read(compression: int, pack: Callable[[bytes], bytes]) -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (20, 30, 3)).astype("<u2")
+    block = pack(values.tobytes())
+    decoded = read_image(inflate_bomb(compression, block), "x")
+    assert isinstance(decoded, PixelArray)
+    np.testing.assert_array_equal(decoded.values, values)
+    with pytest.raises(UserError, match="^x is damaged or truncated: a strip or tile"):
+        read_image(inflate_bomb(compression, block[:-1]), "x")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_floats_may_be_stored_as_differences_of_bytes(dtype: str, samples: int) -> None:
+    """TIFF's predictor 3, after Adobe's note: the bytes of a row by significance, then differences `samples` apart."""
+    values = np.random.default_rng(0).random((5, 7, samples)).astype(dtype)
+    parts = values.astype(values.dtype.newbyteorder(">")).reshape(5, -1, 1).view(np.uint8)  # (5, 7 samples, bytes)
+    rows = np.ascontiguousarray(parts.transpose(0, 2, 1)).reshape(5, -1)
+    steps = rows.copy()
+    steps[:, samples:] -= rows[:, :-samples]
+    whole = np.zeros(
+        values.shape if samples > 1 else values.shape[:2], f"i{values.itemsize}"
+    )  # tifffile itself cannot write it
+    content = tiff(
+        whole, photometric="minisblack", planarconfig="contig" if samples > 1 else None, compression="zlib", predictor=2
+    )
+    block = zlib.compress(steps.tobytes())
+    for tag, value in ((317, 3), (273, len(content)), (279, len(block)), *([(339, 3)] if samples == 1 else [])):
+        content = with_tag(content, tag, value)
+    content = content.replace(b"\2\0" * 3, b"\3\0" * 3) + block  # the kind of each sample
+    decoded = read_image(content, "x")
+    assert isinstance(decoded, PixelArray)
+    np.testing.assert_array_equal(decoded.values, values.astype(np.float32))
 
 
 def test_what_is_beside_the_limits_is_read() -> None:
@@ -237,3 +164,16 @@ def test_pages_are_counted_before_they_are_read(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + pages)
     with pytest.raises(UserError, match="^x is damaged, or has more than 256 pages"):
         check_picture(tmp_path / "x.tif", "x", Limits())
+
+
+def test_a_further_page_without_a_size_is_no_traceback(tmp_path: Path) -> None:
+    pages = bytearray(tiff(np.zeros((2, 20, 30), np.uint8), photometric="minisblack"))
+    (first,) = struct.unpack_from("<I", pages, 4)
+    (second,) = struct.unpack_from("<I", pages, first + 2 + 12 * struct.unpack_from("<H", pages, first)[0])
+    for at in range(second + 2, second + 2 + 12 * struct.unpack_from("<H", pages, second)[0], 12):
+        if struct.unpack_from("<H", pages, at)[0] == 256:
+            struct.pack_into("<H", pages, at, 60000)
+    (tmp_path / "x.tif").write_bytes(pages)
+    check_picture(tmp_path / "x.tif", "x", Limits())
+    with pytest.raises(UserError, match="^x is damaged"):
+        read_image(tmp_path / "x.tif", "x")

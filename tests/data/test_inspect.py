@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from pix2pix_hub.cli import main
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.inspect import inspect_pairs
 from pix2pix_hub.data.pairs import find_pairs, load_pairs
-from pix2pix_hub.data.request import PairRequest
 from pix2pix_hub.data.synthetic import CMP_CLASSES
 
 
@@ -25,7 +25,7 @@ def test_the_real_sets_are_named_rightly(
     name: str, direction: str, layout: str, counts: dict, labels: dict, real_data: Path, tmp_path: Path
 ) -> None:
     grid = tmp_path / "pairs.png"
-    found = inspect_pairs(PairRequest(str(real_data / name), direction, (64, 64)), grid)
+    found = inspect_pairs(PairOptions(str(real_data / name), direction=direction, image_size="64"), grid)
     assert found.form == "side by side"
     assert found.layout == f"{direction}: {layout}"
     assert found.counts == counts
@@ -37,7 +37,7 @@ def test_the_real_sets_are_named_rightly(
 
 
 def test_the_colours_of_the_synthetic_labels_are_the_class_colours() -> None:
-    found = inspect_pairs(PairRequest("synthetic", image_size=(128, 128)))
+    found = inspect_pairs(PairOptions("synthetic", image_size="128"))
     assert {entry.color: entry.name for entry in found.formats["source"].palette} == {
         color: name for name, color in CMP_CLASSES.items()
     }
@@ -108,7 +108,7 @@ def test_what_lies_beside_the_images_is_counted(tmp_path: Path, capsys: pytest.C
     assert {*aside.split(", ")} == {*line_after("left aside ", capsys.readouterr().out).split(", ")}
     assert main(["data", "build", str(pairs), "--output", str(tmp_path / "built")]) == 0
     assert {*aside.split(", ")} == {*line_after("Left aside: ", capsys.readouterr().out).rstrip(".").split(", ")}
-    description = load_pairs(str(pairs)).description
+    description = load_pairs(PairOptions(str(pairs))).description
     assert {*aside.split(", ")} == {*description.partition("; left aside: ")[2].split(", ")}
 
 
@@ -118,7 +118,7 @@ def test_beside_side_by_side_images_too(tmp_path: Path) -> None:
         for index in range(2):
             pixels = np.random.default_rng(index).integers(0, 256, (32, 64, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / place / f"{index}.png")
-    assert find_pairs(PairRequest(str(tmp_path))).left_aside == "2 .png"  # extra/ is a split, as train/ and val/ are
+    assert find_pairs(PairOptions(str(tmp_path))).left_aside == "2 .png"  # extra/ is a split, as train/ and val/ are
 
 
 def line_after(start: str, text: str) -> str:

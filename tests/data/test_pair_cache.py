@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.pair_cache import (
     CacheOverflow,
     PairCache,
@@ -53,7 +54,7 @@ def write_pairs(root: Path, source: str, target: str) -> Path:
 
 
 def open_pairs(root: Path, labels: bool = False) -> PairDataset:
-    return load_pairs(str(root), source_mode="labels" if labels else "auto").train
+    return load_pairs(PairOptions(str(root), source_mode="labels" if labels else "auto")).train
 
 
 TRANSFORMS: dict[str, dict[str, Any]] = {
@@ -156,9 +157,8 @@ def test_a_table_that_was_written_anew_is_another_set(tmp_path: Path) -> None:
             for index in range(6):
                 Image.new("RGB", (32, 32), (shade, side, index)).save(root / part / f"{index}.png")
         from pix2pix_hub.data.build import build_pairs, write_dataset
-        from pix2pix_hub.data.request import PairRequest
 
-        write_dataset(build_pairs(PairRequest(str(root)), "set"), tmp_path / f"set{shade}")
+        write_dataset(build_pairs(PairOptions(str(root)), "set"), tmp_path / f"set{shade}")
         pairs = open_pairs(tmp_path / f"set{shade}")
         again = open_pairs(tmp_path / f"set{shade}")
         transform = PairTransform((32, 32), augment=False)

@@ -21,13 +21,15 @@ from datasets import Image as ImageFeature
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 from PIL import Image
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data import pairs as pairs_module
+from pix2pix_hub.data import splits as splits_module
 from pix2pix_hub.data.pairs import KNOWN_COLUMNS, PairSplits, load_pairs
 from pix2pix_hub.data.synthetic import render_pair
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import pil_to_tensor
+from pix2pix_hub.util import UserError
 
-SIZE = (32, 32)
+SIZE = "32"
 
 
 def side(index: int, b: bool = False, height: int = 8, width: int = 8) -> Image.Image:
@@ -59,7 +61,8 @@ def table(count: int, a: str = "imageA", b: str = "imageB", **more: list[Any]) -
 
 
 def load(dataset: Path | str, **options: Any) -> PairSplits:
-    return load_pairs(str(dataset), **{"image_size": SIZE, **options})
+    how = {name: options.pop(name) for name in ("check", "findings") if name in options}
+    return load_pairs(PairOptions(str(dataset), **{"image_size": SIZE, **options}), **how)
 
 
 def message(dataset: Path | str, **options: Any) -> str:
@@ -272,7 +275,7 @@ def test_numpy_files_are_pairs_too(tmp_path: Path) -> None:
     ],
 )
 def test_real_sets_are_described_rightly(real_data: Path, name: str, direction: str, expected: str) -> None:
-    splits = load(real_data / name, direction=direction, image_size=(128, 256))
+    splits = load(real_data / name, direction=direction, image_size="128x256")
     assert splits.description == f"{expected}, 256x512 → 128x256, 8-bit RGB"
     source, target = splits.train[0]
     assert source.shape == target.shape == (3, 256, 256)
@@ -304,14 +307,14 @@ def test_different_sizes_are_described_by_their_extremes(tmp_path: Path) -> None
 
 
 def test_synthetic_pairs_are_rendered_from_their_numbers() -> None:
-    splits = load("synthetic", max_train_pairs=3, max_validation_pairs=2, image_size=(32, 64))
+    splits = load("synthetic", max_train_pairs=3, max_validation_pairs=2, image_size="32x64")
     expected = "3 training and 2 validation pairs, synthetic, AtoB: label → photo, 32x64 → 32x64, 8-bit RGB"
     assert splits.description == expected and splits.form == "synthetic"
     for part, first in ((splits.train, 0), (splits.validation, 10_000)):
         for index, pair in enumerate(part):
             rendered = render_pair(first + index, size=(32, 64), seed=0)
             assert all(torch.equal(a, pil_to_tensor(b)) for a, b in zip(pair, rendered, strict=True))
-    turned = load("synthetic", max_train_pairs=1, max_validation_pairs=1, direction="BtoA", image_size=(32, 64))
+    turned = load("synthetic", max_train_pairs=1, max_validation_pairs=1, direction="BtoA", image_size="32x64")
     assert torch.equal(turned.train[0][1], splits.train[0][0])
     assert "BtoA: photo → label" in turned.description
 
@@ -362,9 +365,10 @@ def test_a_set_without_validation_gets_a_stable_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "fraction", "expected"), [(2, 0.01, 1), (2, 0.99, 1), (10, 0.3, 3)])
 def test_the_part_set_aside_has_one_pair_at_least_and_leaves_one(
-    count: int, fraction: float, expected: int, tmp_path: Path
+    count: int, fraction: float, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    splits = load(write_folder(tmp_path, flat=count), validation_fraction=fraction)
+    monkeypatch.setattr(splits_module, "VALIDATION_FRACTION", fraction)
+    splits = load(write_folder(tmp_path, flat=count))
     assert (len(splits.train), len(splits.validation)) == (count - expected, expected)
 
 
@@ -448,12 +452,11 @@ def test_a_split_without_the_columns_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"direction": "atob"}, "--direction is 'atob'; expected AtoB or BtoA"),
+        ({"direction": "atob"}, "--direction 'atob' is unknown: choose one of AtoB, BtoA"),
         ({"source_column": "a"}, "Only one of --source-column and --target-column"),
-        ({"validation_fraction": 1.0}, "--validation-fraction is 1.0"),
-        ({"max_train_pairs": 0}, "--max-train-pairs is 0"),
+        ({"max_train_pairs": 0}, "--max-train-pairs 0 cannot work: it must be above 0"),
         ({"source_column": "a", "target_column": "b"}, "--source-column is for data with named columns"),
-        ({"revision": "v1"}, "--dataset-revision is for Hub data sets"),
+        ({"dataset_revision": "v1"}, "--dataset-revision is for Hub data sets"),
     ],
 )
 def test_options_that_cannot_be_are_named(options: dict[str, Any], expected: str, tmp_path: Path) -> None:
@@ -563,7 +566,7 @@ def test_hub_sets_are_loaded_at_the_commit_that_is_recorded(monkeypatch: pytest.
     asked = {}
     hub_says(monkeypatch, SimpleNamespace(sha="c0ffee"))
     monkeypatch.setattr(datasets, "load_dataset", lambda name, **k: asked.update(k, name=name) or {"train": table(5)})
-    splits = load("user/pairs", revision="main")
+    splits = load("user/pairs", dataset_revision="main")
     assert asked == {"name": "user/pairs", "revision": "c0ffee"} and splits.fingerprint == "c0ffee"
     assert (len(splits.train), len(splits.validation), splits.train.columns) == (4, 1, ("imageA", "imageB"))
 
@@ -583,7 +586,7 @@ def test_what_the_hub_says_is_told(
     answer: Exception, expected: str, monkeypatch: pytest.MonkeyPatch, datasets_cache: Path
 ) -> None:
     hub_says(monkeypatch, answer)
-    text = message("user/pairs", revision="v9")
+    text = message("user/pairs", dataset_revision="v9")
     assert expected in text and "user/pairs" in text
 
 
@@ -601,7 +604,7 @@ def test_an_earlier_download_is_used_when_the_hub_is_out_of_reach(
     splits = load("user/pairs")
     assert (len(splits.train), len(splits.validation), splits.fingerprint) == (5, 2, "c0ffee")
     assert datasets.config.HF_HUB_OFFLINE is False
-    text = message("user/pairs", revision="v9")
+    text = message("user/pairs", dataset_revision="v9")
     assert "--dataset-revision v9" in text and "commit c0ffee" in text
 
 
@@ -778,4 +781,4 @@ def test_gray_halves_stay_gray_and_modes_can_be_asked_for(tmp_path: Path) -> Non
     assert [s.shape[0] for s in load(tmp_path).train[0]] == [1, 1]
     asked = load(tmp_path, source_mode="rgb", target_mode="rgba").train[0]
     assert [s.shape[0] for s in asked] == [3, 4]
-    assert "--source-mode is 'cmyk'; expected one of auto, gray" in message(tmp_path, source_mode="cmyk")
+    assert "--source-mode 'cmyk' is unknown: choose one of auto, gray" in message(tmp_path, source_mode="cmyk")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.data.palette import class_colors, color_sample
 from pix2pix_hub.data.pixels import PixelArray, read_image
@@ -139,7 +140,7 @@ def test_deep_images_have_none() -> None:
 
 
 def test_the_classes_of_the_synthetic_set_have_names() -> None:
-    formats = load_pairs("synthetic", image_size=(32, 32), max_train_pairs=1, max_validation_pairs=1).formats
+    formats = load_pairs(PairOptions("synthetic", image_size="32", max_train_pairs=1, max_validation_pairs=1)).formats
     names = {entry.color: entry.name for entry in formats["source"].palette}
     assert names == {color: name for name, color in CMP_CLASSES.items()}  # those that one façade lacks as well
     assert sum(entry.share for entry in formats["source"].palette) == pytest.approx(1, abs=1e-3)
@@ -155,8 +156,8 @@ def test_labels_offer_every_class_in_its_colour(tmp_path: Path) -> None:
             image = Image.fromarray(values)
             image.putpalette([number for index in range(256) for number in (index, 0, 255 - index)])
             image.save(tmp_path / side / f"{number}.png")
-    options = dict(source_mode="labels", target_mode="labels", image_size=(32, 32))
-    palette = load_pairs(str(tmp_path), **options).formats["source"].palette
+    options = PairOptions(str(tmp_path), source_mode="labels", target_mode="labels", image_size="32")
+    palette = load_pairs(options).formats["source"].palette
     assert [(entry.color, entry.name) for entry in palette] == [((v, 0, 255 - v), None) for v in (7, 0, 9)]
     assert [entry.share for entry in palette] == pytest.approx([0.5, (16 * 32 - 5) / 1024, 5 / 1024], abs=1e-3)
 
@@ -179,7 +180,7 @@ def test_a_stream_tells_it_by_its_first_pairs(tmp_path: Path, datasets_cache: Pa
     columns = {"source": label_map, "target": PHOTOS["colours"]}
     images = {side: [Image.fromarray(draw(seed)) for seed in range(6)] for side, draw in columns.items()}
     datasets.Dataset.from_dict(images, features=features).to_parquet(tmp_path / "set" / "train-00000-of-00001.parquet")
-    formats = open_stream(str(tmp_path / "set"), image_size=(32, 32)).formats
+    formats = open_stream(PairOptions(str(tmp_path / "set"), image_size="32")).formats
     assert {entry.color for entry in formats["source"].palette} == set(COLORS)
     assert formats["target"].palette == ()
 

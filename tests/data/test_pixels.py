@@ -22,8 +22,8 @@ from PIL import Image
 
 from pix2pix_hub.data.examine import settle_format
 from pix2pix_hub.data.pixels import read_image, size_of, stored_as, to_tensor
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.util import UserError
 
 HEIGHT, WIDTH = 6, 10
 
@@ -109,6 +109,16 @@ KINDS: dict[str, tuple[Callable[[], bytes], Callable[[], NDArray[Any]], str]] = 
         "16-bit RGB",
     ),
     "float TIFF": (lambda: tiff(values(1, "float32")[:, :, 0]), lambda: values(1, "float32"), "float gray (0 … 1)"),
+    "float TIFF, big-endian, zipped": (
+        lambda: tiff(values(1, "float32")[:, :, 0], byteorder=">", compression="zlib"),
+        lambda: values(1, "float32"),
+        "float gray (0 … 1)",
+    ),
+    "TIFF of 3 bands": (
+        lambda: tiff(values(3), photometric="minisblack", planarconfig="contig"),
+        lambda: values(3),
+        "8-bit RGB",
+    ),
     "npy (H, W)": (lambda: npy(values(1)[:, :, 0]), lambda: values(1), "8-bit gray"),
     "npy (H, W, 3)": (lambda: npy(values(3)), lambda: values(3), "8-bit RGB"),
     "npy, Fortran order": (lambda: npy(np.asfortranarray(values(13))), lambda: values(13), "8-bit 13-channel"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pix2pix_hub.data.sampling import Deal, ProcessBatches
 from pix2pix_hub.data.transforms import EpochSampler
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 PAIRS, PROCESSES, BATCH_SIZES = st.integers(1, 200), st.integers(1, 9), st.integers(1, 8)
 

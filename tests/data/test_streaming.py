@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sharded_sets import UNEVEN, png, write_parquet, write_tars
 
+from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.bad_pairs import each_once
 from pix2pix_hub.data.shards import Span, StreamPlan, cut, shard_and_row, stable_index
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
 from pix2pix_hub.data.streaming import PairStream, Position
 from pix2pix_hub.data.transforms import PairTransform
-from pix2pix_hub.errors import UserError
+from pix2pix_hub.util import UserError
 
 PLAIN = PairTransform((32, 32), augment=False)
 
@@ -36,7 +37,7 @@ def numbers(batch: dict) -> list[int]:
 
 @pytest.fixture
 def parquet(tmp_path: Path, datasets_cache: Path) -> StreamedPairs:
-    return open_stream(str(write_parquet(tmp_path / "set")), image_size=(32, 32))
+    return open_stream(PairOptions(str(write_parquet(tmp_path / "set")), image_size="32"))
 
 
 def test_the_rows_of_a_stretch_lie_end_to_end() -> None:
@@ -120,7 +121,7 @@ def test_a_stream_goes_on_at_the_very_next_pair(taken: int, parquet: StreamedPai
 
 def test_no_shard_of_unknown_length_is_lost_or_read_twice(tmp_path: Path, datasets_cache: Path) -> None:
     folder = str(write_parquet(tmp_path / "set"))
-    pairs = open_stream(folder, image_size=(32, 32), lengths={"train": [None] * len(UNEVEN)})
+    pairs = open_stream(PairOptions(folder, image_size="32"), lengths={"train": [None] * len(UNEVEN)})
     assert pairs.expected_pairs is None
     ranks = [[n for batch in stream_of(pairs, 4, 2, rank) for n in numbers(batch)] for rank in range(2)]
     assert sorted(ranks[0] + ranks[1]) == list(range(101))
@@ -132,7 +133,7 @@ def test_no_shard_of_unknown_length_is_lost_or_read_twice(tmp_path: Path, datase
 def test_webdataset_tars_are_counted_and_read(tmp_path: Path, datasets_cache: Path) -> None:
     folder = str(write_tars(tmp_path / "set", (20, 13)))
     names = dict(source_column="source.png", target_column="target.png")
-    pairs = open_stream(folder, image_size=(32, 32), max_validation_pairs=3, **names)
+    pairs = open_stream(PairOptions(folder, image_size="32", max_validation_pairs=3, **names))
     assert pairs.spans == (Span(0, 3, 20), Span(1, 0, 13))
     assert sorted(number for batch in stream_of(pairs) for number in numbers(batch)) == list(range(3, 33))
 
@@ -146,7 +147,7 @@ def test_arrow_files_are_counted_and_read(tmp_path: Path, datasets_cache: Path) 
     (tmp_path / "set").mkdir()
     for file in (tmp_path / "saved").glob("*.arrow"):
         file.rename(tmp_path / "set" / f"train-{file.name}")
-    pairs = open_stream(str(tmp_path / "set"), image_size=(32, 32), max_validation_pairs=1)
+    pairs = open_stream(PairOptions(str(tmp_path / "set"), image_size="32", max_validation_pairs=1))
     assert sorted(number for batch in stream_of(pairs) for number in numbers(batch)) == list(range(1, 9))
 
 
@@ -156,9 +157,9 @@ def test_without_a_validation_split_the_first_pairs_are_set_aside(
 ) -> None:
     folder = str(write_parquet(tmp_path / "set", (3, 4, 5), validation=0))
     lengths = None if known else {"train": [None] * 3}
-    pairs = open_stream(folder, image_size=(32, 32), lengths=lengths, max_validation_pairs=5, direction="BtoA")
+    pairs = open_stream(PairOptions(folder, image_size="32", max_validation_pairs=5, direction="BtoA"), lengths=lengths)
     assert [int(pairs.validation[k][0][1, 0, 0]) for k in range(len(pairs.validation))] == [0, 1, 2, 3, 4]
-    pairs = open_stream(folder, image_size=(32, 32), lengths=lengths, max_validation_pairs=5)
+    pairs = open_stream(PairOptions(folder, image_size="32", max_validation_pairs=5), lengths=lengths)
     assert sorted(number for batch in stream_of(pairs) for number in numbers(batch)) == list(range(5, 12))
 
 
@@ -226,7 +227,7 @@ def test_what_cannot_be_streamed_is_refused_in_words(
         for file in folder.glob("*.parquet"):
             file.unlink()
     with pytest.raises(UserError, match=words):
-        open_stream(str(folder), image_size=(32, 32), **options)
+        open_stream(PairOptions(str(folder), image_size="32", **options))
 
 
 def test_side_by_side_images_of_gray_pixels_are_streamed(tmp_path: Path, datasets_cache: Path) -> None:
@@ -240,7 +241,7 @@ def test_side_by_side_images_of_gray_pixels_are_streamed(tmp_path: Path, dataset
     (tmp_path / "set").mkdir()
     rows = datasets.Dataset.from_dict({"image": wide}, features=datasets.Features({"image": datasets.Image()}))
     rows.to_parquet(tmp_path / "set" / "train-00000-of-00001.parquet")
-    pairs = open_stream(str(tmp_path / "set"), image_size=(32, 32), max_validation_pairs=2, direction="BtoA")
+    pairs = open_stream(PairOptions(str(tmp_path / "set"), image_size="32", max_validation_pairs=2, direction="BtoA"))
     assert [pairs.formats[side].mode for side in ("source", "target")] == ["gray", "gray"]
     assert "right half → left half, 32x64" in pairs.description
     stream = stream_of(pairs)
@@ -261,7 +262,7 @@ def test_the_formats_are_those_of_training_pairs_too(tmp_path: Path, datasets_ca
         image = Image.new(mode, (32, 32))
         rows = datasets.Dataset.from_dict({"source": [image], "target": [image]}, features=features)
         rows.to_parquet(tmp_path / "set" / f"{split}-00000-of-00001.parquet")
-    pairs = open_stream(str(tmp_path / "set"), image_size=(32, 32))
+    pairs = open_stream(PairOptions(str(tmp_path / "set"), image_size="32"))
     assert pairs.formats["source"].mode == "rgb"
     assert pairs.validation[0][0].shape == (3, 32, 32)
 
@@ -275,8 +276,8 @@ def test_bad_validation_pairs_are_named_or_skipped(tmp_path: Path, datasets_cach
     rows = [{"source": {"bytes": content}, "target": {"bytes": content}} for content in stored]
     datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "validation-00000-of-00001.parquet")
     with pytest.raises(UserError, match="row 1 of shard 0 of split validation"):
-        open_stream(str(folder), image_size=(32, 32))
-    pairs = open_stream(str(folder), image_size=(32, 32), on_bad_pair="skip")
+        open_stream(PairOptions(str(folder), image_size="32"))
+    pairs = open_stream(PairOptions(str(folder), image_size="32", on_bad_pair="skip"))
     assert len(pairs.validation) == 2
     assert pairs.validation.name(1) == "row 2 of shard 0 of split validation"
     assert len(pairs.findings.faults) == 1

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform, inscribed_margins
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.util import UserError
 
 ALL = {"flip_probability": 0.5, "rotation_degrees": 10.0, "jitter_scale": 286 / 256}
 GEOMETRIES = {

@@ -12,12 +12,12 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from run_exports import COMMIT, make_export
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.hub import card
 from pix2pix_hub.hub.card import MARKER, make_card, write_card
 from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.images import PixelFormat
 from pix2pix_hub.metrics import METRICS
+from pix2pix_hub.util import UserError
 
 REPO = "tester/streets"
 
@@ -205,6 +205,26 @@ def test_it_knows_every_metric_that_training_and_evaluation_compute() -> None:
         title, _ = card.METRICS[name]
         assert title.startswith(metric.title)
         assert ("higher" in title) == metric.higher_is_better
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "---\na: 1" + "\n" * 120_000,
+        "<!-- pix2pix-hub: keep -->\n" * 4000,
+        "---\na: " + "[" * 60_000 + "\n---\n",
+        "---\n- a\n---\n",
+        "x" * 200_000,
+        "\ud800",
+    ],
+)
+def test_a_card_of_strangers_costs_seconds_at_most(card: str, export: Path) -> None:
+    """What took hours, or ended in a traceback: a card, or a sentence."""
+    (export / "README.md").write_bytes(card.encode(errors="surrogatepass"))
+    try:
+        assert make_card(export, "user/name")
+    except UserError as error:
+        assert "README.md is no model card" in str(error) or "no card can be made of" in str(error)
 
 
 def test_a_damaged_file_is_named(export: Path) -> None:

@@ -13,8 +13,8 @@ from hub_server import HubServer
 from run_exports import make_export
 
 from pix2pix_hub.cli import train
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.util import UserError
 
 REPO = "tester/streets"
 Arrange = Callable[[HubServer, pytest.MonkeyPatch], None]

@@ -1,4 +1,4 @@
-"""Publishing as its user meets it: training that pushes, in processes of its own, and what README says about it."""
+"""Publishing as its user meets it: training that pushes, in processes of its own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from hub_server import HubServer
 from huggingface_hub import close_session
-from launching import LAUNCH_TWO, ROOT, TINY, environment, finish, start, wait_for
+from launching import LAUNCH_TWO, TINY, environment, finish, start, wait_for
 from run_exports import FILES, make_export
 
 from pix2pix_hub.cli import main, parse_training_config, train
-from pix2pix_hub.commands.publishing import Publisher
+from pix2pix_hub.cli.publishing import Publisher
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.hub import push
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
@@ -28,14 +28,6 @@ from pix2pix_hub.training.trainer import Pix2PixTrainer
 
 REPO = "user/pix2pix-facades"
 COMMITS = "POST .*/commit/"
-README = (ROOT / "README.md").read_text()
-
-
-def readme_command(beginning: str) -> list[str]:
-    """The words of the one command in README's "Publish a model" that begins so, without its comment."""
-    section = README.split("## Publish a model\n")[1].split("\n\n")[0]
-    (line,) = [line.split("#")[0] for line in section.splitlines() if line.strip().startswith(beginning)]
-    return shlex.split(line)
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +41,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="module")
 def trained(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """README's training command on two processes, the first commit refused; its folder and what it said."""
+    """A training that pushes, on two processes, the first commit refused; its folder and what it said."""
     place = tmp_path_factory.mktemp("place")
     server.fail(COMMITS, status=503)
-    words = readme_command("accelerate launch")
-    options = [*words[words.index("train_accelerate.py") + 1 :], *TINY, "--push-every", "1"]
+    options = ["--push-to-hub", REPO, *TINY, "--push-every", "1"]
     status, output = finish(*options, cwd=place, launcher=LAUNCH_TWO, variables=server.variables())
     assert status == 0, output
     return place, output
@@ -117,11 +108,11 @@ def test_what_was_trained_is_what_another_process_loads_online_and_offline(
         assert torch.equal(loaded[0], generated) and torch.equal(loaded[1], judged)
 
 
-def test_readmes_push_command_pushes_the_run(server: HubServer, trained: tuple[Path, str]) -> None:
+def test_a_run_is_pushed_again_by_a_command(server: HubServer, trained: tuple[Path, str]) -> None:
     before = len(server.repo(REPO).commits)
-    words = readme_command("python -m pix2pix_hub.cli push")
+    words = ["push", "runs/synthetic_demo_001", REPO, "--message", "again", "--license", "mit"]
     run = subprocess.run(
-        [sys.executable, *words[1:], "--message", "again", "--license", "mit"],
+        [sys.executable, "-m", "pix2pix_hub.cli", *words],
         cwd=trained[0],
         env=environment() | server.variables(),
         capture_output=True,
@@ -148,10 +139,10 @@ def test_a_stopped_run_does_not_wait_for_its_push_and_says_how_to_do_it_later(
     assert server.repo("user/stopped").files() == {".gitattributes"}
     held.release()
     assert "Not on the Hub yet; run/model stays. Push it with:" in " ".join(output.split())
-    (command,) = [line for line in output.splitlines() if line.startswith("  python -m pix2pix_hub.cli push")]
+    (command,) = [line for line in output.splitlines() if line.startswith("  pix2pix-hub push")]
     server.use_in_process(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    assert main(shlex.split(command)[3:]) == 0
+    assert main(shlex.split(command)[1:]) == 0
     assert server.repo("user/stopped").private
     assert server.repo("user/stopped").files() == FILES | {".gitattributes"}
 
@@ -172,7 +163,7 @@ def test_pushes_that_all_fail_end_a_run_well_and_the_export_stays(
     assert train([*TINY, "--epochs", "2", "--output-dir", "run", "--push-to-hub", "tester/a", "--push-every", "1"]) == 0
     said = capsys.readouterr().err
     assert "Not pushed to tester/a: the token may not write to tester/a (quota)." in said
-    assert "  python -m pix2pix_hub.cli push run tester/a\n" in said
+    assert "  pix2pix-hub push run tester/a\n" in said
     assert {path.relative_to("run/model").as_posix() for path in Path("run/model").rglob("*.*")} == FILES
     assert hub.repo("tester/a").files() == {".gitattributes"}
 

@@ -13,11 +13,11 @@ from hub_server import HubServer, Operation
 from run_exports import FILES, make_export
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.hub import push
 from pix2pix_hub.hub.card import MARKER
 from pix2pix_hub.hub.push import PushError, find_export, push_export
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
+from pix2pix_hub.util import UserError
 
 REPO = "tester/streets"
 
@@ -117,6 +117,17 @@ def test_a_commit_that_landed_is_not_called_a_failure(
     (export / "samples.png").unlink()
     assert push_export(export, REPO).endswith(f"/commit/{hub.repo(REPO).head().oid}")
     assert len(hub.repo(REPO).commits) == 3 and "samples.png" not in hub.repo(REPO).files()
+
+
+def test_where_it_cannot_be_seen_whether_a_commit_landed_that_is_said(
+    hub: HubServer, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "WAITS", ())
+    hub.create(REPO)
+    hub.cut("POST .*/commit/", after=5)
+    hub.drop("POST .*/paths-info/")
+    with pytest.raises(PushError, match=r"cannot be reached .* does not say whether the commit has landed"):
+        push_export(export, REPO)
 
 
 def test_a_commit_that_did_not_land_is_not_taken_for_an_older_one(

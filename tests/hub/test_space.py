@@ -21,9 +21,9 @@ from PIL import Image
 from tiny_exports import write_tiny_export
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.hub.space import push_space, space_files
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+from pix2pix_hub.util import UserError
 
 PATIENCE = 120  # seconds
 

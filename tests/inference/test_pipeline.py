@@ -23,12 +23,12 @@ from tiny_exports import GRAY, GRAY16, LABELS, RGB16, noise, write_tiny_export
 
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
-from pix2pix_hub.errors import UserError
-from pix2pix_hub.evaluation.model import load_model
+from pix2pix_hub.evaluation.evaluate import load_model
 from pix2pix_hub.export import PREPROCESSOR_NAME
 from pix2pix_hub.images import RGB, PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.models import load_generator
 from pix2pix_hub.ui.models import choose_models
+from pix2pix_hub.util import UserError
 
 FLOATS = PixelFormat("gray", 1, "float32", -3.0, 5.0)
 BANDS = PixelFormat("channels", 5, "uint16", 0.0, 65535.0)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator, load_generator
 from pix2pix_hub.models.base import HubModel
+from pix2pix_hub.util import UserError
 
 
 def small_generator() -> UNetGenerator:

@@ -8,10 +8,10 @@ import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import export_of
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.models.fetch import commit_of, fetch_files
+from pix2pix_hub.util import UserError
 
 REPO = "tester/model"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "pytorch_model.bin": b"pickle", "a/config.json": b"[]"}

@@ -11,16 +11,16 @@ import sys
 from pathlib import Path
 
 from pix2pix_hub.cli import parse_training_config
-from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.config import PairOptions, TrainingConfig
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
-from pix2pix_hub.launcher import follow_launcher
+from pix2pix_hub.devices import relaunch_on_cpus
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
 
 def pairs_of_unknown_number(config: TrainingConfig) -> StreamedPairs:
-    size = config.image_height_width
     shards = len(list(Path(config.dataset).glob("train*")))
-    return open_stream(config.dataset, image_size=size, lengths={"train": [None] * shards}, max_validation_pairs=3)
+    options = PairOptions(config.dataset, image_size=config.image_size, max_validation_pairs=3)
+    return open_stream(options, lengths={"train": [None] * shards})
 
 
 def main(folder: Path, options: list[str]) -> None:
@@ -38,5 +38,5 @@ def main(folder: Path, options: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    follow_launcher()
+    relaunch_on_cpus()
     main(Path(sys.argv[1]), sys.argv[2:])

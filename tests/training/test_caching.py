@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from pix2pix_hub import devices
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.training.checkpoint import Progress
 from pix2pix_hub.training.report import waiting_words
 from pix2pix_hub.training.trainer import Pix2PixTrainer
+from pix2pix_hub.util import UserError
 
 Tiny = Callable[..., TrainingConfig]
 

@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.training.checkpoint import (
     Progress,
     list_checkpoints,
@@ -21,6 +20,7 @@ from pix2pix_hub.training.checkpoint import (
     save_checkpoint,
 )
 from pix2pix_hub.training.image_buffer import ImageBuffer
+from pix2pix_hub.util import UserError
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.training import compiling
 from pix2pix_hub.training.compiling import choose_compilation
 from pix2pix_hub.training.trainer import Pix2PixTrainer
+from pix2pix_hub.util import UserError
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

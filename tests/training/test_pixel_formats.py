@@ -15,11 +15,11 @@ from PIL import Image
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pixels import read_image, to_tensor
 from pix2pix_hub.data.transforms import PairTransform
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.images import PixelFormat, from_model_range
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.training.run_folder import CHANGEABLE
 from pix2pix_hub.training.trainer import Pix2PixTrainer
+from pix2pix_hub.util import UserError
 
 Tiny = Callable[..., TrainingConfig]
 SIDE = 40

@@ -17,10 +17,10 @@ from tiny_options import TINY_OPTIONS
 
 from pix2pix_hub.cli import parse_training_config
 from pix2pix_hub.config import TrainingConfig, preset_config
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator, base, generators
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
+from pix2pix_hub.util import UserError
 
 Tiny = Callable[..., TrainingConfig]
 NETWORK = dict(base_channels=4, num_downs=3, image_size="32", upsampling="resize")

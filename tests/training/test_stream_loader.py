@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from pix2pix_hub.data.shards import Span, StreamPlan
 from pix2pix_hub.data.streaming import PairStream
 from pix2pix_hub.data.transforms import PairTransform
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.training.stream_loader import StreamLoader
+from pix2pix_hub.util import UserError
 
 LENGTHS = (9, 4, 8)
 

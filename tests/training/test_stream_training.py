@@ -13,10 +13,10 @@ from launching import SCRIPT, TINY, TORCHRUN_TWO, finish, kill, start, wait_for
 from safetensors.torch import load_file
 from sharded_sets import write_parquet, write_tars
 
-from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.config import PairOptions, TrainingConfig
 from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.training.trainer import Pix2PixTrainer
+from pix2pix_hub.util import UserError
 
 Tiny = Callable[..., TrainingConfig]
 LENGTHS = (9, 4, 8)
@@ -127,7 +127,7 @@ def test_stopped_at_a_bad_pair_it_goes_on_as_if_it_had_skipped_from_the_start(ti
 @pytest.fixture
 def unknown(tmp_path: Path, datasets_cache: Path) -> StreamedPairs:
     folder = write_parquet(tmp_path / "set", LENGTHS)
-    return open_stream(str(folder), image_size=(32, 32), lengths={"train": [None] * 3})
+    return open_stream(PairOptions(str(folder), image_size="32"), lengths={"train": [None] * 3})
 
 
 def test_a_stream_of_unknown_length_needs_max_steps(tiny: Tiny, unknown: StreamedPairs) -> None:

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import set_seed
 
 from pix2pix_hub.config import preset_config
-from pix2pix_hub.launcher import follow_launcher
+from pix2pix_hub.devices import relaunch_on_cpus
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.setup import make_accelerator, make_loss, make_networks
 from pix2pix_hub.training.step import GANStep
@@ -42,5 +42,5 @@ def main(folder: Path, norm: str) -> None:
 
 
 if __name__ == "__main__":
-    follow_launcher()
+    relaunch_on_cpus()
     main(Path(sys.argv[1]), sys.argv[2])

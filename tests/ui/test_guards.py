@@ -20,13 +20,13 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from pix2pix_hub.data import pixels
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.ui.events import MAX_SESSIONS, Newest, answering, on_gpu
 from pix2pix_hub.ui.fair_queue import HALF_LIFE, PATIENCE, FairQueue
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
 from pix2pix_hub.ui.models import SHIPPED, ModelStore
 from pix2pix_hub.ui.web import RequestGuard
+from pix2pix_hub.util import UserError
 
 
 def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

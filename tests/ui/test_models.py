@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 from tiny_exports import LABELS, write_tiny_export
 
-from pix2pix_hub.errors import UserError
 from pix2pix_hub.export import SAMPLES_NAME
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Deadline, Limits
 from pix2pix_hub.ui.models import SHIPPED, ModelStore, choose_models
 from pix2pix_hub.ui.pictures import in_colors
+from pix2pix_hub.util import UserError
 
 LIMITS = Limits(max_models=2, max_seconds=30)
 

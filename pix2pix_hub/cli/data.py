@@ -1,0 +1,100 @@
+"""`pix2pix-hub data inspect` and `data build`, and how commands name a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from pix2pix_hub.config import DatasetOptions, OnBadPair, PairOptions, PixelMode, Resize
+from pix2pix_hub.util import UserError, counted, say
+
+
+@dataclass(frozen=True)
+class NamedDataset(DatasetOptions):
+    """Which images, and which side of pairs is the source."""
+
+    dataset: Positional[str] = field()
+    """Folder, file, Hub id, or `synthetic`."""
+
+
+@dataclass(frozen=True)
+class RevisedDataset(NamedDataset):
+    """Which pairs, and which side is the source."""
+
+    dataset_revision: Annotated[str | None, arg(aliases=["--revision"])] = None
+    """Branch, tag or commit of a Hub dataset."""
+
+
+def data_inspect(
+    data: RevisedDataset,
+    image_size: str = "256",
+    resize: Resize = "exact",
+    source_mode: PixelMode = "auto",
+    target_mode: PixelMode = "auto",
+    grid: Path = Path("pairs.png"),
+    rows: int = 6,
+) -> int:
+    """Say what a set of pairs is, and draw some of them, before anything is trained.
+
+    The exit status is 1 where it has bad pairs.
+
+    Args:
+        image_size: Height and width in pixels that the pairs are drawn at, as training would see them.
+        resize: What happens to images of another shape, as in training.
+        source_mode: How to read the source's pixels.
+        target_mode: How to read the target's pixels.
+        grid: Picture to write: source | target | both laid over each other.
+        rows: Pairs in the picture (pairs).
+    """
+    if rows < 1:
+        raise UserError(f"--rows {rows} draws nothing: give 1 or more.")
+    pairs = PairOptions(
+        **vars(data), image_size=image_size, resize=resize, source_mode=source_mode, target_mode=target_mode
+    )
+    from pix2pix_hub.data.inspect import inspect_pairs
+
+    found = inspect_pairs(pairs, grid, rows)
+    say(found.describe())
+    say(f"picture    {grid}: source | target | both laid over each other")
+    return 1 if found.faults else 0
+
+
+def data_build(
+    data: RevisedDataset,
+    output: Path | None = None,
+    push: str | None = None,
+    private: bool = False,
+    on_bad_pair: OnBadPair = "stop",
+) -> None:
+    """Turn any local form of pairs into a Hugging Face data set with columns `source` and `target`.
+
+    Args:
+        output: Folder to write Parquet shards and a card to.
+        push: Data set on the Hub to push to, user/name.
+        private: Make the data set on the Hub private.
+        on_bad_pair: What to do about pairs that cannot be used.
+    """
+    if (output is None) == (push is None):
+        raise UserError("name where the data set goes: either --output FOLDER or --push user/name.")
+    if output is not None and output.exists():
+        raise UserError(f"--output {output} exists and is never overwritten: name another folder.")
+    pairs = PairOptions(**vars(data), on_bad_pair=on_bad_pair)
+    from pix2pix_hub.data.build import build_pairs, push_dataset, train_command, write_dataset
+    from pix2pix_hub.hub.push import check_account
+
+    if push is not None:
+        push = check_account(push)
+    built = build_pairs(pairs, push or str(output))
+    counts = ", ".join(f"{len(rows)} {split}" for split, rows in built.splits.items())
+    skipped = f"; {counted(len(built.findings.faults), 'bad pair')} left out" if built.findings.faults else ""
+    if built.left_aside:
+        say(f"Left aside: {built.left_aside}.")
+    if output is not None:
+        files = write_dataset(built, output)
+        say(f"{counts} pairs{skipped} in {counted(len(files), 'file')} under {output}.")
+        say(f"Train on it: {train_command(str(output), built.findings.source)}")
+    elif push is not None:
+        say(f"{counts} pairs{skipped} pushed to {push_dataset(built, push, private=private)}")

@@ -1,0 +1,124 @@
+"""`pix2pix-hub evaluate`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from pix2pix_hub.evaluation.options import EvaluationOptions
+from pix2pix_hub.util import UserError, counted, say
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+    from pix2pix_hub.evaluation.evaluate import EvaluatedModel
+
+
+def evaluate_model(
+    model: Positional[str],
+    dataset: Positional[str],
+    evaluation: Annotated[EvaluationOptions, OmitArgPrefixes],
+) -> None:
+    """Measure a model: metrics with confidence intervals, task scores, and checks a person would make.
+
+    Writes metrics.json, per_image.csv and pictures. Pairs are read at the size the model was trained at, as its
+    training validated; the same command on the same machine gives the same digits. Works under
+    `accelerate launch -m pix2pix_hub.cli evaluate …`, on any number of processes.
+
+    Args:
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
+        dataset: Pairs to measure on: as in training.
+        evaluation: How the model is measured.
+    """
+    from pix2pix_hub.devices import relaunch_on_cpus
+
+    relaunch_on_cpus()
+    import torch
+
+    from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
+    from pix2pix_hub.evaluation.evaluate import evaluate, load_model
+    from pix2pix_hub.evaluation.report import FILES, check_output, describe, write_evaluation
+
+    check_output(evaluation.output)
+    set_cpu_threads(evaluation.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    keep_freed_memory()
+    torch.backends.cudnn.deterministic = True
+    state = process_state()
+    measured = load_model(model, revision=evaluation.revision)
+    found = evaluate(measured, dataset, evaluation, state)
+    if found is not None:
+        content = write_evaluation(found, evaluation.output)
+        say(describe(content, found))
+        written = sorted(name for name in FILES if (evaluation.output / name).is_file())
+        say(f"written to {evaluation.output}: {', '.join(written)}")
+        if Path(model).exists() and (card := measured.folder / "README.md").is_file():
+            say(enter_in_card(card, content, measured))
+        if all(content[name]["value"] is None for name in evaluation.metrics) and "segmentation" not in content:
+            raise UserError(f"nothing that was asked for could be measured; {evaluation.output} says why of each.")
+    state.destroy_process_group()
+
+
+def enter_in_card(card: Path, content: dict[str, Any], model: EvaluatedModel) -> str:
+    """Enter results in a model's card where they are what a card is read as; in words, what was done."""
+    from yaml import YAMLError
+
+    if (unlike := _unlike_a_cards(content, model)) is not None:
+        return f"not entered in {card}: {unlike}; a card's numbers are those of whole splits, measured as trained."
+    try:
+        entered = update_card(card, content)
+    except (YAMLError, ValueError) as error:
+        return f"not entered in {card}: its metadata cannot be read ({error})."
+    return f"results entered in {card}" if entered else f"nothing to enter in {card}"
+
+
+def _unlike_a_cards(content: dict[str, Any], model: EvaluatedModel) -> str | None:
+    """What makes these numbers others than a reader of the card takes them for, if anything."""
+    how, dataset = content["protocol"], content["dataset"]
+    reasons = {
+        f"the first {how['max_pairs']} pairs alone": how["max_pairs"] is not None,
+        f"{counted(dataset['left_out'], 'bad pair')} left out": dataset["left_out"] > 0,
+        "several samples of each source": how["num_samples"] > 1,
+        "another size": tuple(how["image_size"]) != tuple(model.preprocessor.image_size),
+        "another direction": dataset["direction"] != model.data_options.get("direction", dataset["direction"]),
+        "reduced precision": how["precision"] != "float32",
+    }
+    return ", ".join(reason for reason, applies in reasons.items() if applies) or None
+
+
+def update_card(path: Path, content: dict[str, Any]) -> bool:
+    """Enter results in the `model-index` of a model card, in place of earlier ones of the same data and metric; False:
+    there are none."""
+    from huggingface_hub import ModelCard
+
+    from pix2pix_hub.util import write_aside
+
+    card = ModelCard.load(path)
+    results = _card_results(content)
+    if not results:
+        return False
+    kept = [old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(new) for new in results)]
+    card.data.model_name = card.data.model_name or content["model"]["id"].split("/")[-1]
+    card.data.eval_results = kept + results
+    with write_aside(path) as partial:
+        partial.write_text(str(card))
+    return True
+
+
+def _card_results(content: dict[str, Any]) -> list[EvalResult]:
+    """Every metric that has a value, named and rounded as the card's own, and the scores of a task."""
+    from pix2pix_hub.hub.card import METRICS, eval_results
+
+    dataset = content["dataset"]
+    values = {name: (title, content[name]["value"]) for name, (title, _) in METRICS.items() if name in content}
+    judged = content.get("segmentation")
+    if judged is not None and judged.get("tells_apart", True):  # label maps are scored without a network
+        task, scores = judged["task"], judged["generated"]
+        values |= {
+            name: (f"{name.replace('_', ' ').capitalize()}, --task {task} (higher is better)", score["value"])
+            for name, score in scores.items()
+        }
+    measured = {name: (title, value) for name, (title, value) in values.items() if value is not None}
+    return eval_results(measured, dataset["id"], dataset["split"], dataset["revision"])

@@ -1,0 +1,116 @@
+"""`pix2pix-hub convert`, `export`, `push` and `space push`: models from elsewhere, for elsewhere, on the Hub."""
+
+from __future__ import annotations
+
+import filecmp
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from pix2pix_hub.util import UserError, say
+
+
+def convert(
+    file: Positional[Path], output: Path, norm_statistics: Literal["image", "running"] = "image", nearest: bool = False
+) -> None:
+    """Make an export of a generator that pytorch-CycleGAN-and-pix2pix trained.
+
+    Args:
+        file: Checkpoint, for example latest_net_G.pth; nothing in it is run.
+        output: Folder to write the export to.
+        norm_statistics: What batch norm uses at inference: each image's own, as that project tests, or training's.
+        nearest: The network enlarges with nn.Upsample in mode nearest and a convolution (the file does not say).
+    """
+    from pix2pix_hub.convert.checkpoint import PROJECT, convert_checkpoint
+
+    layout, network = convert_checkpoint(file, output, norm_statistics=norm_statistics, nearest=nearest)
+    say(f"{file} is {layout.architecture} of {PROJECT}, norm {layout.norm}.")
+    say(f"{type(network).__name__} written to {output}. Use it:")
+    say(f"  pix2pix-hub translate {output} IMAGES --output DIR")
+
+
+def export(
+    model: Positional[str],
+    format: Literal["onnx"],
+    output: Path | None = None,
+    revision: str | None = None,
+) -> None:
+    """Write a model's generator for another runtime, for images of any size, and compare it with the model.
+
+    Args:
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
+        format: ONNX.
+        output: File to write; None: the model's name with the suffix of the format, in the current folder.
+        revision: Branch, tag or commit of a Hub model.
+    """
+    from pix2pix_hub.convert.onnx import check_packages, write_onnx
+    from pix2pix_hub.export import export_of
+    from pix2pix_hub.models import load_generator
+
+    path = output or Path(f"{Path(model).name}.{format}")
+    if path.exists():
+        raise UserError(f"--output {path} exists and is never overwritten: name another file.")
+    if not path.parent.is_dir():
+        raise UserError(f"--output {path}: there is no folder {path.parent}. Make it, or name another.")
+    check_packages()
+    generator = load_generator(export_of(model), revision=revision)
+    difference = write_onnx(generator, path)
+    say(f"{path} gives what the model gives (largest difference {difference:.1e}, at two sizes).")
+    say(
+        f"source: float32 (N, {generator.in_channels}, H, W) in [-1, 1], H and W multiples of "
+        f"{generator.size_multiple} from {generator.minimum_size}; generated: (N, {generator.out_channels}, H, W)."
+    )
+
+
+def push(
+    run_or_export: Positional[Path],
+    repo_id: Positional[str],
+    private: bool = False,
+    revision: str | None = None,
+    best: bool = False,
+    license: str | None = None,
+    message: str | None = None,
+) -> None:
+    """Publish a trained model on the Hugging Face Hub, as one commit.
+
+    Args:
+        run_or_export: Run folder (its `model/` is pushed), or an export.
+        repo_id: Model repository, user/name; made where it does not exist.
+        private: Make the repository private.
+        revision: Branch to push to, made where it does not exist; None: the main one.
+        best: Push the run's `model_best/` instead of its `model/`.
+        license: Licence of the weights, as the Hub spells it; None: what the card says already, else apache-2.0.
+        message: Title of the commit; None: epoch and step of the run.
+    """
+    from pix2pix_hub.export import MODEL, WEIGHTS_NAME
+    from pix2pix_hub.hub.push import find_export, push_export
+
+    folder = find_export(run_or_export, best=best)
+    last = run_or_export / MODEL / WEIGHTS_NAME
+    if best and last.is_file() and filecmp.cmp(folder / WEIGHTS_NAME, last, shallow=False):
+        say("model_best/ and model/ hold the same weights: the best epoch is the last one.")
+    url = push_export(folder, repo_id, private=private, revision=revision, license=license, message=message)
+    say(f"pushed {folder}: {url}")
+
+
+def space_push(
+    repo_id: Positional[str],
+    model: str,
+    hardware: str | None = None,
+    private: bool = False,
+) -> None:
+    """Make or update a Hugging Face Space that shows a published model, as one commit.
+
+    Args:
+        repo_id: Space, user/name; made where it does not exist.
+        model: Hub id of the model, user/name or user/name@revision; several with commas between them give a picker.
+        hardware: What it runs on, as the Hub calls it (cpu-basic, t4-small, zero-a10g, …); None: what it has.
+        private: Make the Space private.
+    """
+    from pix2pix_hub.hub.space import push_space
+
+    models = [name.strip() for name in model.split(",") if name.strip()]
+    if not models:
+        raise UserError("--model names no model: give the Hub id of one, user/name.")
+    say(f"pushed {repo_id}: {push_space(repo_id, models, hardware=hardware, private=private)}")

@@ -1,0 +1,222 @@
+"""`pix2pix-hub translate`, and `translate-dataset`, which also runs under `accelerate launch -m pix2pix_hub.cli`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tyro.conf import Positional
+
+from pix2pix_hub.cli.data import NamedDataset
+from pix2pix_hub.util import UserError, counted, public_name, say
+
+if TYPE_CHECKING:
+    import torch
+
+    from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+
+LONGEST_WAIT = timedelta(days=30)  # of the first process to be done for the last
+
+
+@dataclass(frozen=True)
+class TranslationOptions:
+    """How the model makes its images."""
+
+    stochastic: bool = False
+    """Leave dropout on."""
+    seed: int | None = None
+    """Of the dropout."""
+    tile_size: int = 1024
+    """Height or width in pixels beyond which an image is made in tiles."""
+    batch_size: int | None = None
+    """Images of one size that are run together; by default 1 on a CPU, else up to 32."""
+    dtype: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Numbers to compute in; auto: bf16 or fp16 where the device has units for it, else float32."""
+    compile: bool = False
+    """Compile the network for each size of image: some ten seconds each, pays for hundreds of one size."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+
+    @property
+    def of_calls(self) -> dict[str, Any]:
+        """Those of `Pix2PixPipeline.__call__`."""
+        return {name: getattr(self, name) for name in ("stochastic", "seed", "tile_size", "batch_size")}
+
+    def load(self, model: str, device: str | torch.device, **others: Any) -> Pix2PixPipeline:
+        """The pipeline, which refuses options of a call (also `others`) that do not go together."""
+        from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+
+        pipe = Pix2PixPipeline.from_pretrained(
+            model, revision=self.revision, device=device, dtype=self.dtype, compile=self.compile
+        )
+        pipe([], **self.of_calls, **others)
+        return pipe
+
+
+def translate_images(
+    model: Positional[str],
+    inputs: Positional[tuple[str, ...]],
+    output: Path,
+    how: TranslationOptions,
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    num_samples: int = 1,
+    device: str = "auto",
+) -> int:
+    """Translate image files.
+
+    Results keep the names of their sources, EXIF and colour profile. A kind of file that cannot hold a result (JPEG:
+    16 bits, classes, transparency) gives way to PNG, and that to TIFF. The exit status is 1 where some could not be
+    translated.
+
+    Args:
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
+        inputs: Files, folders and patterns.
+        output: Folder of the results.
+        overwrite: Replace results that exist.
+        skip_existing: Leave results that exist as they are: a run that was stopped goes on.
+        num_samples: Variants of each image, with --stochastic.
+        device: auto, cpu, cuda, cuda:1, mps, ….
+    """
+    if overwrite and skip_existing:
+        raise UserError("--overwrite replaces what --skip-existing leaves: give one of them.")
+    from tqdm import tqdm
+
+    from pix2pix_hub.devices import keep_freed_memory
+    from pix2pix_hub.inference.file_plan import Existing, find_inputs, plan_jobs
+    from pix2pix_hub.inference.files import translate_files
+
+    found = find_inputs(inputs)
+    keep_freed_memory()
+    pipe = how.load(model, device, num_samples=num_samples)
+    existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+    jobs = plan_jobs(found, output, pipe.preprocessor, existing=existing, num_samples=num_samples)
+    with tqdm(total=len(jobs), unit="image", disable=None) as bar:
+        bad = translate_files(
+            pipe,
+            jobs,
+            existing=existing,
+            report=bar.update,
+            progress=lambda done, total: bar.set_postfix_str(f"step {done}/{total}"),
+            num_samples=num_samples,
+            **how.of_calls,
+        )
+    before = f", {len(found) - len(jobs)} of them from before" if len(jobs) < len(found) else ""
+    say(f"{len(found) - len(bad)} of {counted(len(found), 'image')} are in {output}{before}.")
+    if bad:
+        say(f"{len(bad)} could not be translated:" + "".join(f"\n  {reason}" for reason in bad.values()))
+    return 1 if bad else 0
+
+
+def translate_dataset(
+    model: Positional[str],
+    data: NamedDataset,
+    how: TranslationOptions,
+    output: Path | None = None,
+    push: str | None = None,
+    private: bool = False,
+    split: str | None = None,
+    rows_per_file: int = 64,
+) -> int:
+    """Translate a data set into one with columns `source`, `generated` and, where there is one, `target`.
+
+    `--source-column` alone names images that stand by themselves. With `--stochastic` comes a `--seed`.
+    Several processes, on GPUs or CPUs: `accelerate launch --num_processes 4 -m pix2pix_hub.cli translate-dataset …`.
+    Stopped, the same command goes on where it was, on any number of processes.
+
+    Args:
+        model: Export, run folder, or Hub id (user/name, user/name@revision).
+        output: Folder to write Parquet files and a card to.
+        push: Data set on the Hub to push the result to, user/name; without --output, the folder is translated/name.
+        private: Make the data set on the Hub private.
+        split: The only split to translate.
+        rows_per_file: Rows of a Parquet file, the unit that a process writes.
+    """
+    if output is None and push is None:
+        raise UserError("name where the data set goes: --output FOLDER, --push user/name or both.")
+    if how.stochastic and how.seed is None:
+        raise UserError("--stochastic needs --seed here, so that a run that was stopped goes on with the same.")
+    if rows_per_file < 1:
+        raise UserError(f"--rows-per-file is {rows_per_file}; expected 1 or more.")
+    from pix2pix_hub.devices import keep_freed_memory, process_state, relaunch_on_cpus, set_cpu_threads
+
+    relaunch_on_cpus()
+    from datasets import disable_progress_bars
+    from tqdm import tqdm
+
+    from pix2pix_hub.export import WEIGHTS_NAME
+    from pix2pix_hub.hub.push import check_account
+    from pix2pix_hub.inference.dataset import Plan, Sources, check_plan, finish, start, translate_shards
+
+    disable_progress_bars()  # one for each file
+    state = process_state(timeout=LONGEST_WAIT)
+    set_cpu_threads(0, state.num_processes)
+    keep_freed_memory()
+    if push is not None:
+        push = check_account(push)
+    folder = output or Path("translated") / str(push).rsplit("/", 1)[-1]
+    sources = Sources.open(data)
+    pipe = how.load(model, state.device)
+    options = how.of_calls
+    batch_size = options.pop("batch_size")  # changes no pixels
+    rows = {name: len(part) for name, part in sources.found.splits.items()}
+    if split is not None and split not in rows:
+        raise UserError(f"--split {split}: {data.dataset} has {', '.join(rows)}.")
+    plan = Plan(
+        public_name(model),
+        hashlib.sha256((pipe.folder / WEIGHTS_NAME).read_bytes()).hexdigest()[:16],
+        public_name(data.dataset),
+        sources.found.fingerprint,
+        rows if split is None else {split: rows[split]},
+        rows_per_file,
+        options
+        | {
+            "dtype": str(pipe.dtype).removeprefix("torch."),
+            "direction": data.direction,
+            "columns": list(sources.found.columns),
+        },
+    )
+    lock = start(plan, folder) if state.is_main_process else None
+    state.wait_for_everyone()
+    check_plan(plan, folder)
+    own = plan.shards()[state.process_index :: state.num_processes]
+    with tqdm(total=sum(len(shard.rows) for shard in own), unit="image", disable=not state.is_main_process) as bar:
+        translate_shards(pipe, sources, own, folder, bar.update, batch_size=batch_size, **options)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+    if lock is None:
+        return 0
+    with lock:
+        left_out = finish(plan, folder, sources.alone)
+        say(f"{counted(sum(plan.splits.values()) - len(left_out), 'translated image')} in {folder}.")
+        for line in left_out[:20]:
+            say(f"  left out: {line['reason']}")
+        if left_out:
+            say(f"{len(left_out)} could not be translated; they are listed in {folder / 'left_out.jsonl'}.")
+        if push is not None:
+            say(f"Pushed to {_push(folder, push, private)}")
+    return 1 if left_out else 0
+
+
+def _push(folder: Path, repo_id: str, private: bool) -> str:
+    """Push `folder` as a data set, in one commit; what is on this machine stays.
+
+    Returns:
+        The data set's address.
+    """
+    from huggingface_hub import HfApi
+
+    from pix2pix_hub.hub.push import as_push_error
+
+    api = HfApi()
+    try:
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id, folder_path=folder, repo_type="dataset", commit_message="Translated data set"
+        )
+    except Exception as error:
+        raise as_push_error(error, repo_id) from error
+    return f"{api.endpoint}/datasets/{repo_id}"
