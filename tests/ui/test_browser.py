@@ -17,8 +17,8 @@ from playwright.sync_api import Locator, Page, expect
 from running_app import RunningApp
 
 from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
+from pix2pix_hub.ui.handlers import shown
 from pix2pix_hub.ui.limits import Deadline
-from pix2pix_hub.ui.pictures import shown
 
 PATIENCE = 60_000  # milliseconds: the machine may be busy
 IMAGE_AS_BYTES = """async (image) => {

@@ -20,12 +20,19 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from pix2pix_hub.data import pixels
-from pix2pix_hub.ui.events import MAX_SESSIONS, Newest, answering, on_gpu
-from pix2pix_hub.ui.fair_queue import HALF_LIFE, PATIENCE, FairQueue
+from pix2pix_hub.ui.guard import (
+    HALF_LIFE,
+    MAX_SESSIONS,
+    PATIENCE,
+    FairQueue,
+    Newest,
+    RequestGuard,
+    answering,
+    on_gpu,
+)
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
 from pix2pix_hub.ui.models import SHIPPED, ModelStore
-from pix2pix_hub.ui.web import RequestGuard
 from pix2pix_hub.util import UserError
 
 
@@ -90,11 +97,10 @@ def test_nobody_browses_the_web_through_the_server() -> None:
 
 def test_only_the_newest_request_of_a_session_is_answered() -> None:
     newest = Newest()
-    first, other = newest.number("a"), newest.number("b")
-    second = newest.number("a")
-    assert not newest.is_newest("a", first) and newest.is_newest("a", second) and newest.is_newest("b", other)
+    first, other, second = newest.begin("a"), newest.begin("b"), newest.begin("a")
+    assert not first() and second() and other()
     for session in range(MAX_SESSIONS + 5):
-        newest.number(str(session))
+        newest.begin(str(session))
     assert len(newest._last) == MAX_SESSIONS
 
 
@@ -147,7 +153,7 @@ def test_a_request_that_takes_too_long_is_stopped_between_tiles(
         handlers.translate(tmp_path / "a.png", None)
     monkeypatch.undo()
     assert not (tmp_path / "results").exists()
-    assert handlers.translate(tmp_path / "a.png", None).file.exists()  # the model is free again
+    assert handlers.translate(tmp_path / "a.png", None)[0].exists()  # the model is free again
     late = Deadline(limits)
     late._end = 0.0
     with pytest.raises(UserError, match="took longer"):
@@ -163,7 +169,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> FairQueue:
     with gr.Blocks() as demo:
         for _ in range(2):
             gr.Button().click(lambda: None)
-    monkeypatch.setattr("pix2pix_hub.ui.fair_queue.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr("pix2pix_hub.ui.guard.time", SimpleNamespace(monotonic=lambda: 1000.0))
     return FairQueue(demo, max_size=10, max_places=3)
 
 
@@ -273,7 +279,7 @@ def test_one_picture_at_a_time_is_decoded_and_waiting_ends(tmp_path: Path, monke
     handlers.translate(tmp_path / "a.png", None)
     handlers.compare(tmp_path / "a.png", tmp_path / "a.png", None)
     handlers.batch([tmp_path / "a.png"], None)
-    handlers.draw_file(tmp_path / "a.png", None)
+    handlers.draw(tmp_path / "a.png", None)
     assert taken == [True] * 5  # each upload once, and nobody else meanwhile
     with handlers._decoding:  # another does
         late = Deadline(limits)
