@@ -235,11 +235,11 @@ def test_whoever_has_used_least_goes_first(queue: FairQueue) -> None:
         assert next_client(queue) == "a"
 
 
-@pytest.mark.parametrize("session", ["\ud800", "x" * 65, "a b", "", "ä"])
-def test_sessions_have_plain_names(queue: FairQueue, session: str) -> None:
-    with pytest.raises(HTTPException) as refused:
-        push(queue, "a", session)
-    assert refused.value.status_code == 422
+def test_sessions_have_plain_names(queue: FairQueue) -> None:
+    for session in ("\ud800", "x" * 65, "a b", "", "ä"):
+        with pytest.raises(HTTPException) as refused:
+            push(queue, "a", session)
+        assert refused.value.status_code == 422
 
 
 def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monkeypatch: pytest.MonkeyPatch) -> None:
