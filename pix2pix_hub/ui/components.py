@@ -65,24 +65,13 @@ def picture_files(**options: Any) -> gr.File:
         sent = payload.root if isinstance(payload, GradioRootModel) else [payload] if payload else []
         return [Path(file.path) for file in sent]
 
-    files.preprocess, files.data_model = uploaded, Files  # type: ignore[method-assign, assignment]
-    files.api_info = _schema_of_files  # type: ignore[method-assign]
+    def api_info() -> dict[str, Any]:
+        schema = FileData.model_json_schema()
+        schema["properties"]["meta"] = schema.pop("$defs")["FileDataMeta"]  # in a tool's schema references lead nowhere
+        return {"type": "array", "title": "ListFiles", "items": schema}
+
+    files.preprocess, files.data_model, files.api_info = uploaded, Files, api_info  # type: ignore[method-assign, assignment]
     return files
-
-
-def _schema_of_files() -> dict[str, Any]:
-    """JSON schema of a list of files, without references: as a part of a tool's schema they would point to nowhere."""
-    schema = FileData.model_json_schema()
-    definitions = schema.pop("$defs")
-
-    def resolved(node: Any) -> Any:
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return resolved(definitions[node["$ref"].rpartition("/")[2]])
-        return {name: resolved(value) for name, value in node.items()}
-
-    return {"type": "array", "title": "ListFiles", "items": resolved(schema)}
 
 
 def picture_output(label: str, name: str, **options: Any) -> gr.Image:

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pix2pix_hub.ui.exports import Color, Side
-from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
+from pix2pix_hub.ui.limits import Deadline, check_picture
 from pix2pix_hub.ui.models import ModelStore, free_name
 from pix2pix_hub.util import UserError
 
@@ -58,13 +57,12 @@ class Handlers:
     """The functions behind the page and its endpoints.
 
     Args:
-        store: the models.
-        limits: of each request.
+        store: the models, and the limits of each request.
         files: gives a new folder for each request's results; whoever serves them deletes them.
     """
 
-    def __init__(self, store: ModelStore, limits: Limits, files: Callable[[], Path]) -> None:
-        self.store, self.limits, self.files = store, limits, files
+    def __init__(self, store: ModelStore, files: Callable[[], Path]) -> None:
+        self.store, self.limits, self.files = store, store.limits, files
         self._decoding = Lock()
 
     def translate(
@@ -99,14 +97,14 @@ class Handlers:
         results = made if isinstance(made, list) else [made]
         height, width = prepared.size
         said = f"{width}x{height} pixels" + (f", seed {seed}" if stochastic else "")
-        stem, folder = safe_stem(picture.name), self.files()
+        folder, stem = self.files(), safe_stem(picture.name)
         if len(results) == 1:
-            file = save_result(made, folder, stem)
+            file = save_result(results[0], folder, stem)
         else:
-            with TemporaryDirectory() as aside:
-                names = [f"{stem}_{number}" for number in range(1, len(results) + 1)]
-                saved = [save_result(*each) for each in zip(results, [Path(aside)] * len(names), names, strict=True)]
-                file = _zipped(saved, folder / f"{stem}.zip")
+            folder.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(file := folder / f"{stem}.zip", "w") as archive:  # stored: pictures are compressed
+                for number, result in enumerate(results, 1):
+                    archive.writestr(*encoded(result, f"{stem}_{number}"))
         return file, [shown(_as_picture(source), exact=True), *map(shown, results)], said
 
     def draw(self, drawing: Path | Image.Image | None, model: str | None) -> Picture:
@@ -177,22 +175,25 @@ class Handlers:
         if len(pictures) > self.limits.max_files:
             raise UserError(f"{len(pictures)} files came; at most {self.limits.max_files} are taken at once.")
         self.store.check(model)
-        deadline, outcomes = Deadline(self.limits), []
-        made: dict[str, tuple[Path, Image.Image]] = {}  # by stem
-        with TemporaryDirectory() as folder:
+        deadline, file = Deadline(self.limits), self.files() / "translated.zip"
+        previews: dict[str, tuple[Image.Image, str]] = {}  # by stem
+        outcomes: list[tuple[str, str]] = []
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(file, "w") as archive:
             for number, picture in enumerate(pictures, 1):
                 try:
                     with self._pipeline(model, picture, deadline=deadline) as (pipeline, progress, ((_, prepared),)):
                         result = pipeline(prepared, progress=progress)
-                    stem = safe_stem(picture.name, made)
-                    made[stem] = save_result(result, Path(folder), stem), shown(result)
+                    stem = safe_stem(picture.name, previews)
+                    name, content = encoded(result, stem)
+                    archive.writestr(name, content)
+                    previews[stem] = shown(result), name
                     outcomes.append((picture.name, TRANSLATED))
                 except UserError as error:
                     outcomes.append((picture.name, str(error)))
                 if report is not None:
                     report(number, len(pictures))
-            archive = _zipped([file for file, _ in made.values()], self.files() / "translated.zip") if made else None
-        return archive, [(preview, file.name) for file, preview in made.values()], outcomes
+        return file if previews else None, list(previews.values()), outcomes
 
     @contextmanager
     def _pipeline(
@@ -375,7 +376,15 @@ def safe_stem(name: str, taken: Collection[str] = ()) -> str:
 
 
 def save_result(picture: Picture, folder: Path, stem: str) -> Path:
-    """Write a result at its full depth: PNG where PNG can hold it, else TIFF. Returns the file."""
+    """Write a result, as `encoded`, to a folder that need not be there. Returns the file."""
+    name, content = encoded(picture, stem)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def encoded(picture: Picture, stem: str) -> tuple[str, bytes]:
+    """Name and content of the file for a result at its full depth: PNG where PNG can hold it, else TIFF."""
     from pix2pix_hub.data.encoding import encode, suffix_for
     from pix2pix_hub.data.pixels import PixelArray, from_memory
 
@@ -384,18 +393,8 @@ def save_result(picture: Picture, folder: Path, stem: str) -> Path:
         kind = {1: "gray", 3: "rgb", 4: "rgba"}.get(decoded.values.shape[2], "channels")
         eight_bits = decoded.values.dtype == np.uint8 and kind != "channels"
         decoded = Image.fromarray(decoded.values.squeeze()) if eight_bits else PixelArray(decoded.values, kind)
-    path = folder / f"{stem}{suffix_for(decoded)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode(decoded, path.name, path.suffix))
-    return path
-
-
-def _zipped(files: Sequence[Path], path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
-        for file in files:
-            archive.write(file, file.name)
-    return path
+    name = f"{stem}{(suffix := suffix_for(decoded))}"
+    return name, encode(decoded, name, suffix)
 
 
 def _as_picture(image: Decoded) -> Picture:

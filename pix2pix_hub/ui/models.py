@@ -73,7 +73,7 @@ class ModelStore:
 
     Args:
         models: name → location, the default first.
-        limits: how many stay in memory, how long one waits for its turn.
+        limits: of each request: how many models stay in memory, how long one waits for its turn.
         allow_any: also take repository ids that are not among `models`.
         load: location → pipeline.
     """

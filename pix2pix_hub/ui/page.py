@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import html
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pix2pix_hub.ui.endpoints import add_endpoints
 from pix2pix_hub.ui.guard import FairQueue, RequestGuard, answering, guard_inputs
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Limits
-from pix2pix_hub.ui.models import Location, ModelStore, choose_models
+from pix2pix_hub.ui.models import ModelStore
 from pix2pix_hub.ui.tabs.about import about_tab
 from pix2pix_hub.ui.tabs.batch import batch_tab
 from pix2pix_hub.ui.tabs.compare import compare_tab
@@ -90,35 +89,15 @@ def launch_options(limits: Limits) -> dict[str, Any]:
     }
 
 
-def build_demo(
-    models: Mapping[str, Location] | str | None = None,
-    *,
-    limits: Limits | None = None,
-    allow_any_model: bool = False,
-    store: ModelStore | None = None,
-) -> gr.Blocks:
-    """The app, to be launched with `launch_options()`.
-
-    Args:
-        models: name → folder of an export or Hub id; or what `choose_models` takes.
-        limits: of one request; None: the defaults and the environment's.
-        allow_any_model: let people name any repository id.
-        store: takes the place of the one made from the other arguments.
-
-    Raises:
-        UserError: a model that cannot be one, a limit that is none.
-    """
-    limits = limits or Limits.from_environment()
-    if store is None:
-        chosen = models if isinstance(models, Mapping) else choose_models(models)
-        store = ModelStore(chosen, limits, allow_any=allow_any_model)
+def build_demo(store: ModelStore) -> gr.Blocks:
+    """The app that offers these models, to be launched with `launch_options()`."""
     with gr.Blocks(title="pix2pix", analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as demo:
         # results lie among the files that Gradio serves, and deletes
-        handlers = Handlers(store, limits, lambda: Path(demo.GRADIO_CACHE) / secrets.token_hex(16))
+        handlers = Handlers(store, lambda: Path(demo.GRADIO_CACHE) / secrets.token_hex(16))
         _lay_out(demo, store, handlers)
     guard_inputs(demo)
     processing_utils.hash_seed = secrets.token_bytes()  # of the names of uploads: nobody can guess them
-    demo._queue = FairQueue(demo, limits.max_queue, limits.max_places)
+    demo._queue = FairQueue(demo, store.limits.max_queue, store.limits.max_places)
     return demo
 
 

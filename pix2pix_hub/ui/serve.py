@@ -60,7 +60,7 @@ def serve(arguments: list[str] | None = None) -> int:
     with _own_files():
         from pix2pix_hub.ui.page import build_demo, launch_options
 
-        demo = build_demo(store=store, limits=limits)
+        demo = build_demo(store)
         import_module("pix2pix_hub.inference.pipeline")  # PyTorch: two seconds that the first request shall not wait
         demo.launch(
             server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options(limits)

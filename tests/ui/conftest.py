@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from running_app import RunningApp
 from tiny_exports import RGB16, write_tiny_export
 
@@ -37,7 +37,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
 
     limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_places=40, max_models=2)
     store = ModelStore({"demo": SHIPPED, "sixteen": sixteen, "damaged": damaged}, limits)
-    demo = build_demo(store=store, limits=limits)
+    demo = build_demo(store)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
     yield RunningApp(url, store, limits, files)
     demo.close()
@@ -77,21 +77,14 @@ class Complaints:
         page.on("pageerror", lambda error: self.found.append(f"page: {error}"))
 
 
-@pytest.fixture(scope="session")
-def window(browser: Browser) -> Iterator[BrowserContext]:
-    """What all pages share is the cache: no test waits for the page's scripts again."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
-    yield context
-    context.close()
-
-
 @pytest.fixture
-def page(app: RunningApp, window: BrowserContext) -> Iterator[Page]:
+def page(app: RunningApp, browser: Browser) -> Iterator[Page]:
     """The app's page, opened; a test that uses it fails where the browser had anything to complain of."""
-    complaints, page = Complaints(), window.new_page()
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
+    complaints, page = Complaints(), context.new_page()
     complaints.listen(page, app.url.rstrip("/"))
     page.goto(app.url)
     page.get_by_role("tab", name="Translate").wait_for()
     yield page
-    page.close()
+    context.close()
     assert complaints.found == []

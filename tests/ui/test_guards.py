@@ -143,7 +143,7 @@ def test_a_request_that_takes_too_long_is_stopped_between_tiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(max_seconds=1000)
-    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), limits, lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), lambda: tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     seconds = iter(
         [*range(5), *[2000.0] * 100]
@@ -163,12 +163,18 @@ def test_a_request_that_takes_too_long_is_stopped_between_tiles(
 # ------------------------------------------------------------------------------------------------------- the queue
 
 
-@pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> FairQueue:
-    """A queue before two functions that nothing is processed of, at a time that stands still."""
+@pytest.fixture(scope="module")
+def demo() -> gr.Blocks:
+    """A page of two functions."""
     with gr.Blocks() as demo:
         for _ in range(2):
             gr.Button().click(lambda: None)
+    return demo
+
+
+@pytest.fixture
+def queue(demo: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> FairQueue:
+    """A queue that nothing is processed of, at a time that stands still."""
     monkeypatch.setattr("pix2pix_hub.ui.guard.time", SimpleNamespace(monotonic=lambda: 1000.0))
     return FairQueue(demo, max_size=10, max_places=3)
 
@@ -267,7 +273,7 @@ def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monke
 
 def test_one_picture_at_a_time_is_decoded_and_waiting_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(max_seconds=1000)
-    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), limits, lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), lambda: tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     decode, taken = pixels.read_image, []
 

@@ -153,7 +153,7 @@ def test_an_example_of_classes_is_uploaded_as_the_model_takes_it(tmp_path: Path)
     classes = np.random.default_rng(0).integers(0, len(values), (32, 32))
     drawn = np.pad(np.array(LABELS.colors, np.uint8)[classes], ((2, 2), (2, 70), (0, 0)))  # a row of samples.png
     Image.fromarray(drawn).save(folder / SAMPLES)
-    handlers = Handlers(ModelStore({"classes": folder}, LIMITS), LIMITS, lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"classes": folder}, LIMITS), lambda: tmp_path / "results")
     stored, _ = handlers.example(0, None)
     in_colors(stored, handlers.store.export(None).source).save(tmp_path / "example.png")
     made, _, _ = handlers.translate(tmp_path / "example.png", None)

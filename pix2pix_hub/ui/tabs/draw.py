@@ -1,4 +1,8 @@
-"""Draw: a canvas with the model's own colours; the picture beside it comes alive whenever the pen lifts."""
+"""Draw: a canvas with the model's own colours; the picture beside it comes alive whenever the pen lifts.
+
+Why not `gr.ImageEditor` (of Gradio 6.31): it says nothing of the first stroke, smooths strokes into colours that no
+class has, cannot fill, sends three pictures a stroke, and takes seconds a stroke where there is no GPU.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,18 @@ OF_PHOTOS = "This model was trained on photos: it makes little of flat drawings,
 def draw_tab(handlers: Handlers, picker: gr.Dropdown, export: Export | None) -> Followers:
     """Lay the tab out and connect it."""
     newest = Newest()
+    html, css, script = ((CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js"))
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            board = _drawing_board(export)
+            board = gr.HTML(  # its value: the drawing, a PNG data URL
+                html_template=html,
+                css_template=css,
+                js_on_load=script,
+                apply_default_css=False,
+                setup=_setup(export, 0),
+                label="Your drawing",
+                elem_id="board",
+            )
         with gr.Column(scale=1, min_width=300):
             result = picture_output(
                 "What the model makes of it",
@@ -58,24 +71,6 @@ def draw_tab(handlers: Handlers, picker: gr.Dropdown, export: Export | None) -> 
         examples: example_pictures,
         note: _note,
     }
-
-
-def _drawing_board(export: Export | None) -> gr.HTML:
-    """A canvas with the model's own colours, which draws exactly those. Its value is the drawing, a PNG data URL.
-
-    Why not `gr.ImageEditor` (of Gradio 6.31): it says nothing of the first stroke, smooths strokes into colours that
-    no class has, cannot fill, sends three pictures a stroke, and takes seconds a stroke where there is no GPU.
-    """
-    html, css, script = ((CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js"))
-    return gr.HTML(
-        html_template=html,
-        css_template=css,
-        js_on_load=script,
-        apply_default_css=False,
-        setup=_setup(export, 0),
-        label="Your drawing",
-        elem_id="board",
-    )
 
 
 def _setup(export: Export | None, example: int, *, publish: bool = False) -> dict[str, Any]:
