@@ -7,7 +7,6 @@ PyTorch before the first request does.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 import secrets
@@ -266,7 +265,7 @@ def decode_drawing(data_url: Any) -> Image.Image:
             return picture.convert("RGB")
     except UserError:
         raise
-    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError("the drawing could not be read: it is damaged.") from error
 
 
@@ -308,28 +307,21 @@ def in_colors(stored: Picture, side: Side) -> Image.Image:
     return picture
 
 
-def nearest_paints(pixels: NDArray[np.uint8], palette: Sequence[Color]) -> NDArray[np.intp]:
+def nearest_paints(pixels: NDArray[np.uint8], palette: Sequence[Color]) -> NDArray[np.int16]:
     """For each pixel of `(H, W, 3)` the number of its colour in the palette.
 
     Pixels that are near none, as on the smoothed borders of strokes, take the colour of the nearest pixel that is:
     between two colours there may lie a third, which nobody painted.
     """
     differences = np.abs(pixels[:, :, None].astype(np.int16) - np.array(palette, np.int16)).max(axis=3)  # (H, W, P)
-    chosen = differences.argmin(axis=2)
+    chosen = differences.argmin(axis=2).astype(np.int16)
     known = differences.min(axis=2) <= EXACT
-    if not known.any():
-        return chosen
-    while not known.all():
-        spread = known.copy()
-        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-            from_there = np.roll(known, step, axis)
-            border = [slice(None), slice(None)]
-            border[axis] = slice(0, 1) if step == 1 else slice(-1, None)
-            from_there[tuple(border)] = False  # what was rolled round the edge
-            taken = from_there & ~spread
-            chosen[taken] = np.roll(chosen, step, axis)[taken]
-            spread |= taken
-        known = spread
+    if known.any():
+        chosen[~known] = -1
+    while (chosen < 0).any():
+        beside = np.pad(chosen, 1, constant_values=-1)
+        for neighbour in (beside[:-2, 1:-1], beside[2:, 1:-1], beside[1:-1, :-2], beside[1:-1, 2:]):
+            chosen = np.where(chosen < 0, neighbour, chosen)
     return chosen
 
 
