@@ -5,22 +5,19 @@ Their functions' signatures and docstrings are the documentation that Gradio sho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from pix2pix_hub.ui.components import picture_files, picture_input
-from pix2pix_hub.ui.events import answering, on_gpu
-from pix2pix_hub.ui.handlers import Handlers
+from pix2pix_hub.ui.guard import answering, on_gpu
+from pix2pix_hub.ui.handlers import Handlers, safe_stem, save_result
 
 
 def add_endpoints(handlers: Handlers) -> None:
     """Declare them on the page that is being built; nothing of them is seen there."""
 
-    @answering
-    @on_gpu
     def translate(image: Path, model: str | None = None, stochastic: bool = False, seed: int = 0) -> str:
         """Translate one picture of any size with a pix2pix model.
 
@@ -33,11 +30,8 @@ def add_endpoints(handlers: Handlers) -> None:
         Returns:
             The translation in the size and depth of the picture.
         """
-        made = handlers.translate(image, model, stochastic=stochastic, seed=seed if stochastic else None)
-        return str(made.file)
+        return str(handlers.translate(image, model, stochastic=stochastic, seed=seed)[0])
 
-    @answering
-    @on_gpu
     def draw(drawing: Path, model: str | None = None) -> str:
         """Translate a drawing: it is brought to the size the model was trained at, and to the model's own colours.
 
@@ -48,10 +42,8 @@ def add_endpoints(handlers: Handlers) -> None:
         Returns:
             The translation, in the size the model was trained at.
         """
-        return str(handlers.draw_file(drawing, model))
+        return str(save_result(handlers.draw(drawing, model), handlers.files(), safe_stem(drawing.name)))
 
-    @answering
-    @on_gpu
     def compare(source: Path, target: Path, model: str | None = None) -> tuple[Any, Any, dict[str, float]]:
         """Translate a source and measure the result against the true target.
 
@@ -65,11 +57,9 @@ def add_endpoints(handlers: Handlers) -> None:
             The same with the discriminator's judgement laid over it: blue looks real, orange looks generated.
             l1 in [0, 1], psnr in dB, ssim; realism of the translation and of the target in [0, 1].
         """
-        made = handlers.compare(source, target, model)
-        return made.generated, made.heat, made.metrics
+        _, generated, _, heat, metrics = handlers.compare(source, target, model)
+        return generated, heat, metrics
 
-    @answering
-    @on_gpu
     def batch(images: list[Path], model: str | None = None) -> tuple[str | None, list[dict[str, str]]]:
         """Translate many pictures; those that cannot be translated are listed and do not stop the rest.
 
@@ -81,9 +71,8 @@ def add_endpoints(handlers: Handlers) -> None:
             A zip of the translations; none where every file failed.
             For each file its name and what became of it.
         """
-        made = handlers.batch(images, model)
-        outcomes = [{"file": name, "outcome": outcome} for name, outcome in made.outcomes]
-        return str(made.archive) if made.archive else None, outcomes
+        archive, _, outcomes = handlers.batch(images, model)
+        return str(archive) if archive else None, [{"file": name, "outcome": outcome} for name, outcome in outcomes]
 
     with gr.Group(visible=False):
         model = gr.Textbox(label="model", value=None)
@@ -92,11 +81,10 @@ def add_endpoints(handlers: Handlers) -> None:
         stochastic, seed = gr.Checkbox(label="stochastic"), gr.Number(value=0, label="seed", precision=0)
         result, overlay = gr.Image(label="translation", format="png"), gr.Image(label="realism", format="png")
         archive, details = gr.File(label="zip"), gr.JSON(label="details")
-        declared: list[tuple[Callable[..., Any], Sequence[Any], Sequence[Any]]] = [
+        for function, inputs, outputs in (
             (translate, [image, model, stochastic, seed], [result]),
             (draw, [image, model], [result]),
             (compare, [image, second, model], [result, overlay, details]),
             (batch, [images, model], [archive, details]),
-        ]
-        for function, inputs, outputs in declared:
-            gr.Button().click(function, inputs, outputs, api_name=function.__name__)
+        ):
+            gr.Button().click(answering(on_gpu(function)), inputs, outputs, api_name=function.__name__)

@@ -42,19 +42,14 @@ class Limits:
         for field in fields(cls):
             variable = f"PIX2PIX_{field.name.upper()}"
             if text := os.environ.get(variable):
-                value = _positive(variable, text)
+                try:
+                    value = float(text)
+                except ValueError:
+                    value = 0.0
+                if not 1 <= value < 1e9:
+                    raise UserError(f"{variable}={text!r}: expected a number from 1.")
                 chosen[field.name] = int(value) if isinstance(field.default, int) else value
         return cls(**chosen)
-
-
-def _positive(variable: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value < 1e9:
-        raise UserError(f"{variable}={text!r}: expected a number from 1.")
-    return value
 
 
 def check_picture(path: Path, name: str, limits: Limits) -> None:

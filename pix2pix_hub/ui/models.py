@@ -6,8 +6,9 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ Location = str | Path  # a Hub id, or the folder of an export
 
 
 def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[str, Location]:
-    """Name → location of the models to offer.
+    """Name → location of the models to offer. Names say nothing of where a folder lies.
 
     Args:
         asked: repository ids or folders with commas between them; None: what `PIX2PIX_MODEL` says. Without either the
@@ -37,17 +38,21 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
         UserError: something that is neither a folder nor a repository id.
     """
     asked = os.environ.get("PIX2PIX_MODEL") if asked is None else asked
-    places = [place.strip() for place in (asked or "").split(",") if place.strip()]
-    if places:
-        models: dict[str, Location] = {}
-        for location in map(_location, places):
-            models[_free_name(_public_name(location), models)] = location
-        return models
-    exports = [path.parent for folder in EXPORT_FOLDERS for path in runs.glob(f"*/{folder}/{PREPROCESSOR_NAME}")]
-    if exports:
-        newest = max(exports, key=lambda folder: ((folder / PREPROCESSOR_NAME).stat().st_mtime, folder.name == "model"))
-        return {_public_name(newest): newest}
-    return {"demo": SHIPPED}
+    locations = [_location(place.strip()) for place in (asked or "").split(",") if place.strip()]
+    if not locations:
+        exports = [path.parent for folder in EXPORT_FOLDERS for path in runs.glob(f"*/{folder}/{PREPROCESSOR_NAME}")]
+        if not exports:
+            return {"demo": SHIPPED}
+        locations = [
+            max(exports, key=lambda place: ((place / PREPROCESSOR_NAME).stat().st_mtime, place.name == "model"))
+        ]
+    models: dict[str, Location] = {}
+    for location in locations:
+        name = location if isinstance(location, str) else location.resolve().name
+        if isinstance(location, Path) and name in EXPORT_FOLDERS:
+            name = location.resolve().parent.name
+        models[free_name(name, models)] = location
+    return models
 
 
 def _location(place: str) -> Location:
@@ -59,16 +64,9 @@ def _location(place: str) -> Location:
     raise UserError(f"model {place!r} is neither a folder nor a repository id: expected an export, or user/name.")
 
 
-def _public_name(location: Location) -> str:
-    """What people see and send: nothing of where a folder lies."""
-    if isinstance(location, str):
-        return location
-    folder = location.resolve()
-    return folder.parent.name if folder.name in EXPORT_FOLDERS else folder.name
-
-
-def _free_name(name: str, taken: Mapping[str, Location]) -> str:
-    names = [name, *(f"{name} ({number})" for number in range(2, len(taken) + 2))]
+def free_name(name: str, taken: Collection[str], form: str = "{} ({})") -> str:
+    """The name, numbered where it is taken."""
+    names = [name, *(form.format(name, number) for number in range(2, len(taken) + 2))]
     return next(each for each in names if each not in taken)
 
 
@@ -77,7 +75,7 @@ class ModelStore:
 
     Args:
         models: name → location, the default first.
-        limits: how many stay in memory, how long one waits for its turn.
+        limits: of each request: how many models stay in memory, how long one waits for its turn.
         allow_any: also take repository ids that are not among `models`.
         load: location → pipeline.
     """
@@ -91,17 +89,12 @@ class ModelStore:
         load: Callable[[Location], Pix2PixPipeline] | None = None,
     ) -> None:
         assert models, "a store needs a model"
-        self.models, self.limits, self.allow_any = dict(models), limits, allow_any
+        self.models, self.names, self.limits, self.allow_any = dict(models), list(models), limits, allow_any
         self._load = load or _load_pipeline
         self._loaded: OrderedDict[str, Pix2PixPipeline] = OrderedDict()
-        self._exports: OrderedDict[str, Export] = OrderedDict()
         self._turns: dict[str, Lock] = {}
         self._guard = Lock()
-
-    @property
-    def names(self) -> list[str]:
-        """Of the configured models."""
-        return list(self.models)
+        self._exports = lru_cache(len(models) + limits.max_models)(self._read_export)
 
     def check(self, name: str | None) -> str:
         """The model's name, the first one's for None or "".
@@ -126,16 +119,15 @@ class ModelStore:
         Raises:
             UserError: as `check`; it could not be fetched, or is no export.
         """
-        name = self.check(name)
-        with self._guard:
-            known = self._exports.get(name)
-        if known is None:
-            known = Export(_folder(self.models.get(name, name)), name)
-            with self._guard:
-                self._exports[name] = known
-                while len(self._exports) > len(self.models) + self.limits.max_models:
-                    self._exports.popitem(last=False)
-        return known
+        return self._exports(self.check(name))
+
+    def _read_export(self, name: str) -> Export:
+        location = self.models.get(name, name)
+        if isinstance(location, Path):
+            return Export(location, name)
+        from pix2pix_hub.models.fetch import fetch_files  # brings PyTorch with it
+
+        return Export(fetch_files(location, SHOWN_FILES), name)
 
     @contextmanager
     def use(self, name: str | None, deadline: Deadline) -> Iterator[Pix2PixPipeline]:
@@ -180,15 +172,6 @@ class ModelStore:
             left, _ = self._loaded.popitem(last=False)
             if left not in self.models:
                 self._turns.pop(left, None)
-
-
-def _folder(location: Location) -> Path:
-    """Of the describing files."""
-    if isinstance(location, Path):
-        return location
-    from pix2pix_hub.models.fetch import fetch_files  # brings PyTorch with it
-
-    return fetch_files(location, SHOWN_FILES)
 
 
 def _load_pipeline(location: Location) -> Pix2PixPipeline:

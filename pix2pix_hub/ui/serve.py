@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
@@ -52,33 +50,26 @@ def serve(arguments: list[str] | None = None) -> int:
         logger.error("error: %s", error)
         return USAGE_ERROR
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: the files are deleted
-    with _own_files():
+    assert "gradio" not in sys.modules, "Gradio reads the environment when it is imported"
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    with tempfile.TemporaryDirectory(prefix="pix2pix_", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results go with this process
         from pix2pix_hub.ui.page import build_demo, launch_options
 
-        demo = build_demo(store=store, limits=limits)
+        demo = build_demo(store)
         import_module("pix2pix_hub.inference.pipeline")  # PyTorch: two seconds that the first request shall not wait
         demo.launch(
             server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options(limits)
         )
-        Thread(target=_get_ready, args=(store, limits), daemon=True).start()
+        Thread(target=_get_ready, args=(store,), daemon=True).start()
         demo.block_thread()
     return 0
 
 
-@contextlib.contextmanager
-def _own_files() -> Iterator[None]:
-    """Uploads and results go to a folder that goes with this process. To be entered before Gradio is imported."""
-    assert "gradio" not in sys.modules, "Gradio reads the environment when it is imported"
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    with tempfile.TemporaryDirectory(prefix="pix2pix_", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        yield
-
-
-def _get_ready(store: ModelStore, limits: Limits) -> None:
+def _get_ready(store: ModelStore) -> None:
     """Load the first model, and later what measures it, so that requests need not."""
     try:
-        with store.use(None, Deadline(limits)):
+        with store.use(None, Deadline(store.limits)):
             pass
     except UserError as error:
         logger.warning("%s", error)  # the page says it too, to whoever asks for this model

@@ -33,11 +33,11 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     (damaged / "model.safetensors").write_bytes(b"not weights")
     files = tmp_path_factory.mktemp("files")
     os.environ |= {"GRADIO_TEMP_DIR": str(files), "GRADIO_ANALYTICS_ENABLED": "False"}
-    from pix2pix_hub.ui import build_demo, launch_options
+    from pix2pix_hub.ui.page import build_demo, launch_options
 
     limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_places=40, max_models=2)
     store = ModelStore({"demo": SHIPPED, "sixteen": sixteen, "damaged": damaged}, limits)
-    demo = build_demo(store=store, limits=limits)
+    demo = build_demo(store)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
     yield RunningApp(url, store, limits, files)
     demo.close()

@@ -6,11 +6,13 @@ import asyncio
 import base64
 import hashlib
 import io
+import itertools
 import json
 import select
 import socket
 import zipfile
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -25,15 +27,17 @@ import pytest
 import tifffile
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from hostile_requests import ask, files_named, hostile_places, junk_request, secret_picture, upload
+from hostile_requests import META, ask, files_named, hostile_places, junk_request, secret_picture, upload
 from numpy.typing import NDArray
 from PIL import Image
 from running_app import RunningApp
 
-from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
+from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.image.read import Decoded, read_image
 from pix2pix_hub.image.write import encode
+from pix2pix_hub.ui.guard import UNREADABLE, uploads_only
 from pix2pix_hub.ui.limits import Deadline
+from pix2pix_hub.util import UserError
 
 SECRET = "/etc/hostname"
 
@@ -63,10 +67,28 @@ def opened(path: str) -> NDArray[np.uint8]:
     return np.asarray(Image.open(path))
 
 
+@pytest.fixture(scope="module")
+def http(app: RunningApp) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=app.url, timeout=120) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def small(http: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A picture that was uploaded."""
+    return upload(http, Path(saved(random_picture(1, (32, 32)), tmp_path_factory.mktemp("small") / "a.png")))
+
+
+def called(http: httpx.Client, endpoint: str, data: list[Any]) -> str:
+    """What an endpoint says to whoever speaks plain HTTP."""
+    event = http.post(f"gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
+    return http.get(f"gradio_api/call/{endpoint}/{event}").text
+
+
 # ------------------------------------------------------------------------------------------------------- answers
 
 
-def test_endpoints_are_four_typed_and_documented(client: Client, app: RunningApp) -> None:
+def test_endpoints_are_four_typed_and_documented(client: Client, http: httpx.Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {"/translate", "/draw", "/compare", "/batch"}
     parameters = {
@@ -74,12 +96,12 @@ def test_endpoints_are_four_typed_and_documented(client: Client, app: RunningApp
     }
     assert set(parameters["/translate"]) == {"image", "model", "stochastic", "seed"}
     assert parameters["/translate"]["stochastic"]["python_type"]["type"] == "bool"
-    openapi = httpx.get(f"{app.url}gradio_api/openapi.json").json()
+    openapi = http.get("gradio_api/openapi.json").json()
     assert "/call/translate" in json.dumps(openapi) or "translate" in json.dumps(openapi)
 
 
 def test_translate_keeps_any_size(client: Client, app: RunningApp, tmp_path: Path) -> None:
-    for size in ((128, 128), (33, 70), (301, 123)):
+    for size in ((33, 70), (301, 123)):
         picture = random_picture(1, size)
         result = client.predict(handle_file(saved(picture, tmp_path / "a.png")), api_name="/translate")
         np.testing.assert_array_equal(opened(result), np.asarray(pipeline_answer(app, "demo", picture)))
@@ -149,20 +171,7 @@ def test_batch_lists_what_failed(client: Client, app: RunningApp, tmp_path: Path
     np.testing.assert_array_equal(made, np.asarray(pipeline_answer(app, "demo", pictures[1])))
 
 
-def test_plain_http(app: RunningApp, tmp_path: Path) -> None:
-    picture = random_picture(5, (48, 48))
-    with open(saved(picture, tmp_path / "a.png"), "rb") as file:
-        path = httpx.post(f"{app.url}gradio_api/upload", files={"files": file}).json()[0]
-    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", False, 0]}
-    event = httpx.post(f"{app.url}gradio_api/call/translate", json=message).json()["event_id"]
-    answer = httpx.get(f"{app.url}gradio_api/call/translate/{event}", timeout=60).text
-    assert answer.startswith("event: complete")
-    result = json.loads(answer.split("data: ", 1)[1])[0]
-    made = Image.open(io.BytesIO(httpx.get(result["url"]).content))
-    np.testing.assert_array_equal(np.asarray(made), np.asarray(pipeline_answer(app, "demo", picture)))
-
-
-def test_mcp_tools(app: RunningApp) -> None:
+def test_mcp_tools(app: RunningApp, http: httpx.Client) -> None:
     from mcp import ClientSession
     from mcp.client.streamable_http import streamable_http_client
 
@@ -197,7 +206,7 @@ def test_mcp_tools(app: RunningApp) -> None:
     assert [each.type for each in compared.content] == ["image", "text", "image", "text", "text"]
     assert "psnr" in compared.content[-1].text
     assert not batch.isError, batch.content[0].text
-    with zipfile.ZipFile(io.BytesIO(httpx.get(batch.content[0].text).content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(http.get(batch.content[0].text).content)) as archive:
         assert archive.namelist() == ["picture_1.png"]
         np.testing.assert_array_equal(np.asarray(Image.open(archive.open("picture_1.png"))), np.asarray(made))
     assert "picture_2 is not a picture" in batch.content[1].text
@@ -206,33 +215,36 @@ def test_mcp_tools(app: RunningApp) -> None:
 # ------------------------------------------------------------------------------------------------------- many at once
 
 
-def test_forty_clients_each_get_their_own_picture(app: RunningApp, tmp_path: Path) -> None:
-    sizes = [(32, 32), (64, 48), (128, 128), (200, 90), (31, 77), (700, 400)]
-    pictures = [random_picture(seed, sizes[seed % len(sizes)]) for seed in range(40)]
+def test_forty_clients_each_get_their_own_picture(app: RunningApp, http: httpx.Client, tmp_path: Path) -> None:
+    """Over plain HTTP, and without much memory: `campaigns/clients.py` lets them come again and again, and attacks."""
+    sizes = [(32, 32), (64, 48), (128, 128), (31, 77), (200, 90)] * 8
+    pictures = [random_picture(seed, size) for seed, size in enumerate(sizes)]
     wanted = [np.asarray(pipeline_answer(app, "demo", picture)) for picture in pictures]
-    files = [saved(picture, tmp_path / f"{number}.png") for number, picture in enumerate(pictures)]
+    files = [Path(saved(picture, tmp_path / f"{number}.png")) for number, picture in enumerate(pictures)]
     before = psutil.Process().memory_info().rss
 
-    def ask(file: str) -> NDArray[np.uint8]:
-        client = Client(app.url, verbose=False, httpx_kwargs={"timeout": 120})
-        return opened(client.predict(handle_file(file), api_name="/translate"))
+    def translated(path: Path) -> NDArray[np.uint8]:
+        answer = called(http, "translate", [upload(http, path), "demo", False, 0])
+        assert answer.startswith("event: complete"), answer
+        result = http.get(json.loads(answer.split("data: ", 1)[1])[0]["url"])
+        return np.asarray(Image.open(io.BytesIO(result.content)))
 
     with ThreadPoolExecutor(40) as clients:
-        answers = list(clients.map(ask, files))
+        answers = list(clients.map(translated, files))
     for answer, expected in zip(answers, wanted, strict=True):
         np.testing.assert_array_equal(answer, expected)
     assert psutil.Process().memory_info().rss - before < 500e6
 
 
-def test_one_client_leaves_places_to_others_and_a_full_queue_says_so(app: RunningApp, tmp_path: Path) -> None:
-    with httpx.Client(base_url=app.url, timeout=60) as http:
-        picture = upload(http, Path(saved(random_picture(7, (32, 32)), tmp_path / "a.png")))
+def test_one_client_leaves_places_to_others_and_a_full_queue_says_so(
+    app: RunningApp, http: httpx.Client, small: dict[str, Any]
+) -> None:
     events, refused = [], []
     for address in ("127.0.0.1", "127.0.0.2"):
         transport = httpx.HTTPTransport(local_address=address)
-        with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60, transport=transport) as http:
+        with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60, transport=transport) as at:
             while len(refused) == (address == "127.0.0.2"):
-                answer = http.post("translate", json={"data": [picture, "demo", False, 0]})
+                answer = at.post("translate", json={"data": [small, "demo", False, 0]})
                 if answer.status_code == 200:
                     events.append(answer.json()["event_id"])
                 else:
@@ -240,9 +252,8 @@ def test_one_client_leaves_places_to_others_and_a_full_queue_says_so(app: Runnin
     (status, text, places), (full_status, full_text, waiting) = refused
     assert (status, places) == (429, app.limits.max_places) and "waiting already" in text
     assert (full_status, waiting) == (503, app.limits.max_queue) and "queue is full" in full_text.lower()
-    with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60) as http:
-        for event in events:
-            assert http.get(f"translate/{event}").text.startswith("event: complete")
+    for event in events:
+        assert http.get(f"gradio_api/call/translate/{event}").text.startswith("event: complete")
 
 
 # ------------------------------------------------------------------------------------------------------- abuse
@@ -288,7 +299,7 @@ def test_pictures_that_are_none(client: Client, tmp_path: Path) -> None:
             assert text in refusal(client, handle_file(tmp_path / name), api_name=endpoint)
 
 
-def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, tmp_path: Path) -> None:
+def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, http: httpx.Client, tmp_path: Path) -> None:
     with open(saved(random_picture(1, (32, 32)), tmp_path / "a.png"), "rb") as file:
         data = file.read()
     for name in (
@@ -297,84 +308,86 @@ def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, tmp_pat
         "<img src=x onerror=alert(1)>.png",
         "a" * 300 + ".png",
     ):
-        path = httpx.post(f"{app.url}gradio_api/upload", files={"files": (name, data)}).json()[0]
+        path = http.post("gradio_api/upload", files={"files": (name, data)}).json()[0]
         assert Path(path).resolve().is_relative_to(app.files.resolve())
-        archive, outcomes = client.predict([{"path": path, "meta": {"_type": "gradio.FileData"}}], api_name="/batch")
+        archive, outcomes = client.predict([{"path": path, **META}], api_name="/batch")
         assert outcomes[0]["outcome"] == "translated"
         with zipfile.ZipFile(archive) as content:
             (inside,) = content.namelist()
         assert "/" not in inside and "\\" not in inside and "<" not in inside and len(inside) < 80
 
 
-def test_no_file_that_nobody_uploaded_is_read(app: RunningApp, tmp_path: Path) -> None:
-    """At no event, public or private, however it is sent; and nobody learns whether it is there."""
+def test_no_file_that_nobody_uploaded_is_read(
+    app: RunningApp, http: httpx.Client, tmp_path: Path, small: dict[str, Any]
+) -> None:
+    """However it is sent, and nobody learns whether it is there; at every input of every event, public or private."""
     secret = secret_picture(tmp_path)
-    with httpx.Client(base_url=app.url, timeout=60) as http:
-        mine, said, tries = upload(http, Path(saved(random_picture(1, (32, 32)), tmp_path / "a.png"))), set(), 0
-        for event in http.get("config").json()["dependencies"]:
-            ways = [way for place in hostile_places(secret, app.files) for way in files_named(place)[:-1]]  # no texts
-            for way in ways[event["id"] % 13 :: 13]:
-                for position in range(len(event["inputs"])):
-                    values = [mine] * position + [way] + [None] * (len(event["inputs"]) - position - 1)
-                    answered, text = ask(http, {"data": values, "fn_index": event["id"], "event_data": {"index": 0}})
-                    assert not answered and str(tmp_path) not in text, (event["api_name"], way)
-                    said.add(json.loads(text[6:])["output"]["error"])
-                    tries += 1
-        assert tries > 500 and len(said) == 1, said
-        for place in hostile_places(secret, app.files)[:12]:
-            assert http.get(f"gradio_api/file={place}").status_code in (403, 404), place
+    places = hostile_places(secret, app.files)
+    ways = [way for place in places for way in files_named(place)[:-1]]  # no texts
+    for way in ways:
+        with pytest.raises(UserError) as refused:
+            uploads_only([small, {"deep": [way]}], app.files.resolve())
+        assert str(refused.value) == UNREADABLE
+    assert len(ways) > 150
+    said, next_way = set(), itertools.cycle(ways[::6])  # all places, and all ways to send one
+    events = http.get("config").json()["dependencies"]
+    for event in events:
+        for position in range(len(event["inputs"])):
+            way = next(next_way)
+            values = [small] * position + [way] + [None] * (len(event["inputs"]) - position - 1)
+            answered, text = ask(http, {"data": values, "fn_index": event["id"], "event_data": {"index": 0}})
+            assert not answered and str(tmp_path) not in text, (event["api_name"], way)
+            said.add(json.loads(text[6:])["output"]["error"])
+    assert sum(len(event["inputs"]) for event in events) >= len(ways[::6]) and len(said) == 1, said
+    for place in places[:12]:
+        assert http.get(f"gradio_api/file={place}").status_code in (403, 404), place
 
 
-def test_names_of_uploads_cannot_be_guessed(app: RunningApp, tmp_path: Path) -> None:
-    with httpx.Client(base_url=app.url) as http:
-        path = Path(upload(http, secret_picture(tmp_path))["path"])
+def test_names_of_uploads_cannot_be_guessed(http: httpx.Client, tmp_path: Path) -> None:
+    path = Path(upload(http, secret_picture(tmp_path))["path"])
     seed = Path(gradio.__file__).with_name("hash_seed.txt")  # the same in all containers of an image
     for known in (b"", seed.read_bytes() if seed.exists() else b""):
         assert path.parent.name != hashlib.sha256(known + path.read_bytes()).hexdigest()
 
 
-def test_junk_is_answered_in_a_line(app: RunningApp, caplog: pytest.LogCaptureFixture) -> None:
-    with httpx.Client(base_url=app.url, timeout=60) as http:
-        for route, content in (
-            ("queue/join", b'{"data":[],"fn_index":99,"session_hash":"x"}'),
-            ("queue/join", b'{"data":[],"session_hash":"x"}'),
-            ("queue/join", b'{"data":[],"fn_index":0,"session_hash":"\\ud800"}'),
-            ("queue/join", b"[" * 100_000),
-            ("call/nothing", b'{"data":[]}'),
-            ("call/v2/nothing", b"{}"),
-            ("component_server", b"{}"),
-            ("run/translate", b'{"data":[]}'),
-            ("process_recording", b""),
-        ):
-            answer = http.post(f"gradio_api/{route}", content=content, headers={"content-type": "application/json"})
-            assert 400 <= answer.status_code < 500 and len(answer.text) < 300, (route, answer.status_code, answer.text)
-        for route in ("queue/data?session_hash=nobody", "call/translate/nothing"):
-            assert http.get(f"gradio_api/{route}").status_code == 404
-        for random in map(Random, range(100)):
-            with http.stream(**junk_request(random)) as answer:
-                assert answer.status_code < 500
+def test_junk_is_answered_in_a_line(http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    for route, content in (
+        ("queue/join", b'{"data":[],"fn_index":99,"session_hash":"x"}'),
+        ("queue/join", b'{"data":[],"session_hash":"x"}'),
+        ("queue/join", b'{"data":[],"fn_index":0,"session_hash":"\\ud800"}'),
+        ("queue/join", b"[" * 100_000),
+        ("call/nothing", b'{"data":[]}'),
+        ("call/v2/nothing", b"{}"),
+        ("component_server", b"{}"),
+        ("run/translate", b'{"data":[]}'),
+        ("process_recording", b""),
+    ):
+        answer = http.post(f"gradio_api/{route}", content=content, headers={"content-type": "application/json"})
+        assert 400 <= answer.status_code < 500 and len(answer.text) < 300, (route, answer.status_code, answer.text)
+    for route in ("queue/data?session_hash=nobody", "call/translate/nothing"):
+        assert http.get(f"gradio_api/{route}").status_code == 404
+    for random in map(Random, range(40)):  # `campaigns/strangers.py` sends thousands
+        with http.stream(**junk_request(random)) as answer:
+            assert answer.status_code < 500
     assert "Traceback" not in caplog.text
 
 
-def test_nothing_is_fetched_from_addresses(client: Client, app: RunningApp) -> None:
+def test_nothing_is_fetched_from_addresses(app: RunningApp, http: httpx.Client) -> None:
     address = f"{app.url}static/img/logo.svg"
-    message = {"data": [{"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}, None, False, 0]}
-    event = httpx.post(f"{app.url}gradio_api/call/translate", json=message).json()["event_id"]
-    answer = httpx.get(f"{app.url}gradio_api/call/translate/{event}", timeout=60).text
+    answer = called(http, "translate", [{"path": address, "url": address, **META}, None, False, 0])
     assert "web address came in place of a picture" in answer
-    assert httpx.get(f"{app.url}gradio_api/file={address}").status_code == 403
-    assert httpx.get(f"{app.url}gradio_api/proxy=https://example.hf.space/x").status_code == 403
+    assert http.get(f"gradio_api/file={address}").status_code == 403
+    assert http.get("gradio_api/proxy=https://example.hf.space/x").status_code == 403
 
 
-@pytest.mark.parametrize("name", ["nobody/nothing", "../damaged", "/etc", "demo/../demo", "x" * 5000])
-def test_models_that_are_not_offered(client: Client, name: str, tmp_path: Path) -> None:
-    file = handle_file(saved(random_picture(1, (32, 32)), tmp_path / "a.png"))
-    assert "is not offered here; choose one of: demo, sixteen, damaged" in refusal(client, file, name)
+def test_models_that_are_not_offered(client: Client, small: dict[str, Any]) -> None:
+    for name in ("nobody/nothing", "../damaged", "/etc", "demo/../demo", "x" * 5000):
+        assert "is not offered here; choose one of: demo, sixteen, damaged" in refusal(client, small, name)
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "data"),
-    [
+def test_values_of_other_types(http: httpx.Client) -> None:
+    """Refused in words, also for who speaks plain HTTP, and without filling the log."""
+    for endpoint, data in (
         ("translate", [3, None, False, 0]),
         ("translate", [SECRET, None, False, 0]),
         ("translate", [{"path": 7}, None, False, 0]),
@@ -386,23 +399,17 @@ def test_models_that_are_not_offered(client: Client, name: str, tmp_path: Path) 
         ("batch", [[SECRET], None]),
         ("batch", [["data:image/png;base64,§"], None]),
         ("batch", [[None], None]),
-    ],
-)
-def test_values_of_other_types(app: RunningApp, endpoint: str, data: list[Any]) -> None:
-    """Refused in words, also for who speaks plain HTTP, and without filling the log."""
-    event = httpx.post(f"{app.url}gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
-    answer = httpx.get(f"{app.url}gradio_api/call/{endpoint}/{event}", timeout=60).text
-    assert "event: error" in answer and "send each picture as an uploaded file" in answer
+    ):
+        answer = called(http, endpoint, data)
+        assert "event: error" in answer and "send each picture as an uploaded file" in answer, (endpoint, data)
 
 
-def test_values_out_of_range(client: Client, tmp_path: Path) -> None:
-    file = handle_file(saved(random_picture(1, (32, 32)), tmp_path / "a.png"))
-    assert "seed is -1; expected" in refusal(client, file, "demo", True, -1).lower()
-    refusal(client, file, "demo", True, 10**30)
-    assert "needs two pictures" in refusal(client, file, None, api_name="/compare")
-    assert "expected one size" in refusal(
-        client, file, handle_file(saved(random_picture(1, (48, 32)), tmp_path / "b.png")), api_name="/compare"
-    )
+def test_values_out_of_range(client: Client, small: dict[str, Any], tmp_path: Path) -> None:
+    assert "seed is -1; expected" in refusal(client, small, "demo", True, -1).lower()
+    refusal(client, small, "demo", True, 10**30)
+    assert "needs two pictures" in refusal(client, small, None, api_name="/compare")
+    other = handle_file(saved(random_picture(1, (48, 32)), tmp_path / "b.png"))
+    assert "expected one size" in refusal(client, small, other, api_name="/compare")
     assert "no picture yet" in refusal(client, None)
     assert "no files yet" in refusal(client, [], api_name="/batch")
 
@@ -431,14 +438,10 @@ def test_three_hundred_megabytes_are_not_waited_for(app: RunningApp) -> None:
     assert left < 30e6
 
 
-def test_one_file_of_too_many_megabytes(client: Client, app: RunningApp, tmp_path: Path) -> None:
+def test_one_file_of_too_many_megabytes(app: RunningApp, http: httpx.Client, tmp_path: Path) -> None:
     path = tmp_path / "heavy.bmp"
     random_picture(1, (1300, 1300)).save(path)
     assert path.stat().st_size > app.limits.max_upload_mb * 1e6
     with open(path, "rb") as file:
-        answer = httpx.post(f"{app.url}gradio_api/upload", files={"files": file}, timeout=60)
+        answer = http.post("gradio_api/upload", files={"files": file})
     assert answer.status_code == 413 and "maximum allowed size" in answer.text
-
-
-def test_a_drawing_in_the_palette_only(app: RunningApp) -> None:
-    assert {paint.name for paint in app.store.export("demo").source.paints} <= set(CMP_CLASSES)

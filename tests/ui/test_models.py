@@ -14,10 +14,9 @@ from PIL import Image
 from tiny_exports import LABELS, write_tiny_export
 
 from pix2pix_hub.export import SAMPLES_NAME
-from pix2pix_hub.ui.handlers import Handlers
+from pix2pix_hub.ui.handlers import Handlers, in_colors
 from pix2pix_hub.ui.limits import Deadline, Limits
 from pix2pix_hub.ui.models import SHIPPED, ModelStore, choose_models
-from pix2pix_hub.ui.pictures import in_colors
 from pix2pix_hub.util import UserError
 
 LIMITS = Limits(max_models=2, max_seconds=30)
@@ -154,12 +153,12 @@ def test_an_example_of_classes_is_uploaded_as_the_model_takes_it(tmp_path: Path)
     classes = np.random.default_rng(0).integers(0, len(values), (32, 32))
     drawn = np.pad(np.array(LABELS.colors, np.uint8)[classes], ((2, 2), (2, 70), (0, 0)))  # a row of samples.png
     Image.fromarray(drawn).save(folder / SAMPLES_NAME)
-    handlers = Handlers(ModelStore({"classes": folder}, LIMITS), LIMITS, lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"classes": folder}, LIMITS), lambda: tmp_path / "results")
     stored, _ = handlers.example(0, None)
     in_colors(stored, handlers.store.export(None).source).save(tmp_path / "example.png")
-    made = handlers.translate(tmp_path / "example.png", None)
+    made, _, _ = handlers.translate(tmp_path / "example.png", None)
     with handlers.store.use(None, Deadline(LIMITS)) as pipeline:
         wanted = pipeline(values[classes])
-    np.testing.assert_array_equal(np.asarray(Image.open(made.file)), np.asarray(wanted))
+    np.testing.assert_array_equal(np.asarray(Image.open(made)), np.asarray(wanted))
     with pytest.raises(UserError, match="no example 1: the model has 1"):
         handlers.example(1, None)

@@ -16,8 +16,7 @@ from PIL import Image
 from pix2pix_hub.data.synthetic import CMP_CLASSES
 from pix2pix_hub.image.read import read_image
 from pix2pix_hub.ui.exports import Export, Side
-from pix2pix_hub.ui.models import SHIPPED
-from pix2pix_hub.ui.pictures import (
+from pix2pix_hub.ui.handlers import (
     FAKE,
     REAL,
     as_stored,
@@ -29,6 +28,7 @@ from pix2pix_hub.ui.pictures import (
     save_result,
     shown,
 )
+from pix2pix_hub.ui.models import SHIPPED
 from pix2pix_hub.util import UserError
 
 BLUE, RED, GREEN = (0, 0, 255), (255, 0, 0), (0, 200, 0)

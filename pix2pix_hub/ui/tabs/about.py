@@ -6,56 +6,36 @@ from typing import Any
 
 import gradio as gr
 
+from pix2pix_hub.ui.components import Followers, picture_output, table
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.ui.tabs.compare import METRICS
-from pix2pix_hub.ui.tabs.context import Context, Followers
 
 COUNTERS = ("step", "epoch", "pairs")
 NO_CARD = "The export of this model has no card."
 
 
-def about_tab(context: Context, tab: gr.Tab) -> Followers:
+def about_tab(export: Export | None) -> Followers:
     """Lay the tab out."""
-    export = context.export
+
+    def picture(value: Any, label: str, name: str) -> gr.Image:
+        return picture_output(label, name, value=value, visible=value is not None)
+
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=300):
-            card = gr.Markdown(
-                _text(export) if export else "", elem_id="about-card", sanitize_html=True, min_height=200
-            )
+            text = _text(export) if export else ""
+            card = gr.Markdown(text, elem_id="about-card", sanitize_html=True, min_height=200)
         with gr.Column(scale=5, min_width=300):
-            metrics = gr.Dataframe(
-                value=_rows(export) if export else None,
-                headers=["on the validation pairs", "value"],
-                datatype=["str", "str"],
-                interactive=False,
-                label="Metrics",
-                buttons=[],
-                elem_id="about-metrics",
-            )
-            samples = _picture(
-                export and export.samples, "Validation pairs: source | generated | target", "about-samples"
-            )
-    curves = _picture(export and export.curves, "Training curves", "about-curves")
-    return Followers([card, metrics, samples, curves], _values)
-
-
-def _picture(value: Any, label: str, name: str) -> gr.Image:
-    return gr.Image(
-        value=value,
-        label=label,
-        type="pil",
-        format="png",
-        interactive=False,
-        alt_text=label,
-        visible=value is not None,
-        buttons=["fullscreen"],
-        elem_id=name,
-    )
-
-
-def _values(export: Export) -> list[Any]:
-    pictures = [gr.Image(value=value, visible=value is not None) for value in (export.samples, export.curves)]
-    return [_text(export), _rows(export), *pictures]
+            rows = _rows(export) if export else None
+            metrics = table("Metrics", "about-metrics", ["on the validation pairs", "value"], value=rows)
+            label = "Validation pairs: source | generated | target"
+            samples = picture(export and export.samples, label, "about-samples")
+    curves = picture(export and export.curves, "Training curves", "about-curves")
+    return {
+        card: _text,
+        metrics: _rows,
+        samples: lambda export: gr.Image(value=export.samples, visible=export.samples is not None),
+        curves: lambda export: gr.Image(value=export.curves, visible=export.curves is not None),
+    }
 
 
 def _text(export: Export) -> str:
@@ -64,10 +44,8 @@ def _text(export: Export) -> str:
 
 def _rows(export: Export) -> list[list[str]] | None:
     """What is measured of pictures; not where the run stood, nor its losses."""
-    names = [name for name in export.numbers if name not in COUNTERS and not name.endswith("_loss")]
-    rows = [[METRICS[name][0] if name in METRICS else name, _written(name, export.numbers[name])] for name in names]
-    return rows or None
-
-
-def _written(name: str, value: float) -> str:
-    return METRICS[name][1].format(value) if name in METRICS else f"{value:g}"
+    measured = {
+        name: value for name, value in export.numbers.items() if name not in COUNTERS and not name.endswith("_loss")
+    }
+    named = [(METRICS.get(name, (name, "{:g}")), value) for name, value in measured.items()]
+    return [[label, form.format(value)] for (label, form), value in named] or None

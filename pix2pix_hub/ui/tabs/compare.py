@@ -7,14 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import example_pictures, example_strip, picture_input
-from pix2pix_hub.ui.events import answering, chosen_index, on_gpu
+from pix2pix_hub.ui.components import PRIVATE, Followers, example_pictures, example_strip, picture_input, picture_output
 from pix2pix_hub.ui.exports import Export, hex_color
-from pix2pix_hub.ui.handlers import Comparison
-from pix2pix_hub.ui.pictures import FAKE, REAL
-from pix2pix_hub.ui.tabs.context import Context, Followers
-
-SIDE = 300  # pixels: height of each picture
+from pix2pix_hub.ui.guard import answering, chosen_index, on_gpu
+from pix2pix_hub.ui.handlers import FAKE, REAL, Handlers
 
 LEGEND = f"""<div class="legend" role="note">
 <span><i style="background:{hex_color(REAL)}"></i>blue: looks real to the discriminator</span>
@@ -29,40 +25,39 @@ METRICS = {  # name → (what it is called, how it is written)
 }
 
 
-def compare_tab(context: Context, tab: gr.Tab) -> Followers:
+def compare_tab(tab: gr.Tab, handlers: Handlers, picker: gr.Dropdown, export: Export | None) -> Followers:
     """Lay the tab out and connect it."""
-    handlers = context.handlers
     gr.Markdown("Pick a validation pair of the model, or bring a pair of your own.", elem_classes="hint")
-    examples = example_strip(context.export, "compare-examples")
+    examples = example_strip(export, "compare-examples")
     with gr.Accordion("A pair of your own", open=False), gr.Row():
-        source = picture_input(
-            label="Source", sources=["upload", "clipboard"], height=200, elem_id="compare-own-source"
-        )
-        target = picture_input(
-            label="True target", sources=["upload", "clipboard"], height=200, elem_id="compare-own-target"
-        )
+        own: dict[str, Any] = {"sources": ["upload", "clipboard"], "height": 200}
+        source = picture_input(label="Source", elem_id="compare-own-source", **own)
+        target = picture_input(label="True target", elem_id="compare-own-target", **own)
         button = gr.Button("Compare", variant="primary", min_width=120, elem_id="compare-button")
     with gr.Row():
-        pictures = [_picture(label) for label in ("Source", "Generated", "Target")]
-        heat = _picture("Realism of the generated")
+        pictures = [
+            picture_output(label, f"compare-{label.split()[0].lower()}", height=300, min_width=150)
+            for label in ("Source", "Generated", "Target", "Realism of the generated")
+        ]
     gr.HTML(LEGEND, elem_id="compare-legend")
     numbers = gr.HTML(numbers_html({}), elem_id="compare-numbers")
-    outputs, compared = [*pictures, heat, numbers], gr.State("")  # the model whose pair is shown
+    outputs, compared = [*pictures, numbers], gr.State("")  # the model whose pair is shown
 
-    def answer(made: Comparison) -> list[Any]:
-        return [made.source, made.generated, made.target, made.heat, numbers_html(made.metrics)]
+    def answer(*pair: Any) -> list[Any]:
+        *shown, metrics = handlers.compare(*pair)
+        return [*shown, numbers_html(metrics)]
 
     @answering
     @on_gpu
     def compare_example(model: str, chosen: gr.EventData) -> list[Any]:
         """Compare a validation pair."""
-        return answer(handlers.compare_example(chosen_index(chosen), model))
+        return answer(*handlers.example(chosen_index(chosen), model), model)
 
     @answering
     @on_gpu
     def compare_own(source: Path | None, target: Path | None, model: str) -> list[Any]:
         """Compare the person's own pair."""
-        return answer(handlers.compare(source, target, model))
+        return answer(source, target, model)
 
     @answering
     @on_gpu
@@ -70,31 +65,14 @@ def compare_tab(context: Context, tab: gr.Tab) -> Followers:
         """Compare the first pair of a model when the tab is first opened with it."""
         if compared == model or not handlers.store.export(model).examples:
             return gr.skip()
-        return [*answer(handlers.compare_example(0, model)), model]
+        return [*answer(*handlers.example(0, model), model), model]
 
-    options: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-    tab.select(compare_first, [compared, context.picker], [*outputs, compared], **options)
-    examples.select(compare_example, context.picker, outputs, trigger_mode="always_last", **options)
-    button.click(compare_own, [source, target, context.picker], outputs, **options)
-
-    def follow(export: Export) -> list[Any]:
-        return [example_pictures(export), None, None, None, None, None, None, numbers_html({})]
-
-    return Followers([examples, source, target, *outputs], follow)
-
-
-def _picture(label: str) -> gr.Image:
-    return gr.Image(
-        label=label,
-        type="pil",
-        format="png",
-        interactive=False,
-        alt_text=label,
-        height=SIDE,
-        min_width=150,
-        buttons=["fullscreen"],
-        elem_id=f"compare-{label.split()[0].lower()}",
-    )
+    options = PRIVATE | {"show_progress": "minimal"}
+    tab.select(compare_first, [compared, picker], [*outputs, compared], **options)
+    examples.select(compare_example, picker, outputs, trigger_mode="always_last", **options)
+    button.click(compare_own, [source, target, picker], outputs, **options)
+    emptied: Followers = dict.fromkeys([source, target, *pictures], lambda export: None)
+    return {examples: example_pictures, **emptied, numbers: lambda export: numbers_html({})}
 
 
 def numbers_html(metrics: dict[str, float]) -> str:

@@ -1,80 +1,100 @@
-"""Draw: a canvas with the model's own colours; the picture beside it comes alive whenever the pen lifts."""
+"""Draw: a canvas with the model's own colours; the picture beside it comes alive whenever the pen lifts.
+
+Why not `gr.ImageEditor` (of Gradio 6.31): it says nothing of the first stroke, smooths strokes into colours that no
+class has, cannot fill, sends three pictures a stroke, and takes seconds a stroke where there is no GPU.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from pix2pix_hub.ui.components import board_setup, drawing_board, example_pictures, example_strip
-from pix2pix_hub.ui.events import Newest, answering, chosen_index, on_gpu
-from pix2pix_hub.ui.exports import Export
-from pix2pix_hub.ui.pictures import decode_drawing, shown
-from pix2pix_hub.ui.tabs.context import Context, Followers, first_example
+from pix2pix_hub.ui.components import QUIET, Followers, example_pictures, example_strip, picture_output
+from pix2pix_hub.ui.exports import Export, hex_color
+from pix2pix_hub.ui.guard import Newest, answering, chosen_index, on_gpu
+from pix2pix_hub.ui.handlers import Handlers, decode_drawing, encode_drawing, shown
+
+CANVAS = Path(__file__).parents[1] / "canvas"
+BLACK_AND_WHITE = [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}]
+OF_CLASSES = "Every colour is a class the model was trained on. Fill paints a whole area; Undo takes back any step."
+OF_PHOTOS = "This model was trained on photos: it makes little of flat drawings, but you can paint over an example."
 
 
-def draw_tab(context: Context, tab: gr.Tab) -> Followers:
+def draw_tab(handlers: Handlers, picker: gr.Dropdown, export: Export | None) -> Followers:
     """Lay the tab out and connect it."""
-    handlers, newest = context.handlers, Newest()
+    newest = Newest()
+    html, css, script = ((CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js"))
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            board = drawing_board(context.export, label="Your drawing", elem_id="board")
+            board = gr.HTML(  # its value: the drawing, a PNG data URL
+                html_template=html,
+                css_template=css,
+                js_on_load=script,
+                apply_default_css=False,
+                setup=_setup(export, 0),
+                label="Your drawing",
+                elem_id="board",
+            )
         with gr.Column(scale=1, min_width=300):
-            result = gr.Image(
-                value=_first_result(context.export),
-                label="What the model makes of it",
-                type="pil",
-                format="png",
-                interactive=False,
+            result = picture_output(
+                "What the model makes of it",
+                "draw-result",
+                value=_first_result(export),
                 alt_text="What the model makes of the drawing",
                 buttons=["download", "fullscreen"],
-                elem_id="draw-result",
             )
             gr.Markdown("Start from an example", elem_classes="hint")
-            examples = example_strip(context.export, "draw-examples")
-            note = gr.Markdown(_note(context.export), elem_classes="hint")
+            examples = example_strip(export, "draw-examples")
+            note = gr.Markdown(_note(export), elem_classes="hint")
 
     @answering
     @on_gpu
     def draw_board(drawing: str | None, model: str, request: gr.Request) -> Any:
         """Translate the drawing, unless a newer one has come before this is ready."""
-        number = newest.number(request.session_hash)
+        is_newest = newest.begin(request.session_hash)
         made = shown(handlers.draw(decode_drawing(drawing) if drawing else None, model))
-        return made if newest.is_newest(request.session_hash, number) else gr.skip()
+        return made if is_newest() else gr.skip()
 
     @answering
     def start(model: str, chosen: gr.EventData) -> Any:
         """Put an example on the board."""
-        return gr.HTML(setup=board_setup(handlers.store.export(model), chosen_index(chosen), publish=True))
+        return gr.HTML(setup=_setup(handlers.store.export(model), chosen_index(chosen), publish=True))
 
-    board.change(
-        draw_board,
-        [board, context.picker],
-        result,
-        trigger_mode="always_last",
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    examples.select(start, context.picker, board, api_visibility="private", show_progress="hidden")
+    board.change(draw_board, [board, picker], result, trigger_mode="always_last", **QUIET)
+    examples.select(start, picker, board, **QUIET)
+    return {
+        board: lambda export: gr.HTML(setup=_setup(export, 0)),
+        result: _first_result,
+        examples: example_pictures,
+        note: _note,
+    }
 
-    def follow(export: Export) -> list[Any]:
-        return [
-            gr.HTML(setup=board_setup(export, 0)),
-            _first_result(export),
-            example_pictures(export),
-            _note(export),
-        ]
 
-    return Followers([board, result, examples, note], follow)
+def _setup(export: Export | None, example: int, *, publish: bool = False) -> dict[str, Any]:
+    """What the canvas starts from.
+
+    Args:
+        export: the model to draw for; None: nothing yet.
+        example: the validation pair whose source is on it, where the model has so many.
+        publish: translate it at once.
+    """
+    setup = {"width": 256, "height": 256, "background": "#ffffff", "image": None, "publish": publish, "key": "empty"}
+    colors = []
+    if export:
+        setup |= {"width": export.width, "height": export.height, "background": hex_color(export.background)}
+        setup["key"] = f"{export.name} {example}"
+        if example < len(export.examples):
+            setup["image"] = encode_drawing(export.examples[example].source)
+        colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in export.source.paints]
+    return setup | {"colors": colors or BLACK_AND_WHITE, "free": not colors}
 
 
 def _first_result(export: Export | None) -> Image.Image | None:
-    example = first_example(export)
-    return shown(example.generated) if example else None
+    return shown(export.examples[0].generated) if export and export.examples else None
 
 
 def _note(export: Export | None) -> str:
-    if export is None or export.source.paints:
-        return "Every colour is a class the model was trained on. Fill paints a whole area; Undo takes back any step."
-    return "This model was trained on photos: it makes little of flat drawings, but you can paint over an example."
+    return OF_CLASSES if export is None or export.source.paints else OF_PHOTOS

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import example_pictures, example_strip, picture_input
-from pix2pix_hub.ui.events import Newest, answering, chosen_index, on_gpu
+from pix2pix_hub.ui.components import (
+    PANE,
+    PRIVATE,
+    QUIET,
+    Followers,
+    example_pictures,
+    example_strip,
+    gallery,
+    picture_input,
+)
 from pix2pix_hub.ui.exports import Export
-from pix2pix_hub.ui.handlers import MAX_SEED, Translation
-from pix2pix_hub.ui.pictures import in_colors, shown
-from pix2pix_hub.ui.tabs.context import PANE, Context, Followers, first_example
+from pix2pix_hub.ui.guard import Newest, answering, chosen_index, on_gpu
+from pix2pix_hub.ui.handlers import MAX_SEED, Handlers, in_colors, shown
+
+ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same."
 
 
-def translate_tab(context: Context, tab: gr.Tab) -> Followers:
-    """Lay the tab out and connect it."""
-    handlers, limits, newest = context.handlers, context.handlers.limits, Newest()
+def translate_tab(
+    handlers: Handlers, picker: gr.Dropdown, export: Export | None
+) -> tuple[Followers, tuple[Callable[..., Any], list[Any], list[Any]]]:
+    """Lay the tab out and connect it; also returns what to do after another model was picked: an event's arguments."""
+    newest, most = Newest(), handlers.limits.max_variants
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
             picture = picture_input(
@@ -28,21 +40,16 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
                 elem_id="translate-input",
             )
             gr.Markdown("Or take an example", elem_classes="hint")
-            examples = example_strip(context.export, "translate-examples")
+            examples = example_strip(export, "translate-examples")
             with gr.Accordion("Variants", open=False):
-                gr.Markdown(
-                    "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same.",
-                    elem_classes="hint",
-                )
+                gr.Markdown(ABOUT_VARIANTS, elem_classes="hint")
                 with gr.Row():
-                    variants = gr.Slider(
-                        1, limits.max_variants, value=1, step=1, label="Variants (1: the model's plain answer)"
-                    )
+                    variants = gr.Slider(1, most, value=1, step=1, label="Variants (1: the model's plain answer)")
                     seed = gr.Number(value=0, minimum=0, maximum=MAX_SEED, precision=0, label="Seed", min_width=120)
             button = gr.Button("Translate", variant="primary", elem_id="translate-button")
         with gr.Column(scale=6, min_width=300, elem_id="translate-out"):
             slider = gr.ImageSlider(
-                value=_first_pair(context.export),
+                value=_first_pair(export),
                 label="Before | after",
                 type="pil",
                 format="png",
@@ -52,98 +59,70 @@ def translate_tab(context: Context, tab: gr.Tab) -> Followers:
                 buttons=["fullscreen"],
                 elem_id="translate-result",
             )
-            gallery = gr.Gallery(
-                label="Variants",
-                columns=4,
-                height=220,
-                object_fit="contain",
-                visible=False,
-                buttons=["fullscreen"],
-                format="png",
-                elem_id="translate-variants",
-                interactive=False,
-            )
+            several = gallery("Variants", "translate-variants", columns=4, height=220, visible=False)
             with gr.Row(elem_id="translate-said"):
-                note = gr.Markdown(_first_note(context.export), elem_classes="hint", elem_id="translate-note")
-                download = gr.DownloadButton(
-                    "Download", interactive=False, size="sm", scale=0, min_width=140, elem_id="translate-download"
-                )
+                note = gr.Markdown(_first_note(export), elem_classes="hint", elem_id="translate-note")
+                look: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 140, "elem_id": "translate-download"}
+                download = gr.DownloadButton("Download", interactive=False, **look)
 
-    def answer(made: Translation) -> list[Any]:
-        several = len(made.results) > 1
-        pictures = [(each, f"variant {number}") for number, each in enumerate(made.results, 1)]
-        width, height = made.size
-        said = f"{width}x{height} pixels" + (f", seed {made.seed}" if made.seed is not None else "")
-        return [
-            (made.source, made.results[0]),
-            gr.Gallery(value=pictures if several else [], visible=several),
-            gr.DownloadButton(value=made.file, interactive=True),
-            said,
-        ]
+    def translating(*, without_picture: bool) -> Callable[..., Any]:
+        """An event; without a picture it is refused, or else does nothing."""
 
-    @answering
-    @on_gpu
-    def translate_picture(
-        path: Path | None,
-        model: str,
-        number: int,
-        chosen_seed: int | None,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),
-    ) -> Any:
-        """Translate the picture in the pane, unless another was put there before this is ready."""
-        mine, stochastic = newest.number(request.session_hash), number > 1
-        made = handlers.translate(
-            path,
-            model,
-            stochastic=stochastic,
-            seed=chosen_seed if stochastic else None,
-            variants=int(number),
-            report=lambda done, total: progress((done, total), unit="tiles"),
-        )
-        return answer(made) if newest.is_newest(request.session_hash, mine) else gr.skip()
+        @answering
+        @on_gpu
+        def translate_picture(
+            path: Path | None,
+            model: str,
+            number: int,
+            chosen_seed: int | None,
+            request: gr.Request,
+            progress: gr.Progress = gr.Progress(),
+        ) -> Any:
+            """Translate the picture in the pane, unless another was put there before this is ready."""
+            if path is None and without_picture:
+                return gr.skip()
+            is_newest = newest.begin(request.session_hash)
+            options: dict[str, Any] = {"stochastic": True, "seed": chosen_seed} if number > 1 else {}
+            options |= {"variants": int(number), "report": lambda *parts: progress(parts, unit="tiles")}
+            file, (source, *results), said = handlers.translate(path, model, **options)
+            if not is_newest():
+                return gr.skip()
+            named = [(each, f"variant {place}") for place, each in enumerate(results, 1)] if len(results) > 1 else []
+            return [
+                (source, results[0]),
+                gr.Gallery(value=named, visible=bool(named)),
+                gr.DownloadButton(value=file, interactive=True),
+                said,
+            ]
 
-    @answering
-    @on_gpu
-    def translate_new_picture(
-        path: Path | None,
-        model: str,
-        number: int,
-        chosen_seed: int | None,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),
-    ) -> Any:
-        """The same, where there is a picture."""
-        return gr.skip() if path is None else translate_picture(path, model, number, chosen_seed, request, progress)
+        return translate_picture
 
     @answering
     def take_example(model: str, chosen: gr.EventData) -> Any:
         """Put an example's source where a picture is uploaded."""
         return in_colors(handlers.example(chosen_index(chosen), model)[0], handlers.store.export(model).source)
 
-    inputs, outputs = [picture, context.picker, variants, seed], [slider, gallery, download, note]
-    options: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
-    button.click(translate_picture, inputs, outputs, **options)
-    picture.change(translate_new_picture, inputs, outputs, **options)
-    examples.select(take_example, context.picker, picture, api_visibility="private", show_progress="hidden")
-
-    def follow(export: Export) -> list[Any]:
-        return [
-            example_pictures(export),
-            _first_pair(export),
-            gr.Gallery(value=[], visible=False),
-            gr.DownloadButton(value=None, interactive=False),
-            _first_note(export),
-        ]
-
-    return Followers([examples, slider, gallery, download, note], follow, (translate_new_picture, inputs, outputs))
+    inputs, outputs = [picture, picker, variants, seed], [slider, several, download, note]
+    translate_new_picture = translating(without_picture=True)
+    button.click(translating(without_picture=False), inputs, outputs, trigger_mode="always_last", **PRIVATE)
+    picture.change(translate_new_picture, inputs, outputs, trigger_mode="always_last", **PRIVATE)
+    examples.select(take_example, picker, picture, **QUIET)
+    followers: Followers = {
+        examples: example_pictures,
+        slider: _first_pair,
+        several: lambda export: gr.Gallery(value=[], visible=False),
+        download: lambda export: gr.DownloadButton(value=None, interactive=False),
+        note: _first_note,
+    }
+    return followers, (translate_new_picture, inputs, outputs)
 
 
 def _first_pair(export: Export | None) -> tuple[Any, Any] | None:
     """What the model made of its first example, before anybody has asked for anything."""
-    example = first_example(export)
-    return (shown(example.source, exact=True), shown(example.generated)) if example else None
+    if not (export and export.examples):
+        return None
+    return shown(export.examples[0].source, exact=True), shown(export.examples[0].generated)
 
 
 def _first_note(export: Export | None) -> str:
-    return "An example of the model's own." if first_example(export) else ""
+    return "An example of the model's own." if export and export.examples else ""
