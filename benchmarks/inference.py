@@ -30,7 +30,7 @@ from reference import ReferenceGenerator
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.devices import keep_freed_memory
 from pix2pix_hub.export import PREPROCESSOR_NAME, Preprocessor
-from pix2pix_hub.images import RGB
+from pix2pix_hub.image.format import RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator
 

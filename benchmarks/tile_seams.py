@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no instal
 
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.data.synthetic import render_pair
-from pix2pix_hub.images import pil_to_tensor, to_model_range
-from pix2pix_hub.inference.pieces import spans
+from pix2pix_hub.image.format import RGB, to_model_range, to_tensor
+from pix2pix_hub.image.read import from_memory
+from pix2pix_hub.inference.tiling import spans
 from pix2pix_hub.models.base import Generator
 
 Statistics = list[tuple[Tensor, Tensor]]  # mean and variance of each norm layer
@@ -199,7 +200,8 @@ def main() -> None:
     say = sys.stdout.write
     say("| picture | statistics | seam | step | rmse | time |\n|---|---|---|---|---|---|\n")
     for draw in (street, half_blank, enlarged):
-        source = to_model_range(pil_to_tensor(draw(options.size)))[None]
+        picture = from_memory(draw(options.size), draw.__name__)
+        source = to_model_range(to_tensor(picture, RGB, draw.__name__))[None]
         with torch.inference_mode():
             began = time.perf_counter()
             whole = pipe.generator(source)

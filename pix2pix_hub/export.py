@@ -16,17 +16,18 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pix2pix_hub.data.headers import MAX_CHANNELS
+from pix2pix_hub.image.read import FULL_SCALE, PICTURE_MODES
+from pix2pix_hub.image.tiff import MAX_CHANNELS
 from pix2pix_hub.util import UserError, is_own_file, public_name, read_object, write_folder_aside
 
 if TYPE_CHECKING:
-    from pix2pix_hub.images import PixelFormat  # brings PyTorch with it
+    from pix2pix_hub.image.format import PixelFormat  # brings PyTorch with it
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 DISCRIMINATOR = "discriminator"  # folder of its two files
@@ -46,8 +47,6 @@ EXPORT_FILES = (
 )
 MODEL, BEST_MODEL = EXPORT_FOLDERS = ("model", "model_best")  # of a run
 
-PICTURE_MODES = {"gray": 1, "rgb": 3, "rgba": 4}
-FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 MAX_SIDE, MAX_MULTIPLE = 2**16, 2**12
 
 
@@ -184,14 +183,10 @@ class Preprocessor:
     @classmethod
     def from_folder(cls, folder: Path) -> Preprocessor:
         """That of an export. Raises as `Export.pixels`."""
-        from pix2pix_hub.images import PixelFormat
+        from pix2pix_hub.image.format import PixelFormat
 
         content = Export(folder).pixels
-        known = {field.name for field in fields(PixelFormat)}  # other keys of a side are for others
-        source, target = (
-            PixelFormat.from_dict({name: value for name, value in content[side].items() if name in known})
-            for side in ("source", "target")
-        )
+        source, target = (PixelFormat.from_dict(content[side]) for side in ("source", "target"))
         height, width = content["image_size"]
         return cls(source, target, (height, width), str(content["resize"]), content["size_multiple"])
 

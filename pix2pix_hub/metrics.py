@@ -27,7 +27,7 @@ from torchmetrics.functional.image import (
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from pix2pix_hub.images import PixelFormat, from_model_range, to_unit_range
+from pix2pix_hub.image.format import PixelFormat, from_model_range, to_unit_range
 from pix2pix_hub.util import UserError
 
 DEFAULT_METRICS = ("l1", "psnr", "ssim")

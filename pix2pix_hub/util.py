@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ def write_aside(path: Path) -> Iterator[Path]:
         _flush(partial)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that may not be written to; what went wrong first is what is to be said
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from pix2pix_hub.data.headers import MAX_LEAD, MAX_PARTS, MAX_SCANS, MAX_VALUES
+from pix2pix_hub.image.read import MAX_LEAD, MAX_PARTS, MAX_SCANS
+from pix2pix_hub.image.tiff import MAX_VALUES
 
 MEGABYTES = 2**20
 

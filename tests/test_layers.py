@@ -11,7 +11,7 @@ PACKAGE = ROOT / "pix2pix_hub"
 LEVELS = [  # a file or folder imports from levels above its own, and from itself
     {"util"},
     {"config", "devices"},
-    {"images"},
+    {"image"},
     {"data"},
     {"export"},
     {"models", "losses", "metrics"},

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from pix2pix_hub import metrics
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.metrics import (
     METRICS,
     ImageMetrics,

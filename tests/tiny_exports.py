@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pix2pix_hub.export import PREPROCESSOR_NAME, Preprocessor
-from pix2pix_hub.images import RGB, PixelFormat
+from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 
 EXPORT_FILES = (  # that a run writes, without the card

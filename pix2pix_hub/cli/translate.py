@@ -86,8 +86,7 @@ def translate_images(
     from tqdm import tqdm
 
     from pix2pix_hub.devices import keep_freed_memory
-    from pix2pix_hub.inference.file_plan import Existing, find_inputs, plan_jobs
-    from pix2pix_hub.inference.files import translate_files
+    from pix2pix_hub.inference.files import Existing, find_inputs, plan_jobs, translate_files
 
     found = find_inputs(inputs)
     keep_freed_memory()
@@ -149,7 +148,7 @@ def translate_dataset(
 
     from pix2pix_hub.export import WEIGHTS_NAME
     from pix2pix_hub.hub.push import check_account
-    from pix2pix_hub.inference.dataset import Plan, Sources, check_plan, finish, start, translate_shards
+    from pix2pix_hub.inference.dataset import Plan, Sources, translate_shards
 
     disable_progress_bars()  # one for each file
     state = process_state(timeout=LONGEST_WAIT)
@@ -179,18 +178,18 @@ def translate_dataset(
             "columns": list(sources.found.columns),
         },
     )
-    lock = start(plan, folder) if state.is_main_process else None
+    lock = plan.begin(folder) if state.is_main_process else None
     state.wait_for_everyone()
-    check_plan(plan, folder)
-    own = plan.shards()[state.process_index :: state.num_processes]
-    with tqdm(total=sum(len(shard.rows) for shard in own), unit="image", disable=not state.is_main_process) as bar:
+    own = list(plan.shards().items())[state.process_index :: state.num_processes]
+    total = sum(len(numbers) for _, (_, numbers) in own)
+    with tqdm(total=total, unit="image", disable=not state.is_main_process) as bar:
         translate_shards(pipe, sources, own, folder, bar.update, batch_size=batch_size, **options)
     state.wait_for_everyone()
     state.destroy_process_group()
     if lock is None:
         return 0
     with lock:
-        left_out = finish(plan, folder, sources.alone)
+        left_out = plan.finish(folder, sources)
         say(f"{counted(sum(plan.splits.values()) - len(left_out), 'translated image')} in {folder}.")
         for line in left_out[:20]:
             say(f"  left out: {line['reason']}")

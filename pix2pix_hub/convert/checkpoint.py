@@ -23,8 +23,9 @@ from huggingface_hub import ModelCardData
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pix2pix_hub.export import CARD_NAME, PICTURE_MODES, Preprocessor, write_export
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.export import CARD_NAME, Preprocessor, write_export
+from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.read import PICTURE_MODES
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import LENGTH_BYTES, Generator, build_empty, check_header_length, some
 from pix2pix_hub.util import UserError

@@ -17,13 +17,13 @@ from datasets import Image as ImageFeature
 
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.bad_pairs import write_bad_pairs
-from pix2pix_hub.data.encoding import encode, suffix_for
 from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder, file_of
 from pix2pix_hub.data.transforms import has_colors
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.util import UserError, counted, write_folder_aside
 
 FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})

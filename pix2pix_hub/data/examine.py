@@ -13,9 +13,8 @@ from tqdm import tqdm
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.bad_pairs import LISTED_FAULTS, Fault
 from pix2pix_hub.data.pair_dataset import PairDataset
-from pix2pix_hub.data.palette import SAMPLED_PAIRS, Color, ColorSample, color_sample, palette_of
-from pix2pix_hub.data.pixels import Stored, misfit_of, size_of, stored_as
-from pix2pix_hub.images import PixelFormat, distinct_colors
+from pix2pix_hub.image.format import PixelFormat, Stored, distinct_colors, misfit_of, stored_as
+from pix2pix_hub.image.palette import SAMPLED_PAIRS, Color, ColorSample, color_sample, palette_of
 from pix2pix_hub.util import UserError, counted
 
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
@@ -104,7 +103,7 @@ def _facts_of(pairs: PairDataset, index: int, request: PairOptions, with_colors:
         source, target = pairs.decoder.read(pairs.row(index), pairs.name(index))
     except UserError as error:
         return _fault(pairs, index, str(error))
-    height, width = size_of(source)
+    height, width = source.size
     size = (height, 2 * width) if len(pairs.columns) == 1 else (height, width)
     labels = request.source_mode == "labels", request.target_mode == "labels"
     colors = (color_sample(source, labels[0]), color_sample(target, labels[1])) if with_colors else None

@@ -18,7 +18,7 @@ from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import find_pairs
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.transforms import PairTransform, has_colors
-from pix2pix_hub.images import PixelFormat, displayed, save_grid, to_model_range
+from pix2pix_hub.image.format import PixelFormat, displayed, save_grid, to_model_range
 from pix2pix_hub.util import UserError, counted
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pix2pix_hub.data.bad_pairs import Place
 from pix2pix_hub.data.records import RecordDecoder
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 
 
 @dataclass(frozen=True)

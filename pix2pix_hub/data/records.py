@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pix2pix_hub.data.pixels import Decoded, halves, read_image, size_of, to_tensor
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat, to_tensor
+from pix2pix_hub.image.read import Decoded, read_image
 from pix2pix_hub.util import UserError
 
 
@@ -65,7 +65,7 @@ class RecordDecoder:
         return source, target
 
     def _check_sizes(self, source: Decoded, target: Decoded, name: str) -> None:
-        sizes = ["{}x{}".format(*size_of(image)) for image in (source, target)]
+        sizes = ["{}x{}".format(*image.size) for image in (source, target)]
         if sizes[0] != sizes[1]:
             raise UserError(
                 f"{name}: its two images differ in size, {sizes[0]} in {self.sides[0]} and {sizes[1]} in "
@@ -87,13 +87,13 @@ class RecordDecoder:
 def _read_halves(stored: Mapping[str, Any] | None, name: str) -> tuple[Decoded, Decoded]:
     """A file of A and B side by side. Portrait halves down to 3:4 count as halves."""
     image = read_stored(stored, name)
-    height, width = size_of(image)
+    height, width = image.size
     if width % 2 or width < 1.5 * height:
         raise UserError(
             f"{name} is {height}x{width} (height x width): no side-by-side pair, "
             "which has an even width of at least 1.5 times its height."
         )
-    return halves(image)
+    return image.halves()
 
 
 def file_of(row: Mapping[str, Any], column: str) -> str | None:

@@ -33,7 +33,7 @@ from pix2pix_hub.data.pairs import choose_columns
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.shards import Span
 from pix2pix_hub.data.splits import VALIDATION_FRACTION, VALIDATION_NAMES
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.util import UserError, counted
 
 READ_ROWS = 16  # taken from `datasets` at a time

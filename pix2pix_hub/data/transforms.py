@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from pix2pix_hub.images import RGB, PixelFormat, stored_to_unit, to_model_range, unit_to_model
+from pix2pix_hub.image.format import RGB, PixelFormat, stored_to_unit, to_model_range, unit_to_model
 from pix2pix_hub.util import UserError
 
 SIDES = ("source", "target", "both")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pix2pix_hub.images import RGB, PixelFormat, to_unit_range
+from pix2pix_hub.image.format import RGB, PixelFormat, to_unit_range
 from pix2pix_hub.metrics import ratio_interval
 from pix2pix_hub.util import counted
 

@@ -39,7 +39,7 @@ from pix2pix_hub.export import (
     export_of,
     local_path,
 )
-from pix2pix_hub.images import to_unit_range
+from pix2pix_hub.image.format import to_unit_range
 from pix2pix_hub.metrics import METRICS, MetricNetworks, image_features, image_values, l1, load_networks, unusable
 from pix2pix_hub.models import load_generator
 from pix2pix_hub.models.base import Generator

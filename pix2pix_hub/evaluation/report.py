@@ -21,7 +21,7 @@ from torch import Tensor
 from pix2pix_hub.evaluation.checks import thumbnails_of, verdict
 from pix2pix_hub.evaluation.evaluate import DIVERSITY, Evaluation, translate
 from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_with_intervals
-from pix2pix_hub.images import PixelFormat, displayed, tensor_to_pil
+from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
 from pix2pix_hub.metrics import LEVEL, METRICS, RESAMPLES, mean, ratio_interval
 from pix2pix_hub.util import UserError, library_versions, write_aside
 

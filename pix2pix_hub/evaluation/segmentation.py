@@ -27,12 +27,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pix2pix_hub.data.pair_dataset import PairDataset
-from pix2pix_hub.data.palette import class_colors, color_sample
-from pix2pix_hub.data.pixels import PixelArray
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.export import WEIGHTS_NAME
-from pix2pix_hub.images import PixelFormat, from_model_range
+from pix2pix_hub.image.format import PixelFormat, from_model_range
+from pix2pix_hub.image.palette import class_colors, color_sample
+from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.metrics import Floats, confidence_interval
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.util import UserError, write_folder_aside
@@ -94,7 +94,7 @@ def find_classes(pairs: PairDataset, side: str, task: str) -> ClassMap:
     place = ("source", "target").index(side)
     step = max(1, len(pairs) // LOOKED_AT)
     maps = [pairs[index][place].permute(1, 2, 0).numpy() for index in range(0, len(pairs), step)][:LOOKED_AT]
-    colors = class_colors([color_sample(PixelArray(image, "rgb"), labels=False) for image in maps])
+    colors = class_colors([color_sample(Decoded(image, "rgb"), labels=False) for image in maps])
     if len(colors) < 2:
         raise UserError(
             f"--task {task} needs label maps as {side} images; these are {stored.describe()} of many colours. "

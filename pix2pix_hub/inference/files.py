@@ -2,33 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import glob
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pix2pix_hub.data.encoding import Metadata, encode, read_metadata, suffix_for
-from pix2pix_hub.data.headers import read_bytes
-from pix2pix_hub.data.pixels import read_image
-from pix2pix_hub.images import PixelFormat
-from pix2pix_hub.inference.file_plan import Existing, FileJob
-from pix2pix_hub.inference.inputs import Prepared, prepare_decoded
-from pix2pix_hub.inference.pipeline import Pix2PixPipeline
-from pix2pix_hub.inference.results import decoded_result
+from pix2pix_hub.data.files import IMAGE_SUFFIXES, images_below
+from pix2pix_hub.export import Preprocessor
+from pix2pix_hub.image.read import read_bytes, read_image
+from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for
+from pix2pix_hub.inference.pipeline import Canvas, Pix2PixPipeline, Prepared, prepare
 from pix2pix_hub.util import UserError, write_aside
 
-WINDOW_FILES, WINDOW_PIXELS = 32, 2**25  # that are in memory together: what batches of one size are made from
+WINDOW_IMAGES, WINDOW_PIXELS = 32, 2**25  # that are in memory together: what batches of one size are made from
 THREADS = 4  # that read and write
+Existing = Literal["refuse", "skip", "overwrite"]  # what happens to results that exist
+Item = TypeVar("Item")
+Kept = TypeVar("Kept")
 Done = TypeVar("Done")
 
 
-@dataclass(frozen=True, eq=False)
-class _Opened:
-    job: FileJob
-    image: Prepared
-    metadata: Metadata
+@dataclass(frozen=True)
+class FileJob:
+    """One file to translate."""
+
+    source: Path
+    outputs: tuple[Path, ...]  # one a sample; the suffix gives way where the file is not what its name says
+
+
+def find_inputs(inputs: Sequence[str]) -> dict[Path, Path]:
+    """Image files, each with the name of its result inside the output folder.
+
+    Args:
+        inputs: files, folders (searched to the bottom, their structure is kept) and glob patterns (`**` goes down).
+
+    Raises:
+        UserError: nothing found.
+    """
+    if not inputs:
+        raise UserError("No images were named: give files, folders or patterns.")
+    found: dict[Path, tuple[Path, Path]] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            files = {file: file.relative_to(path) for file in images_below(path)}
+            wanted = f"with images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        elif glob.has_magic(text) and not path.exists():
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+            files = {match: Path(match.name) for match in matches if match.is_file()}
+            wanted = "that files match"
+        else:
+            files, wanted = {path: Path(path.name)} if path.is_file() else {}, "that exists"
+        if not files:
+            raise UserError(f"{text}: expected a file, a folder or a pattern {wanted}.")
+        found |= {file.resolve(): (file, name) for file, name in files.items()}
+    return dict(found.values())
+
+
+def plan_jobs(
+    found: dict[Path, Path],
+    output: Path,
+    preprocessor: Preprocessor,
+    *,
+    existing: Existing = "refuse",
+    num_samples: int = 1,
+) -> list[FileJob]:
+    """List the files to translate; all names are settled before anything is written.
+
+    Args:
+        found: of `find_inputs`.
+        output: folder of the results.
+        preprocessor: of the model, which says how results are stored.
+        existing: what happens to results that exist: "refuse", "skip" (a file is skipped whose results are all there)
+            or "overwrite".
+        num_samples: results of each file, told apart by `_1`, `_2`, … in their names.
+
+    Raises:
+        UserError: two inputs of one name, an input that would be overwritten, or results that exist.
+    """
+    suffixes = {name.suffix: _result_suffix(name.suffix, preprocessor) for name in found.values()}
+    jobs = []
+    for path, name in found.items():
+        suffix = suffixes[name.suffix]
+        place = output / (name if name.suffix.lower() == suffix else name.with_suffix(suffix))
+        numbered = (place.with_name(f"{place.stem}_{number + 1}{place.suffix}") for number in range(num_samples))
+        jobs.append(FileJob(path, (place,) if num_samples == 1 else tuple(numbered)))
+    inputs = {path.resolve() for path in found}
+    places: dict[Path, Path] = {}
+    for place, source in [(place, job.source) for job in jobs for place in job.outputs]:
+        if place.resolve() in inputs:
+            raise UserError(f"--output {output} would overwrite the input {place}: name another folder.")
+        if places.setdefault(place, source) != source:
+            raise UserError(f"{places[place]} and {source} would both be written to {place}: translate them apart.")
+    there = [place for place in places if place.exists()]
+    if there and existing == "refuse":
+        raise UserError(
+            f"Results exist already ({len(there)} of {len(places)}), {there[0]} among them. Go on with what is missing "
+            "(--skip-existing), replace them (--overwrite), or name another --output."
+        )
+    return [job for job in jobs if existing != "skip" or not all(place.exists() for place in job.outputs)]
+
+
+def _result_suffix(suffix: str, preprocessor: Preprocessor) -> str:
+    """Suffix of the result of a file of that suffix: the same, where such a file can hold it.
+
+    The kinds of file that may be deeper than 8 bits (PNG, TIFF, NPY) hold whatever depth goes through them.
+    """
+    source, target = preprocessor.source, preprocessor.target
+    depth = None if source.mode == "labels" or source.dtype in ("uint8", "float32") else "uint8"
+    blank = Canvas(None, (1, 1), depth, target.channels, target, "decoded")
+    blank.pixels.zero_()
+    return suffix_for(blank.finish(), suffix)
 
 
 def translate_files(
@@ -39,7 +126,7 @@ def translate_files(
     report: Callable[[], object],
     **options: Any,
 ) -> dict[Path, str]:
-    """Translate and write all files.
+    """Translate and write all files; no input and no other result is replaced.
 
     Args:
         pipe: the model.
@@ -51,85 +138,75 @@ def translate_files(
     Returns:
         The files that could not be translated, each with the reason, which begins with the file.
     """
-    bad: dict[Path, str] = {}
-    writer = _Writer(jobs, pipe.preprocessor.target, existing)
-    with ThreadPoolExecutor(THREADS) as pool:
-        attempts = _in_parallel(pool, lambda job: _attempt(lambda: _open(job, pipe.preprocessor.source)), jobs)
-        for window in _windows(zip(jobs, attempts, strict=True)):
-            opened = [one for _, one in window if isinstance(one, _Opened)]
-            made = pipe([one.image for one in opened], **options)
-            written = pool.map(lambda one, result: _attempt(lambda: writer.write(one, result)), opened, made)
-            outcomes = dict(zip((one.job for one in opened), written, strict=True))
-            for job, one in window:
-                if isinstance(outcome := outcomes.get(job, one), str):
-                    name = str(job.source)
-                    bad[job.source] = outcome if outcome.startswith(name) else f"{name}: {outcome}"
-                report()
-    return bad
+    taken, lock = {job.source.resolve() for job in jobs}, Lock()
 
+    def read(job: FileJob) -> tuple[Prepared, Metadata]:
+        name = str(job.source)
+        data = read_bytes(job.source, name)
+        return prepare(read_image(data, name), pipe.preprocessor.source, name), read_metadata(data)
 
-def _in_parallel(pool: ThreadPoolExecutor, read: Callable[[FileJob], Any], jobs: Sequence[FileJob]) -> Iterator[Any]:
-    """In order, a few ahead of what is asked for; never all of them, which would fill the memory."""
-    for at in range(0, len(jobs), THREADS):
-        yield from pool.map(read, jobs[at : at + THREADS])
-
-
-def _windows(attempts: Iterable[tuple[FileJob, _Opened | str]]) -> Iterator[list[tuple[FileJob, _Opened | str]]]:
-    window: list[tuple[FileJob, _Opened | str]] = []
-    pixels = 0
-    for job, one in attempts:
-        window.append((job, one))
-        pixels += one.image.stored[0].numel() if isinstance(one, _Opened) else 0
-        if len(window) >= WINDOW_FILES or pixels >= WINDOW_PIXELS:
-            yield window
-            window, pixels = [], 0
-    if window:
-        yield window
-
-
-def _attempt(action: Callable[[], Done]) -> Done | str:
-    """What it returns, or why it failed."""
-    try:
-        return action()
-    except (UserError, OSError) as error:
-        return str(error)
-
-
-def _open(job: FileJob, source: PixelFormat) -> _Opened:
-    name = str(job.source)
-    data = read_bytes(job.source, name)
-    decoded = read_image(data, name)
-    return _Opened(job, prepare_decoded(decoded, source, name), read_metadata(data, decoded))
-
-
-class _Writer:
-    """Writes results; no input and no other result is replaced."""
-
-    def __init__(self, jobs: Sequence[FileJob], target: PixelFormat, existing: Existing) -> None:
-        self.target, self.existing = target, existing
-        self.taken = {job.source.resolve() for job in jobs}
-        self.lock = Lock()
-
-    def write(self, opened: _Opened, made: Any) -> None:
-        """Write one result, or a list of samples."""
-        samples = made if isinstance(made, list) else [made]
-        for place, sample in zip(opened.job.outputs, samples, strict=True):
-            decoded = decoded_result(sample, self.target)
-            suffix = suffix_for(decoded, place.suffix)
+    def write(job: FileJob, metadata: Metadata, made: Any) -> None:
+        for place, sample in zip(job.outputs, made if isinstance(made, list) else [made], strict=True):
+            suffix = suffix_for(sample, place.suffix)
             path = place if suffix == place.suffix.lower() else place.with_suffix(suffix)
-            if not self._take(path):
-                continue
-            content = encode(decoded, str(path), suffix, opened.metadata)
+            with lock:
+                if path.resolve() in taken:
+                    raise UserError(f"{path} is an input or the result of another one: translate them apart.")
+                if path.exists() and existing == "refuse":
+                    raise UserError(f"{path} exists: replace it with --overwrite, or name another --output.")
+                taken.add(path.resolve())
+                if path.exists() and existing == "skip":
+                    continue
+            content = encode(sample, str(path), suffix, metadata)
             path.parent.mkdir(parents=True, exist_ok=True)
             with write_aside(path) as partial:
                 partial.write_bytes(content)
 
-    def _take(self, path: Path) -> bool:
-        """Whether to write there."""
-        with self.lock:
-            if path.resolve() in self.taken:
-                raise UserError(f"{path} is an input or the result of another one: translate them apart.")
-            if path.exists() and self.existing == "refuse":
-                raise UserError(f"{path} exists: replace it with --overwrite, or name another --output.")
-            self.taken.add(path.resolve())
-            return self.existing != "skip" or not path.exists()
+    bad: dict[Path, str] = {}
+    for job, outcome in translate_each(pipe, jobs, read, write, **options):
+        if isinstance(outcome, Exception):
+            name, reason = str(job.source), str(outcome)
+            bad[job.source] = reason if reason.startswith(name) else f"{name}: {reason}"
+        report()
+    return bad
+
+
+def translate_each(
+    pipe: Pix2PixPipeline,
+    items: Sequence[Item],
+    read: Callable[[Item], tuple[Prepared, Kept]],
+    write: Callable[[Item, Kept, Any], Done],
+    **options: Any,
+) -> Iterator[tuple[Item, Done | Exception]]:
+    """Read, translate and write items, a window of them at a time, in order; and one that fails stops nothing.
+
+    Args:
+        pipe: the model.
+        items: whatever `read` reads.
+        read: gives the image, and what `write` needs of the item besides.
+        write: takes the item, what `read` gave and the result, a `Decoded` (or a list of samples).
+        options: of `Pix2PixPipeline.__call__`.
+
+    Yields:
+        Each item, with what `write` returned or why it could not be translated.
+    """
+
+    def attempt(action: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return action(*arguments)
+        except (UserError, OSError) as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        window: list[tuple[Item, Any]] = []
+        for at in range(0, len(items), THREADS):  # never all ahead, which would fill the memory
+            some = items[at : at + THREADS]
+            window += zip(some, pool.map(lambda item: attempt(read, item), some), strict=True)
+            pixels = sum(one[0].stored[0].numel() for _, one in window if not isinstance(one, Exception))
+            if len(window) < WINDOW_IMAGES and pixels < WINDOW_PIXELS and at + THREADS < len(items):
+                continue
+            good = [(item, *one) for item, one in window if not isinstance(one, Exception)]
+            made = pipe([image for _, image, _ in good], output_type="decoded", **options)
+            written = pool.map(lambda one, result: attempt(write, one[0], one[2], result), good, made)
+            yield from ((item, one if isinstance(one, Exception) else next(written)) for item, one in window)
+            window = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -13,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from pix2pix_hub.devices import accelerated_precision, missing_for_compilation
 from pix2pix_hub.export import (
     CONFIG_NAME,
     DISCRIMINATOR,
@@ -24,20 +28,15 @@ from pix2pix_hub.export import (
     Preprocessor,
     export_of,
 )
-from pix2pix_hub.inference.compiled import CompiledGenerator
-from pix2pix_hub.inference.hardware import (
-    check_dtype,
-    choose_device,
-    choose_dtype,
-    fitting_batch,
-    memory_format,
+from pix2pix_hub.image.format import (
+    PixelFormat,
+    from_model_range,
+    to_model_range,
+    to_tensor,
+    to_unit_range,
 )
-from pix2pix_hub.inference.inputs import AnyImage, Prepared, output_format, prepare
-from pix2pix_hub.inference.job import Job
-from pix2pix_hub.inference.padding import padded_axes, padded_axis
-from pix2pix_hub.inference.results import Canvas, Kind, name_of
-from pix2pix_hub.inference.splits import split_for
-from pix2pix_hub.inference.tiling import TILE_SIZE, check_tile_size, translate_in_tiles
+from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
+from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Split, split_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
@@ -45,7 +44,320 @@ from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropou
 from pix2pix_hub.models.fetch import fetch_files
 from pix2pix_hub.util import UserError
 
-Progress = Callable[[int, int], object]
+DTYPES: dict[str | torch.dtype | None, torch.dtype] = {
+    None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
+    "fp16": torch.float16, "float16": torch.float16,
+}  # fmt: skip
+LARGEST_BATCH = 32  # images, where nobody says how many
+MEMORY_SHARE = 1 / 8  # of an accelerator's memory, that a batch may take
+FULL_SIZE_MAPS = 6  # of `base_channels` channels, in memory at the same time for one image, generously
+MOST_SHAPES = 4  # that are compiled; each holds a copy of the weights
+LEAST_SIDE = 8  # pixels: what is smaller may be channels
+TOLERANCE = 1e-3  # how far floats may leave their range: rounding of whatever made them
+OUTPUT_TYPES = ("pil", "numpy", "torch", "decoded")
+
+# ------------------------------------------------------------------------------------------------------ images in
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One image that fits a network, not yet in its value range: that is done piece by piece, to save memory."""
+
+    stored: Tensor  # (C, H, W) of stored values; without a format, of the network's channels in [-1, 1]
+    format: PixelFormat | None
+    depth: str | None  # "uint8", "uint16", "float32" where that is not the depth of the images trained on
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.stored.shape[1], self.stored.shape[2]
+
+    def piece(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """The pixels at some rows and columns: float32 `(C, len(rows), len(columns))` in [-1, 1]."""
+        pixels = self.stored[:, rows[:, None], columns]
+        return pixels if self.format is None else to_model_range(pixels, self.format)
+
+
+AnyImage = Image.Image | str | Path | NDArray | Tensor | Decoded | Prepared
+
+
+def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
+    """Fit one image to what training read, converting its colours as training did.
+
+    Args:
+        image: a PIL image, a path, an array `(H, W)` or `(H, W, C)`, a tensor `(C, H, W)`, what `read_image` gave, or
+            what this made. Floats are in [0, 1] in arrays and in [-1, 1] in tensors; where `format` is of floats,
+            arrays hold values as stored. Classes come as values or one-hot.
+        format: of the images trained on.
+        name: what errors call the image.
+
+    Raises:
+        UserError: says what came and what was expected.
+    """
+    kinds = KINDS
+    if isinstance(image, Prepared):
+        return image
+    if isinstance(image, Tensor):
+        return _from_tensor(image.detach().cpu(), format, name)
+    if isinstance(image, str | Path):
+        image = read_image(Path(image), name)
+    elif isinstance(image, np.ndarray):
+        _check_layout(image.shape, format, name, right=2, words="arrays are (height, width, channels): give "
+                      "image.transpose(1, 2, 0), or a tensor (C, H, W).")  # fmt: skip
+        if format.mode == "labels" and image.shape[2:] == (format.channels,) != (1,):
+            values = np.ascontiguousarray(image, np.float32)
+            _check_range(values, 0.0, name)
+            return Prepared(torch.from_numpy(values * 2.0 - 1.0).permute(2, 0, 1), None, None)
+        kinds = {"labels": KINDS, "channels": {}}.get(format.mode, PICTURE_KINDS)
+    elif not isinstance(image, Image.Image | Decoded):
+        raise UserError(f"{name} is {type(image).__name__}; expected a PIL image, a path, an array or a tensor.")
+    decoded = image if isinstance(image, Decoded) else from_memory(image, name, kinds)
+    depth = str(decoded.values.dtype)
+    if format.mode == "labels" or format.dtype in (depth, "float32"):
+        return Prepared(to_tensor(decoded, format, name), format, None)
+    if depth == "float32":
+        _check_range(decoded.values, 0.0, name)
+    scaled = with_depth(format, depth)  # values of one depth stand for those of another
+    return Prepared(to_tensor(decoded, scaled, name), scaled, depth)
+
+
+def _from_tensor(tensor: Tensor, format: PixelFormat, name: str) -> Prepared:
+    if tensor.ndim != 3:
+        raise UserError(f"{name} has shape {tuple(tensor.shape)}; expected (C, H, W) or a batch (N, C, H, W).")
+    _check_layout(tensor.shape, format, name, right=0, words="tensors are (channels, height, width): give "
+                  "image.permute(2, 0, 1), or an array (H, W, C).")  # fmt: skip
+    if not tensor.is_floating_point():
+        return prepare(tensor.permute(1, 2, 0).numpy(), format, name)
+    values = tensor.float()
+    _check_range(values.numpy(), -1.0, name)
+    if values.shape[0] == format.channels:
+        return Prepared(values, None, None)
+    if format.mode == "labels":
+        raise UserError(f"{name} has {values.shape[0]} channels; expected {format.channels}, one for each class.")
+    kinds = PICTURE_KINDS if format.mode in PICTURE_MODES else {}
+    decoded = Decoded(to_unit_range(values).permute(1, 2, 0).numpy(), kinds.get(len(values), "channels"))
+    floats = with_depth(format, "float32")
+    return Prepared(to_tensor(decoded, floats, name), floats, None)
+
+
+def _check_layout(shape: Sequence[int], format: PixelFormat, name: str, right: int, words: str) -> None:
+    """Raise `UserError` where the channels are not at axis `right`, but at the other end."""
+    fitting = {format.channels, *(range(1, 5) if format.mode in PICTURE_MODES else ())}
+    if len(shape) != 3 or min(shape[1], shape[right]) < LEAST_SIDE:
+        return
+    if shape[right] not in fitting and shape[2 - right] in fitting:
+        raise UserError(f"{name} has shape {tuple(shape)}; {words}")
+
+
+def _check_range(values: NDArray, low: float, name: str) -> None:
+    if not values.size:
+        raise UserError(f"{name} has no pixels.")
+    smallest, largest = float(values.min()), float(values.max())
+    if not (low - TOLERANCE <= smallest and largest <= 1.0 + TOLERANCE):  # so is NaN
+        raise UserError(f"{name} holds floats from {smallest:g} to {largest:g}; expected them in [{low:g}, 1].")
+
+
+def with_depth(format: PixelFormat, dtype: str) -> PixelFormat:
+    """The same at another depth, of which all values are used."""
+    return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype])
+
+
+def padded_axis(size: int, multiple: int, least: int) -> Tensor:
+    """For each row (or column) of the padded image, the stored one that it shows.
+
+    The image stays in the middle; it is padded to the next multiple, at least `least`: reflected as far as there are
+    pixels, the border repeated beyond.
+    """
+    padded = max(-(-size // multiple) * multiple, least)
+    before = (padded - size) // 2
+    places = torch.arange(-before, padded - before)
+    return torch.where(places < size, places.abs(), 2 * (size - 1) - places).clamp(0, size - 1)
+
+
+# ----------------------------------------------------------------------------------------------------- images out
+
+
+class Canvas:
+    """The generated image, allocated once in the dtype that it is handed on in.
+
+    Args:
+        image: the image that came; what is made of it is handed on likewise.
+        size: its height and width.
+        depth: of `Prepared`.
+        channels: that the generator makes.
+        target: how targets were stored: so are the pixels, but at the depth of an image of another.
+        output_type: one of `OUTPUT_TYPES`, or None: the kind that came.
+
+    Raises:
+        UserError: there is no such type.
+    """
+
+    def __init__(
+        self,
+        image: Any,
+        size: tuple[int, int],
+        depth: str | None,
+        channels: int,
+        target: PixelFormat,
+        output_type: str | None,
+    ) -> None:
+        if output_type not in (None, *OUTPUT_TYPES):
+            raise UserError(f"output_type is {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}, or None.")
+        came = "torch" if isinstance(image, Tensor) else "numpy" if isinstance(image, np.ndarray) else "pil"
+        self.type = output_type or came
+        keeps = depth is None or target.mode == "labels" or target.dtype == "float32"
+        self.format = target if keeps else with_depth(target, str(depth))
+        stored_tensor = isinstance(image, Tensor) and not image.is_floating_point()
+        self.in_model_range = self.type == "torch" and not stored_tensor
+        self.keeps_axis = isinstance(image, np.ndarray) and self.type == came and image.shape[2:] == (1,)
+        planes = 1 if self.format.mode == "labels" and not self.in_model_range else channels
+        dtype = torch.float32 if self.in_model_range else getattr(torch, self.format.dtype)
+        self.pixels = torch.empty(planes, *size, dtype=dtype)
+
+    def place(self, top: int, left: int, made: Tensor) -> None:
+        """Put `(C, h, w)` in [-1, 1] so that its corner is there; what lies outside is cut off."""
+        height, width = self.pixels.shape[1:]
+        rows = slice(max(0, top), max(0, min(height, top + made.shape[1])))
+        columns = slice(max(0, left), max(0, min(width, left + made.shape[2])))
+        inside = made[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        self.pixels[:, rows, columns] = inside if self.in_model_range else from_model_range(inside, self.format)
+
+    def finish(self) -> Any:
+        """The image, as it was asked for."""
+        if self.type == "torch":
+            return self.pixels
+        values, stored = self.pixels.permute(1, 2, 0).contiguous().numpy(), self.format
+        channels = values.shape[2]
+        if self.type == "numpy":
+            return values[:, :, 0] if channels == 1 and not self.keeps_axis else values
+        any_picture = {1: "gray", 3: "rgb", 4: "rgba"} if stored.dtype == "uint8" else {}
+        kind = stored.mode if stored.mode in PICTURE_MODES else any_picture.get(channels, "channels")
+        decoded = Decoded(values, kind)
+        if stored.mode == "labels" and stored.colors:
+            palette = np.zeros((256, 3), np.uint8)
+            palette[list(stored.classes)] = stored.colors
+            decoded = Decoded(values, "rgb", palette)
+        return decoded if self.type == "decoded" else decoded.picture()
+
+
+# -------------------------------------------------------------------------------------------------------- hardware
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device asked for; "auto": the accelerator where there is one, else the CPU.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch raises the latter where it was built without CUDA
+        raise UserError(f"device {str(device)!r} cannot be used ({str(error).splitlines()[0]}); try 'auto'.") from error
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, target: PixelFormat) -> torch.dtype:
+    """One of `DTYPES`; "auto": what `device` accelerates, if 8 bits are all that is wanted."""
+    if dtype == "auto":
+        dtype = {"no": "float32"}.get(found := accelerated_precision(device.type), found)
+        dtype = dtype if target.dtype == "uint8" else "float32"  # bf16 has 8 significant bits
+    return dtype if isinstance(dtype, torch.dtype) else DTYPES[dtype]
+
+
+def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """Channels last where convolutions are made for it; in float32 on a CPU it gains nothing (docs/performance.md)."""
+    plain = device.type == "cpu" and dtype == torch.float32
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def fitting_batch(generator: Generator, height: int, width: int) -> int:
+    """Images of a padded size that are run together: 1 on a CPU, where more gain little, else by the device's memory.
+
+    By all of its memory, not what is free at the moment, so that every call sums in the same order.
+    """
+    weight = next(generator.parameters())
+    if weight.device.type != "cuda":
+        return 1 if weight.device.type == "cpu" else 8
+    memory = torch.cuda.get_device_properties(weight.device).total_memory
+    return batch_within(memory * MEMORY_SHARE, generator.config["base_channels"], height, width, weight.element_size())
+
+
+def batch_within(memory: float, base_channels: int, height: int, width: int, element_size: int) -> int:
+    """Images that take at most so many bytes, from 1 to `LARGEST_BATCH`."""
+    return max(1, min(LARGEST_BATCH, int(memory / (FULL_SIZE_MAPS * base_channels * height * width * element_size))))
+
+
+class CompiledGenerator:
+    """A generator compiled by `torch.compile`, `(N, C, H, W)` → `(N, C, H, W)`, the same within rounding.
+
+    On a CPU inductor's freezing lays every weight out as the kernel for one shape reads it, which is most of the gain
+    (docs/performance.md): so there is a graph for each of the first `MOST_SHAPES` shapes, with a copy of the weights,
+    and its first batch waits some ten seconds. Further shapes go through the generator itself.
+
+    Args:
+        generator: in evaluation mode, on its device; not to be changed any more.
+
+    Raises:
+        UserError: nothing to compile with.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+        device = next(generator.parameters()).device.type
+        if (missing := missing_for_compilation(device)) is not None:
+            raise UserError(f"compile: {missing}; or leave it out.")
+        self._freezing = device == "cpu"
+        shared = {id(tensor): tensor for tensor in (*generator.parameters(), *generator.buffers())}
+        self._bare = copy.deepcopy(generator, shared)  # nothing that a call hangs on the other is traced
+        self.graphs: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        shape = tuple(batch.shape)
+        if shape not in self.graphs and len(self.graphs) < MOST_SHAPES:
+            self.graphs[shape] = self._compiled_for(torch.zeros_like(batch))
+        return self.graphs.get(shape, self.generator)(batch)
+
+    def _compiled_for(self, batch: Tensor) -> Callable[[Tensor], Tensor]:
+        from torch._inductor import config as inductor_config  # a second of imports that eager networks need not
+
+        # on a GPU launches are what small batches cost most
+        options: dict[str, Any] = {"freezing": True} if self._freezing else {"triton.cudagraphs": True}
+        graph = torch.compile(self._bare, dynamic=False, fullgraph=True, options=options)
+        # the tracer asks the configuration itself, not `options`, whether weights are constants, which packing needs
+        with torch.inference_mode(), inductor_config.patch(freezing=self._freezing):
+            graph(batch)
+        return graph
+
+
+# -------------------------------------------------------------------------------------------------------- pipeline
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One sample of one image."""
+
+    image: Prepared
+    rows: Tensor  # of `padded_axis`
+    columns: Tensor
+    canvas: Canvas  # where it is to be put
+    seed: Seed | None  # of its dropout
+    split: Split | None  # the generator in parts, where the image is to be cut into tiles
+    steps: int  # units of progress: 1, or tiles times passes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the padded image."""
+        return len(self.rows), len(self.columns)
+
+    def piece(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """A part of the padded image, `(C, h, w)` in [-1, 1]."""
+        return self.image.piece(self.rows[rows], self.columns[columns])
+
+    def place(self, top: int, left: int, made: Tensor) -> None:
+        """Put what was made of a part of the padded image onto the canvas."""
+        height, width = self.image.size
+        self.canvas.place(top - (len(self.rows) - height) // 2, left - (len(self.columns) - width) // 2, made)
 
 
 class Pix2PixPipeline:
@@ -67,10 +379,10 @@ class Pix2PixPipeline:
         folder: Path,
         device: torch.device,
         dtype: torch.dtype,
-        compile: bool | str = False,
+        compile: bool = False,
     ) -> None:
         self.generator = generator.to(device, dtype).to(memory_format=memory_format(device, dtype)).eval()
-        self._compiled = CompiledGenerator(self.generator, background=compile == "background") if compile else None
+        self._compiled = CompiledGenerator(self.generator) if compile else None
         self._lock = Lock()  # dropout and statistics are put into the network for the time of a call
         self.preprocessor, self.folder, self.device, self.dtype = preprocessor, folder, device, dtype
         for side, wanted in (("source", generator.in_channels), ("target", generator.out_channels)):
@@ -90,7 +402,7 @@ class Pix2PixPipeline:
         token: str | bool | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = "auto",
-        compile: bool | str = False,
+        compile: bool = False,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> Pix2PixPipeline:
@@ -104,15 +416,14 @@ class Pix2PixPipeline:
             dtype: what to compute in: "float32" (also None), "bf16", "fp16", a torch dtype, or "auto": bf16 or fp16
                 where the device has units for it and the model makes 8-bit images, else float32.
             compile: True: `torch.compile`, for each size and batch size that comes; its first batch waits for that,
-                some ten seconds. "background": meanwhile the network answers as it is. Not for tiles and `stochastic`.
+                some ten seconds. Not for tiles and `stochastic`.
 
         Raises:
             UserError: nothing there, or no export; a device or dtype that is none; no compiler.
         """
         place = choose_device(device)
-        check_dtype(dtype)
-        if compile not in (False, True, "background"):
-            raise UserError(f"compile is {compile!r}; expected True, False or 'background'.")
+        if dtype not in ("auto", *DTYPES, *DTYPES.values()):
+            raise UserError(f"dtype is {dtype!r}; expected auto, float32, bf16 or fp16.")
         folder = fetch_files(
             export_of(repo_or_folder_or_run),
             GENERATOR_FILES + DISCRIMINATOR_FILES,
@@ -152,7 +463,7 @@ class Pix2PixPipeline:
         num_samples: int = 1,
         batch_size: int | None = None,
         tile_size: int = TILE_SIZE,
-        progress: Progress | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Any:
         """Translate one image, a list of them, or a batch.
 
@@ -163,8 +474,9 @@ class Pix2PixPipeline:
             images: PIL image (EXIF orientation is applied), path, array `(H, W)` or `(H, W, C)` of uint8, uint16 or
                 floats in [0, 1], tensor `(C, H, W)` or `(N, C, H, W)` of floats in [-1, 1] or of stored values; or a
                 list of those. Of a model trained on floats, arrays hold values as stored.
-            output_type: "pil", "numpy" or "torch"; None: the kind that came. A path gives a PIL image, and where
-                Pillow has no mode (16-bit colours, many channels) an array.
+            output_type: "pil", "numpy", "torch" or "decoded" (`image.read.Decoded`, which `image.write` takes); None:
+                the kind that came. A path gives a PIL image, and where Pillow has no mode (16-bit colours, many
+                channels) an array.
             stochastic: leave dropout on, as the paper did; all else stays in evaluation mode.
             seed: of the dropout, a non-negative integer; None draws one. What a seed gives depends on the image and
                 the sample's number, not on what else is translated with it.
@@ -184,21 +496,17 @@ class Pix2PixPipeline:
         Raises:
             UserError: an image that does not fit the model, options that do not go together.
         """
-        check_tile_size(tile_size)
+        if tile_size < LEAST_TILE:
+            raise UserError(f"tile_size is {tile_size}; expected {LEAST_TILE} pixels or more.")
         self._check_sampling(stochastic, seed, num_samples, batch_size)
         several = isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
         given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
         if stochastic and seed is None:
             seed = int(torch.randint(2**62, ()))
-        jobs: list[Job] = []
+        jobs: list[_Job] = []
         for number, image in enumerate(given, 1):
-            kind = Kind.of(image).overridden(output_type)
-            prepared = prepare(image, self.preprocessor.source, name_of(image, number, len(given)))
-            seeds: list[Seed | None] = [None]
-            if seed is not None:
-                seeds = [(seed, content_seed(prepared.stored), sample) for sample in range(num_samples)]
-            jobs += self._jobs(prepared, kind, seeds, tile_size)
-        self._run(jobs, batch_size, progress)
+            jobs += self._jobs(image, _name_of(image, number, len(given)), output_type, seed, num_samples, tile_size)
+        self._run(jobs, batch_size, tile_size, progress)
         made = [job.canvas.finish() for job in jobs]
         if num_samples > 1:
             made = [made[at : at + num_samples] for at in range(0, len(made), num_samples)]
@@ -207,7 +515,7 @@ class Pix2PixPipeline:
         return made if several else made[0]
 
     def realism(self, source: AnyImage, image: AnyImage) -> NDArray[np.float32]:
-        """How real each patch of `image` looks as the translation of `source`: float32 `(h, w)` in [0, 1].
+        """Rate how real each patch of `image` looks as the translation of `source`: float32 `(h, w)` in [0, 1].
 
         Both are images of one size and any kind, as in a call; `image` is the generated or a true one.
 
@@ -225,8 +533,8 @@ class Pix2PixPipeline:
         if pair[0].size != pair[1].size:
             sizes = " and ".join("{}x{}".format(*side.size) for side in pair)
             raise UserError(f"source and image are {sizes} (height x width); expected one size.")
-        rows, columns = (padded_axis(size, 1, MINIMUM_SIZE) for size in pair[0].size)
-        batch = torch.cat([side.piece(rows.index, columns.index) for side in pair])[None]
+        rows, columns = (padded_axis(length, 1, MINIMUM_SIZE) for length in pair[0].size)
+        batch = torch.cat([side.piece(rows, columns) for side in pair])[None]
         with torch.inference_mode():
             return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
 
@@ -241,16 +549,31 @@ class Pix2PixPipeline:
                 "images a batch, and a seed from 0."
             )
 
-    def _jobs(self, image: Prepared, kind: Kind, seeds: Sequence[Seed | None], tile_size: int) -> Iterator[Job]:
-        """What is to be made of one image: one job for each sample."""
-        rows, columns = padded_axes(image.size, self.generator)
-        network = split_for(self.generator, rows.padded, columns.padded) if max(image.size) > tile_size else None
-        stored = output_format(image.depth, self.preprocessor.target)
-        for seed in seeds:
-            canvas = Canvas(image.size, self.generator.out_channels, stored, kind)
-            yield Job(image, rows, columns, canvas, seed, network, tile_size)
+    def _jobs(
+        self, image: AnyImage, name: str, output_type: str | None, seed: int | None, num_samples: int, tile_size: int
+    ) -> Iterator[_Job]:
+        """Plan the samples of one image."""
+        prepared, generator = prepare(image, self.preprocessor.source, name), self.generator
+        rows, columns = (
+            padded_axis(length, generator.size_multiple, generator.minimum_size) for length in prepared.size
+        )
+        size = len(rows), len(columns)
+        split = split_for(generator, *size) if max(prepared.size) > tile_size else None
+        steps = 1 if split is None else split.passes * len(split.tiles(size, tile_size))
+        content = 0 if seed is None else content_seed(prepared.stored)
+        for sample in range(num_samples):
+            target = self.preprocessor.target
+            canvas = Canvas(image, prepared.size, prepared.depth, generator.out_channels, target, output_type)
+            of_sample = None if seed is None else (seed, content, sample)
+            yield _Job(prepared, rows, columns, canvas, of_sample, split, steps)
 
-    def _run(self, jobs: Sequence[Job], batch_size: int | None, progress: Progress | None) -> None:
+    def _run(
+        self,
+        jobs: Sequence[_Job],
+        batch_size: int | None,
+        tile_size: int,
+        progress: Callable[[int, int], object] | None,
+    ) -> None:
         """Fill all canvases: images of one size in batches, large ones tile by tile."""
         total, done = sum(job.steps for job in jobs), 0
 
@@ -266,31 +589,37 @@ class Pix2PixPipeline:
                 seeds = [job.seed for job in batch if job.seed is not None]
                 first = batch[0]
                 with SeededDropout(self.generator, seeds) if seeds else nullcontext() as dropout:
-                    if first.network is None:
-                        self._whole(batch)
+                    if first.split is None:
+                        compiled = None if seeds else self._compiled  # dropout hooks in
+                        made = (compiled or self.generator)(
+                            self._to_device(torch.stack([job.piece() for job in batch]))
+                        )
+                        for job, image in zip(batch, made.float().cpu(), strict=True):
+                            job.place(0, 0, image)
                         step(len(batch))
                     else:
-                        translate_in_tiles(first, first.network, self._to_device, dropout, step)
+                        tiling = first.split, first.size, tile_size
+                        translate_in_tiles(*tiling, self._reader(first), first.place, dropout, step)
 
-    def _whole(self, jobs: Sequence[Job]) -> None:
-        pieces = [job.image.piece(job.rows.index, job.columns.index) for job in jobs]
-        plain = self._compiled is None or jobs[0].seed is not None  # which hooks in
-        network = self.generator if plain else self._compiled
-        assert network is not None
-        made = network(self._to_device(torch.stack(pieces))).float().cpu()
-        for job, image in zip(jobs, made, strict=True):
-            job.canvas.place(-job.rows.before, -job.columns.before, image)
+    def _reader(self, job: _Job) -> Callable[[slice, slice], Tensor]:
+        return lambda rows, columns: self._to_device(job.piece(rows, columns)[None])
 
     def _to_device(self, batch: Tensor) -> Tensor:
         return batch.to(self.device, self.dtype, memory_format=memory_format(self.device, self.dtype))
 
 
-def _batches(jobs: Sequence[Job], batch_size: Callable[[tuple[int, int]], int]) -> Iterator[list[Job]]:
+def _batches(jobs: Sequence[_Job], batch_size: Callable[[tuple[int, int]], int]) -> Iterator[list[_Job]]:
     """Jobs of one padded size, up to so many; large ones by themselves."""
-    groups: dict[tuple[int, ...], list[Job]] = defaultdict(list)
+    groups: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
     for number, job in enumerate(jobs):
-        groups[job.size if job.network is None else (*job.size, number)].append(job)
+        groups[job.size if job.split is None else (*job.size, number)].append(job)
     for group in groups.values():
         together = batch_size(group[0].size)
         for at in range(0, len(group), together):
             yield group[at : at + together]
+
+
+def _name_of(image: Any, number: int, count: int) -> str:
+    """Name of an image in errors: its file, else its place among those given."""
+    file = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+    return str(file) if file else "the image" if count == 1 else f"image {number}"

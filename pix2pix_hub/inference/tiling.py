@@ -1,77 +1,348 @@
 """A large image in tiles, with the result that the whole would have: no seams to hide, in bounded memory.
 
-Tiles look a margin beyond their core, as far as their result depends on it; norm layers use statistics of the whole
-image. docs/tiling.md says what was measured, and what else was tried.
+The maps deep inside a generator are small even where the image is large. So its first and last stages run over tiles,
+with a margin as wide as their results depend on; what lies between them runs once, over the whole. Norm layers use
+statistics of the whole image. docs/tiling.md says what was measured, and what else was tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from pix2pix_hub.inference.job import Job
-from pix2pix_hub.inference.pieces import Piece, scaled
-from pix2pix_hub.inference.splits import Split
-from pix2pix_hub.inference.streamed_norms import StreamedNorms
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.dropout import SeededDropout
-from pix2pix_hub.util import UserError
+from pix2pix_hub.models.generators import NormedConv, ResNetGenerator, UNetGenerator
+from pix2pix_hub.models.layers import BatchNorm2d, ConvBlock
 
-TILE_SIZE = 1024  # pixels
-LEAST_TILE = 64  # pixels
+TILE_SIZE, LEAST_TILE = 1024, 64  # pixels: by default, and at least
+CPU_BODY_BYTES, ACCELERATOR_BODY_BYTES = 2**30, 2**33  # that whole maps may take; above, less is done whole
+BODY_MAPS = 6  # as large as the one that `body` gets, in memory at the same time
+UNET_MARGIN, RESNET_MARGIN = 1, 2  # pixels of the split's map that the tail, or the head of a neighbour, depends on
+
+# ---------------------------------------------------------------------------------------------------------- tiles
 
 
-def check_tile_size(tile_size: int) -> None:
-    """Raises `UserError` for tiles too small to be worth it."""
-    if tile_size < LEAST_TILE:
-        raise UserError(f"tile_size is {tile_size}; expected {LEAST_TILE} pixels or more.")
+@dataclass(frozen=True)
+class Span:
+    """A tile's place along one axis, in pixels of the padded image."""
+
+    window: slice  # what is looked at
+    core: slice  # the part of it whose result counts; the cores of all tiles make up the image
+
+    def within(self, factor: int = 1) -> slice:
+        """Place of the core in a map of the window whose pixels are `factor` image pixels wide."""
+        start = (self.core.start - self.window.start) // factor
+        return slice(start, start + (self.core.stop - self.core.start) // factor)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of an image."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns that are looked at."""
+        return self.rows.window, self.columns.window
+
+    def core_of(self, made: Tensor) -> Tensor:
+        """Cut the part that counts from a map `(…, h, w)` of the window, at any scale."""
+        factor = (self.rows.window.stop - self.rows.window.start) // made.shape[-2]
+        return made[..., self.rows.within(factor), self.columns.within(factor)]
+
+
+def spans(length: int, tile_size: int, factor: int, margin: int) -> list[Span]:
+    """Along one axis: cores of at most `tile_size` that begin at multiples of `factor`, as few and as even as can be;
+    windows of `margin` more at both ends, where the image goes on."""
+    units = length // factor
+    count = -(-units // max(1, tile_size // factor))
+    borders = [factor * (units * number // count) for number in range(count + 1)]
+    return [
+        Span(slice(max(0, start - margin), min(length, stop + margin)), slice(start, stop))
+        for start, stop in zip(borders, borders[1:], strict=False)
+    ]
+
+
+# ------------------------------------------------------------------------------------------- a generator in parts
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A generator in parts, which together compute what its `forward` does."""
+
+    factor: int  # tiles lie at multiples of so many pixels, and the map of the split is so many times smaller
+    margin: int  # pixels that a tile has to look beyond its core
+    streamed: Sequence[nn.Module]  # the modules that see tiles
+    tail: Callable[[Tensor, Tensor], Tensor]  # a tile of what `body` made, and of the source → (1, C, h, w) in [-1, 1]
+    channels: int = 0  # of the map of the split
+    head: Callable[[Tensor], Tensor] | None = None  # (1, C, h, w) → that map, before its norm; None: all in `tail`
+    body: Callable[[Tensor], Tensor] = nn.Identity()  # that map of the whole image → what `tail` reads
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        """The norm layers inside `streamed` that take statistics from the image, not from training."""
+        layers = [layer for module in self.streamed for layer in module.modules()]
+        return [
+            layer
+            for layer in layers
+            if isinstance(layer, nn.InstanceNorm2d) or (isinstance(layer, BatchNorm2d) and layer.statistics == "image")
+        ]
+
+    def tiles(self, size: tuple[int, int], tile_size: int) -> list[Tile]:
+        """Cut a padded image of some height and width into tiles, from the upper left."""
+        rows, columns = (spans(length, tile_size, self.factor, self.margin) for length in size)
+        return [Tile(row, column) for row in rows for column in columns]
+
+    @property
+    def passes(self) -> int:
+        """Over all tiles: one for each norm layer, one for the inner map and one for the result."""
+        return len(self.norms) + (1 if self.head is None else 2)
+
+
+def unet_split(generator: UNetGenerator, level: int) -> Split:
+    """A U-Net whose encoder stages beyond `level` (from 1), and as many decoder stages, see the whole image."""
+    edge = generator.encoder[level - 1]  # the stage that the split goes through, before its norm
+    assert isinstance(edge, ConvBlock)
+    outer_encoder, inner_encoder = generator.encoder[: level - 1], generator.encoder[level:]
+    inner_stages = len(inner_encoder)
+    inner_decoder, outer_decoder = generator.decoder[:inner_stages], generator.decoder[inner_stages:]
+
+    def encode(x: Tensor, stages: nn.ModuleList, *skips: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Run encoder stages as the generator's `forward` does; skips come after those given."""
+        kept = list(skips)
+        for stage in stages:
+            x = stage(x)
+            kept.append(F.relu(x))
+        return x, kept
+
+    def decode(x: Tensor, stages: nn.ModuleList, skips: list[Tensor]) -> Tensor:
+        for stage in stages:
+            x = torch.cat([stage(x), skips.pop()], dim=1)
+        return x
+
+    def head(source: Tensor) -> Tensor:
+        return edge.conv(encode(source, outer_encoder)[0])
+
+    def body(x: Tensor) -> Tensor:
+        x = edge.activation(edge.norm(x))
+        x, skips = encode(x, inner_encoder, F.relu(x))
+        return decode(generator.bottleneck(skips.pop()), inner_decoder, skips)
+
+    def tail(x: Tensor, source: Tensor) -> Tensor:
+        _, skips = encode(source, outer_encoder)
+        return torch.tanh(generator.output(decode(x, outer_decoder, skips)))
+
+    factor = 2**level
+    streamed = (outer_encoder, outer_decoder)
+    return Split(factor, UNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
+
+
+def resnet_split(generator: ResNetGenerator) -> Split:
+    """A ResNet whose residual blocks see the whole image."""
+    edge, outer = generator.encoder[-1], generator.encoder[:-1]
+    assert isinstance(edge, NormedConv) and isinstance(edge.conv, nn.Conv2d)
+
+    def head(source: Tensor) -> Tensor:
+        x = generator.stem(source).relu()
+        for stage in outer:
+            x = stage(x).relu()
+        return edge.conv(x)
+
+    def body(x: Tensor) -> Tensor:
+        x = edge.norm(x).relu()
+        for block in generator.blocks:
+            x = block(x)
+        return x
+
+    def tail(x: Tensor, source: Tensor) -> Tensor:
+        for stage in generator.decoder:
+            x = stage(x).relu()
+        return torch.tanh(generator.output(x))
+
+    factor = generator.size_multiple
+    streamed = (generator.stem, outer, generator.decoder)
+    return Split(factor, RESNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
+
+
+def resnet_in_tiles(generator: ResNetGenerator) -> Split:
+    """A ResNet that sees nothing but tiles: slow, since every norm layer takes a pass over the image, but without a map
+    of the whole."""
+    margin = (2 * RESNET_MARGIN + 2 * len(generator.blocks)) * generator.size_multiple  # two convolutions a block
+    return Split(generator.size_multiple, margin, (generator,), lambda x, source: generator(source))
+
+
+def splits_of(generator: Generator) -> Iterator[Split]:
+    """All splits, from the one that does most whole to the one that takes least memory."""
+    if isinstance(generator, UNetGenerator):
+        yield from (unet_split(generator, level) for level in range(1, len(generator.encoder) + 1))
+    else:
+        assert isinstance(generator, ResNetGenerator)
+        yield from (resnet_split(generator), resnet_in_tiles(generator))
+
+
+def split_for(generator: Generator, height: int, width: int) -> Split:
+    """The split nearest to the image whose whole maps do not take too much memory; the same on every machine."""
+    weight = next(generator.parameters())
+    limit = CPU_BODY_BYTES if weight.device.type == "cpu" else ACCELERATOR_BODY_BYTES
+    splits = list(splits_of(generator))
+    for split in splits[:-1]:
+        if BODY_MAPS * split.channels * weight.element_size() * height * width // split.factor**2 <= limit:
+            return split
+    return splits[-1]
+
+
+# ------------------------------------------------------------------------------------------ statistics of the whole
+
+
+class _MeasuredInstead(Exception):  # noqa: N818  (ends a forward, is no error)
+    """A norm layer was reached whose statistics were not known yet."""
+
+
+class StreamedNorms:
+    """Norm layers that see an image tile by tile and normalise by the statistics of the whole.
+
+    Instance norm takes mean and variance over all pixels of a map. In a tile they are others than in the whole (a piece
+    of blank wall has no contrast at all), so that each tile would be painted in a style of its own. Inside this context
+    `sweep` finds out those of the whole, layer by layer.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        self.layers = list(layers)
+        self._scale_shift: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._tile: Tile | None = None
+        self._layer: nn.Module | None = None  # that is being measured, and where its input lies
+        self._device = torch.device("cpu")
+        self._moments = _Moments()
+
+    def __enter__(self) -> StreamedNorms:
+        for layer in self.layers:
+            layer.forward = partial(self._normalise, layer)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for layer in self.layers:
+            del layer.forward
+
+    def sweep(self, tiles: Sequence[Tile], run: Callable[[Tile], object], step: Callable[[], object]) -> None:
+        """Run over all tiles, once for each layer met whose statistics are not known, and at last to the end.
+
+        `step` is called after each tile of each pass.
+        """
+        while True:
+            for tile in tiles:
+                self._tile = tile
+                with suppress(_MeasuredInstead):
+                    run(tile)
+                step()
+            if self._layer is None:
+                return
+            self._settle()
+
+    def _normalise(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """In place of the layer's forward."""
+        if layer not in self._scale_shift:
+            assert self._tile is not None and self._layer in (None, layer)
+            self._layer, self._device = layer, x.device
+            self._moments.add(self._tile.core_of(x))
+            raise _MeasuredInstead
+        scale, shift = self._scale_shift[layer]
+        return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+
+    def _settle(self) -> None:
+        """All tiles have been seen: from now on the layer can normalise."""
+        layer, moments = self._layer, self._moments
+        assert isinstance(layer, nn.InstanceNorm2d | BatchNorm2d)
+        scale = (moments.squares / moments.count + layer.eps).rsqrt()
+        shift = -moments.mean * scale
+        if layer.weight is not None:
+            weight, bias = layer.weight.cpu().double(), layer.bias.cpu().double()
+            scale, shift = scale * weight, shift * weight + bias
+        scale, shift = (part.float().to(self._device)[:, None, None] for part in (scale, shift))
+        self._scale_shift[layer] = scale, shift
+        self._layer, self._moments = None, _Moments()
+
+
+class _Moments:
+    """Mean and squared deviations of each channel over tiles, `(C,)` in float64 on the CPU (Chan et al. 1979: exact,
+    and safe where the mean is large)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """`(1, C, h, w)`."""
+        count = x[0, 0].numel()
+        # to the CPU, since not every accelerator has float64
+        variance, mean = (part.cpu().double() for part in torch.var_mean(x.float(), (0, 2, 3), correction=0))
+        total = self.count + count
+        delta = mean - self.mean
+        self.squares = self.squares + variance * count + delta.square() * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+
+# ------------------------------------------------------------------------------------------------- putting together
 
 
 def translate_in_tiles(
-    job: Job,
-    network: Split,
-    to_device: Callable[[Tensor], Tensor],
+    split: Split,
+    size: tuple[int, int],
+    tile_size: int,
+    read: Callable[[slice, slice], Tensor],
+    write: Callable[[int, int, Tensor], object],
     dropout: SeededDropout | None,
     step: Callable[[], object],
 ) -> None:
-    """Fill the canvas.
+    """Make an image tile by tile.
 
     Args:
-        job: what is to be made.
-        network: the generator in parts.
-        to_device: brings source pixels `(1, C, h, w)` to where the network is.
+        split: the generator in parts.
+        size: height and width of the padded image.
+        tile_size: of cores, at most.
+        read: rows and columns → source pixels `(1, C, h, w)`, where the network is.
+        write: takes row and column of the upper left corner, and `(C, h, w)` in [-1, 1].
         dropout: active, told which window the network is about to see.
         step: called after each tile of each pass.
     """
-    factor, pieces = network.factor, job.pieces(network)
-    if dropout is not None:
-        dropout.size = job.size
+    factor, tiles = split.factor, split.tiles(size, tile_size)
     inner = torch.empty(0)
 
-    def source(piece: Piece) -> Tensor:
+    def at_split(*slices: slice) -> list[slice]:
+        return [slice(span.start // factor, span.stop // factor) for span in slices]
+
+    def source(tile: Tile) -> Tensor:
         if dropout is not None:
-            dropout.window = piece.window
-        rows, columns = piece.window
-        return to_device(job.image.piece(job.rows.index[rows], job.columns.index[columns])[None])
+            dropout.size, dropout.window = size, tile.window
+        return read(*tile.window)
 
-    def head(piece: Piece) -> None:
+    def head(tile: Tile) -> None:
         nonlocal inner
-        made = network.head(source(piece))
+        assert split.head is not None
+        made = split.head(source(tile))
         if not inner.numel():
-            inner = made.new_empty(1, made.shape[1], job.rows.padded // factor, job.columns.padded // factor)
-        inner[..., scaled(piece.rows.core, factor), scaled(piece.columns.core, factor)] = piece.core_of(made)
+            inner = made.new_empty(1, made.shape[1], *(length // factor for length in size))
+        rows, columns = at_split(tile.rows.core, tile.columns.core)
+        inner[..., rows, columns] = tile.core_of(made)
 
-    def tail(piece: Piece) -> None:
-        rows, columns = (scaled(window, factor) for window in piece.window)
-        made = network.tail(inner[..., rows, columns] if network.has_body else None, source(piece))
-        top, left = piece.rows.core.start - job.rows.before, piece.columns.core.start - job.columns.before
-        job.canvas.place(top, left, piece.core_of(made)[0].float().cpu())
+    def tail(tile: Tile) -> None:
+        rows, columns = at_split(*tile.window)
+        made = split.tail(inner if split.head is None else inner[..., rows, columns], source(tile))
+        write(tile.rows.core.start, tile.columns.core.start, tile.core_of(made)[0].float().cpu())
 
-    with StreamedNorms(network.layers()) as norms:
-        if network.has_body:
-            norms.sweep(pieces, head, step)
+    with StreamedNorms(split.norms) as norms:
+        if split.head is not None:
+            norms.sweep(tiles, head, step)
             if dropout is not None:
                 dropout.window = None
-            inner = network.body(inner)
-        norms.sweep(pieces, tail, step)
+            inner = split.body(inner)
+        norms.sweep(tiles, tail, step)

@@ -206,7 +206,7 @@ def check_image_batch(images: Tensor, channels: int, name: str) -> None:
     if images.ndim != 4 or images.shape[1] != channels:
         raise ValueError(f"{name} has shape {tuple(images.shape)}, expected (N, {channels}, H, W).")
     if not torch.is_floating_point(images):
-        raise ValueError(f"{name} is {images.dtype}, expected floats in [-1, 1] (see pix2pix_hub.images).")
+        raise ValueError(f"{name} is {images.dtype}, expected floats in [-1, 1] (see pix2pix_hub.image).")
 
 
 # --- weights ---

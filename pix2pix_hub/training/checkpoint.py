@@ -17,13 +17,15 @@ import math
 import re
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
 from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, publish_folder
@@ -115,6 +117,35 @@ def _is_sound(path: Path) -> bool:
     return problem is None
 
 
+@contextmanager
+def fail_together(run_folder: Path, what: str = "the run") -> Iterator[None]:
+    """Make a block that every process of a run enters fail for all where it fails for one; all wait at its end.
+
+    Args:
+        run_folder: where the block writes to.
+        what: what it writes there, as the subject of a sentence.
+
+    Raises:
+        UserError: the block's own; or that the disk is full or not writable, and what is saved nevertheless.
+    """
+    failure = None
+    try:
+        yield
+    except UserError as error:
+        failure = error
+    except (OSError, SafetensorError) as error:
+        kept = newest_sound_checkpoint(run_folder)
+        failure = UserError(
+            f"{what} could not be written to {run_folder} ({error}). "
+            + (f"{kept.name} is untouched: " if kept else "There is no checkpoint yet: ")
+            + "free some space, or make the folder writable, then run the same command again with --resume."
+        )
+        failure.__cause__ = error
+    failures = [own for own in gather_object([failure]) if own is not None]
+    if failures:
+        raise failure or failures[0]
+
+
 def save_checkpoint(
     accelerator: Accelerator, run_folder: Path, step: int, own: Mapping[str, Stateful], keep: int
 ) -> Path:
@@ -129,30 +160,29 @@ def save_checkpoint(
     if path.exists():  # a resumed run has removed damaged ones
         return path
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    what = f"the checkpoint of step {step}"
     try:
+        with fail_together(run_folder, what):
+            if accelerator.is_main_process:
+                _remove_leftovers(run_folder)
+                partial.mkdir(parents=True)
+        with fail_together(run_folder, what):
+            try:
+                accelerator.save_state(str(partial))
+                for name, part in own.items():
+                    torch.save(part.state_dict(), partial / f"{name}_{accelerator.process_index}.pt")
+            except RuntimeError as error:  # torch's writer, which says "unexpected pos 576" of a full disk
+                raise OSError(f"the disk took a part only: {error}") from error
+        with fail_together(run_folder, what):
+            if accelerator.is_main_process:
+                _write_manifest(partial, step, accelerator.num_processes)
+                publish_folder(partial, path)
+                for old in list_checkpoints(run_folder)[keep:]:
+                    shutil.rmtree(old)
+    except UserError:
         if accelerator.is_main_process:
-            _remove_leftovers(run_folder)
-            partial.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        for name, part in own.items():
-            torch.save(part.state_dict(), partial / f"{name}_{accelerator.process_index}.pt")
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            _write_manifest(partial, step, accelerator.num_processes)
-            publish_folder(partial, path)
-        accelerator.wait_for_everyone()  # so that all see it when they ask next
-    except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        kept = newest_sound_checkpoint(run_folder)
-        raise UserError(
-            f"the checkpoint of step {step} could not be written to {path.parent} ({error}). "
-            + (f"{kept.name} is untouched: " if kept else "There is none before it: ")
-            + "free some space, then run the same command again with --resume."
-        ) from error
-    if accelerator.is_main_process:
-        for old in list_checkpoints(run_folder)[keep:]:
-            shutil.rmtree(old)
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     return path
 
 
@@ -211,10 +241,12 @@ def _checksum(file: Path) -> int:
 def _problem(path: Path) -> str | None:
     """Why a checkpoint cannot be used, or None."""
     try:
-        files = json.loads((path / MANIFEST_NAME).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{MANIFEST_NAME}: {error}"
-    for name, (size, checksum) in files.items():
+        manifest = json.loads((path / MANIFEST_NAME).read_text())
+        _, entries = manifest["num_processes"], manifest["files"].items()
+        files = [(name, size, checksum) for name, (size, checksum) in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{MANIFEST_NAME}: {error!r}"
+    for name, size, checksum in files:
         file = path / name
         if not file.is_file():
             return f"{name} is missing"

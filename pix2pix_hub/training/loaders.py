@@ -22,7 +22,7 @@ from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
 from pix2pix_hub.data.streaming import PairStream
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.devices import cpu_cores
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.training.caching import RunCache, plan_cache
 from pix2pix_hub.training.stream_loader import StreamLoader
 from pix2pix_hub.util import UserError

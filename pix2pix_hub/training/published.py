@@ -24,7 +24,7 @@ from pix2pix_hub.export import (
     Preprocessor,
     export_of,
 )
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator, HubModel
 from pix2pix_hub.models.fetch import commit_of, fetch_files

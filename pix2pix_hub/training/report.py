@@ -50,7 +50,7 @@ class MetricsLog:
         if not self.path.exists():
             return []
         entries = []
-        for line in self.path.read_text().splitlines():
+        for line in self.path.read_text(errors="replace").splitlines():
             try:
                 entries.append(json.loads(line))
             except ValueError:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import platform
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.export import TRAINING_CONFIG_NAME
-from pix2pix_hub.util import UserError, library_versions, write_aside
+from pix2pix_hub.training.checkpoint import fail_together
+from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, library_versions, write_aside
+
+logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
+LOCK_NAME = ".lock"  # held by the run at work in the folder; it stays, and says who held it last
+NO_FILES = {LOCK_NAME, TRAINING_CONFIG_NAME + PARTIAL_SUFFIX}  # of a run that was killed as it began
 # What may differ between a run and its continuation: everything else would make it another run.
 CHANGEABLE = frozenset(
     [
@@ -46,14 +58,31 @@ def find_together(config: TrainingConfig) -> Path:
     Raises:
         UserError: see `run_to_resume` and `new_run_folder`.
     """
-    folder = run_to_resume(config.output_dir) if config.resume else new_run_folder(config)
-    return Path(broadcast_object_list([str(folder)])[0])  # a race between processes could number it differently
+    folder = RUNS
+    with fail_together(folder):
+        if PartialState().is_main_process:
+            folder = run_to_resume(config.output_dir) if config.resume else new_run_folder(config)
+    return Path(broadcast_object_list([str(folder)])[0])
 
 
-def claim_together(config: TrainingConfig, folder: Path, is_main_process: bool) -> Path:
-    """`claim_run_folder` by the main process, which tells the others."""
-    claimed = [str(claim_run_folder(config, folder)) if is_main_process else ""]
-    return Path(broadcast_object_list(claimed)[0])
+@contextmanager
+def claimed(config: TrainingConfig, folder: Path, stored: TrainingConfig | None) -> Iterator[Path]:
+    """Keep other runs out of a run's folder, which is made where there is none, while the block lasts.
+
+    The main process does it for all, which yield the same folder: of a new numbered one the next where somebody else
+    has made that meanwhile.
+
+    Args:
+        stored: what `stored_config` said of the run to go on with.
+
+    Raises:
+        UserError: another run is at work in it, or has been since; it cannot be made or written to.
+    """
+    with ExitStack() as lock:
+        with fail_together(folder):
+            if PartialState().is_main_process:
+                folder = _claim(config, folder, stored, lock)
+        yield Path(broadcast_object_list([str(folder)])[0])
 
 
 def new_run_folder(config: TrainingConfig) -> Path:
@@ -72,30 +101,63 @@ def new_run_folder(config: TrainingConfig) -> Path:
             f"--output-dir {folder} already holds a run, which is never overwritten: add --resume to go on with it, or "
             "name another folder."
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    if _holds_files(folder):
         raise UserError(f"--output-dir {folder} is not empty and holds no run: name another folder.")
     return folder
 
 
-def claim_run_folder(config: TrainingConfig, folder: Path) -> Path:
-    """Make the folder of a run; of a new numbered one, the next number where somebody else has made it meanwhile.
+def _claim(config: TrainingConfig, folder: Path, stored: TrainingConfig | None, lock: ExitStack) -> Path:
+    """The main process's part of `claimed`."""
+    numbered = not config.resume and config.output_dir is None
+    try:
+        while True:
+            try:
+                folder.mkdir(parents=True, exist_ok=not numbered)
+                _lock(lock.enter_context((folder / LOCK_NAME).open("a+", errors="replace")))
+                break
+            except FileExistsError:  # somebody was quicker
+                if not numbered:
+                    raise
+                folder = new_run_folder(config)
+    except OSError as error:
+        raise UserError(
+            f"the run folder {folder} cannot be written to ({error}): free some space or make it writable, or name "
+            "another with --output-dir."
+        ) from error
+    if not config.resume and not numbered:
+        new_run_folder(config)
+    elif config.resume and stored_config(folder) != stored:
+        raise UserError(f"the run in {folder} was begun or went on meanwhile: look at it, then type the same again.")
+    return folder
+
+
+def _lock(file: TextIO) -> None:
+    """Lock the folder that `file` is in until it is closed; when this process dies the kernel lets go of it.
 
     Raises:
-        UserError: it cannot be made, or another run has begun in it since.
+        UserError: another run is at work there.
     """
+    folder = Path(file.name).parent
+    if sys.platform == "win32":
+        logger.warning("%s is not locked on Windows: see to it that no second run is started in it.", folder)
+        return
+    import fcntl
+
     try:
-        while not config.resume and config.output_dir is None:
-            try:
-                folder.mkdir(parents=True)
-                return folder
-            except FileExistsError:  # somebody was quicker
-                folder = new_run_folder(config)
-        if not config.resume:
-            new_run_folder(config)
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the run folder {folder} cannot be made ({error}): name another with --output-dir.") from error
-    return folder
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip()
+        raise UserError(
+            f"another run is at work in {folder}{holder and f' ({holder})'}: wait for its end or stop it (Ctrl-C or "
+            "`kill`; it saves first), then go on with --resume; or name another folder with --output-dir."
+        ) from error
+    except OSError as error:  # ENOSYS, ENOLCK or EOPNOTSUPP: some network file systems, or how they are mounted
+        logger.warning("%s cannot be locked (%s): see to it that no second run is started in it.", folder, error)
+    os.register_at_fork(after_in_child=file.close)  # a loader's worker, which can outlive this process by seconds
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
 
 
 def run_to_resume(output_dir: str | None) -> Path:
@@ -112,7 +174,7 @@ def run_to_resume(output_dir: str | None) -> Path:
             )
         return runs[-1].parent
     folder = Path(output_dir)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / TRAINING_CONFIG_NAME).exists():
+    if _holds_files(folder) and not (folder / TRAINING_CONFIG_NAME).exists():
         raise UserError(f"--resume: {folder} holds files but no {TRAINING_CONFIG_NAME}: it is no run. Name another.")
     return folder
 
@@ -167,6 +229,10 @@ def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str,
     with write_aside(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
     return path
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name not in NO_FILES for path in folder.iterdir())
 
 
 def _next_numbered(prefix: str) -> Path:

@@ -28,6 +28,7 @@ from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
+    fail_together,
     load_checkpoint,
     newest_sound_checkpoint,
     remove_after,
@@ -41,7 +42,7 @@ from pix2pix_hub.training.report import MetricsLog, Reporter, waiting_words
 from pix2pix_hub.training.run_folder import (
     check_same_pairs,
     check_same_run,
-    claim_together,
+    claimed,
     find_together,
     stored_config,
     write_training_config,
@@ -99,12 +100,12 @@ class Pix2PixTrainer:
             )
         state = process_state()
         self.run_folder = find_together(config)
-        stored = stored_config(self.run_folder) if config.resume else None
-        if stored is not None:
-            check_same_run(stored, config)
+        self._stored = stored_config(self.run_folder) if config.resume else None
+        if self._stored is not None:
+            check_same_run(self._stored, config)
         self.published = find_start(config, self.run_folder, state)
         self.pairs = pairs if pairs is not None else open_together(config, state)
-        if stored is not None:
+        if self._stored is not None:
             check_same_pairs(self.run_folder, self.pairs.fingerprint)
 
         self.config = config
@@ -162,9 +163,13 @@ class Pix2PixTrainer:
 
         Raises:
             TrainingDiverged: a loss is NaN or infinite.
-            UserError: a checkpoint could not be written or does not fit; a stream came to a bad pair that may not be
-                left out, where everything before it is saved.
+            UserError: another run is at work in the folder; something could not be written, or a checkpoint does not
+                fit; a stream came to a bad pair that may not be left out, where everything before it is saved.
         """
+        with claimed(self.config, self.run_folder, self._stored) as self.run_folder:
+            return self._train()
+
+    def _train(self) -> TrainingResult:
         self._start()
         with StopSignals() as self._signals, self.reporter.progress_bar(self.total_steps):
             while not self._finished():
@@ -174,7 +179,8 @@ class Pix2PixTrainer:
                 self._end_epoch(losses, self.validate())
             self._checkpoint()
             if self._exported_step != self.progress.step:
-                self._export(MODEL)
+                with fail_together(self.run_folder):
+                    self._export(MODEL)
         progress = self.progress
         for words in (overfitting_words(self.reporter.log.read()), waiting_words(progress, self.cache.mode)):
             if words and self.accelerator.is_main_process:
@@ -220,14 +226,15 @@ class Pix2PixTrainer:
     # --- phases of the loop ---
 
     def _start(self) -> None:
-        """Create the run folder, or go on where the newest sound checkpoint left off."""
-        self._claim_folder()
+        """Fill the run folder, or go on where the newest sound checkpoint left off."""
+        self.reporter.log = MetricsLog(self.run_folder)
+        self.accelerator.project_configuration.set_directories(str(self.run_folder))
         checkpoint = newest_sound_checkpoint(self.run_folder) if self.config.resume else None
         self.accelerator.wait_for_everyone()  # all have looked
-        if self.accelerator.is_main_process:
-            remove_after(self.run_folder, checkpoint)
-            self._write_config()
-        self.accelerator.wait_for_everyone()
+        with fail_together(self.run_folder):
+            if self.accelerator.is_main_process:
+                remove_after(self.run_folder, checkpoint)
+                write_training_config(self.run_folder, self.config, run_facts(self))
         if checkpoint is not None:
             load_checkpoint(self.accelerator, checkpoint, self._own)
             logger.info("Resuming from %s: epoch %d, step %d.", checkpoint, self.progress.epoch + 1, self.progress.step)
@@ -235,19 +242,11 @@ class Pix2PixTrainer:
                 logger.info("The run is finished: give a larger --epochs (or --max-steps) to train on.")
         elif self.config.resume:
             logger.info("%s has no checkpoint yet: starting at step %d.", self.run_folder, self.progress.step)
-        self.left_out.start(self.run_folder)
         self.cache.fill(self.accelerator)
-        self.reporter.start(self.config.to_dict())
+        with fail_together(self.run_folder):
+            self.left_out.start(self.run_folder)
+            self.reporter.start(self.config.to_dict())
         self._checkpointed = time.monotonic()
-
-    def _claim_folder(self) -> None:
-        """Make the run folder; of two runs that start at once, each gets a number of its own."""
-        self.run_folder = claim_together(self.config, self.run_folder, self.accelerator.is_main_process)
-        self.reporter.log = MetricsLog(self.run_folder)
-        self.accelerator.project_configuration.set_directories(str(self.run_folder))
-
-    def _write_config(self) -> None:
-        write_training_config(self.run_folder, self.config, run_facts(self))
 
     def _stop_requested(self) -> bool:
         """Whether a signal, or a bad pair where none may be, came to any process; asked at the same step by all."""
@@ -272,21 +271,22 @@ class Pix2PixTrainer:
         """Log, draw and export what the epoch brought; take a checkpoint when one is due."""
         progress = self.progress
         progress.end_epoch(metrics)
-        self.left_out.update(self.run_folder)
-        entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
-        self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
-        if self.accelerator.is_main_process:
-            self.validation.save_samples(self._samples_path())
-            self.reporter.log.draw_curves()
-        shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in self.config.eval_metrics)
-        logger.info("Epoch %d: %s; D loss %.3f.", progress.epoch, shown, losses.get("d_loss", math.nan))
-        value = metrics[self.config.best_metric]
-        if METRICS[self.config.best_metric].improves(value, progress.best_value):
-            progress.best_value, progress.best_epoch = value, progress.epoch
-            self._export(BEST_MODEL)
-        if self.config.push_every and progress.epoch % self.config.push_every == 0:
-            self._export(MODEL)
-            self._exported_step = progress.step
+        with fail_together(self.run_folder):
+            self.left_out.update(self.run_folder)
+            entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
+            self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
+            if self.accelerator.is_main_process:
+                self.validation.save_samples(self._samples_path())
+                self.reporter.log.draw_curves()
+            shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in self.config.eval_metrics)
+            logger.info("Epoch %d: %s; D loss %.3f.", progress.epoch, shown, losses.get("d_loss", math.nan))
+            value = metrics[self.config.best_metric]
+            if METRICS[self.config.best_metric].improves(value, progress.best_value):
+                progress.best_value, progress.best_epoch = value, progress.epoch
+                self._export(BEST_MODEL)
+            if self.config.push_every and progress.epoch % self.config.push_every == 0:
+                self._export(MODEL)
+                self._exported_step = progress.step
         if self._checkpoint_due():
             self._checkpoint()
 
@@ -304,12 +304,14 @@ class Pix2PixTrainer:
             TrainingDiverged: one is NaN or infinite.
         """
         images_per_batch = self.config.batch_size * self.accelerator.num_processes
-        self.reporter.fetch(self._learning_rate, images_per_batch)
+        with fail_together(self.run_folder):
+            self.reporter.fetch(self._learning_rate, images_per_batch)
 
     def _checkpoint(self) -> None:
         self._fetch_losses()
         save_checkpoint(self.accelerator, self.run_folder, self.progress.step, self._own, self.config.keep_checkpoints)
-        self.left_out.update(self.run_folder)
+        with fail_together(self.run_folder):
+            self.left_out.update(self.run_folder)
         self._checkpointed = time.monotonic()
 
     def _samples_path(self) -> Path:

@@ -15,7 +15,7 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.data.transforms import PairTensors
-from pix2pix_hub.images import PixelFormat, save_grid
+from pix2pix_hub.image.format import PixelFormat, save_grid
 from pix2pix_hub.metrics import METRICS, ImageMetrics, MetricNetworks, load_networks, unusable
 from pix2pix_hub.training.caching import RunCache
 from pix2pix_hub.training.loaders import evaluation_transform, make_validation_loader

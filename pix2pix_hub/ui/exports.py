@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 
 from pix2pix_hub import export
-from pix2pix_hub.data.headers import open_image
 from pix2pix_hub.export import CARD_NAME, CURVES_NAME, EXPORT_FOLDERS, METRICS_NAME, PREPROCESSOR_NAME, SAMPLES_NAME
+from pix2pix_hub.image.read import open_image
 from pix2pix_hub.ui.limits import Limits, check_picture
 from pix2pix_hub.util import UserError, is_own_file
 
@@ -156,7 +156,7 @@ def _picture(path: Path) -> Image.Image | None:
 
 def _distinct_colors(count: int) -> list[Color]:
     """Those that `samples.png` shows classes without colours in."""
-    from pix2pix_hub.images import distinct_colors  # brings PyTorch with it
+    from pix2pix_hub.image.format import distinct_colors  # brings PyTorch with it
 
     return distinct_colors(count)
 

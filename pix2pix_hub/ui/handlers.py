@@ -26,10 +26,9 @@ from pix2pix_hub.util import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pix2pix_hub.data.pixels import Decoded
-    from pix2pix_hub.images import PixelFormat
-    from pix2pix_hub.inference.inputs import Prepared
-    from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+    from pix2pix_hub.image.format import PixelFormat
+    from pix2pix_hub.image.read import Decoded
+    from pix2pix_hub.inference.pipeline import Pix2PixPipeline, Prepared
 
 MAX_SEED = 2**31 - 1
 MAX_STEM = 60  # characters of a file name that are kept
@@ -109,7 +108,7 @@ class Handlers:
         results = made if isinstance(made, list) else [made]
         file = _saved(results, self.files(), _safe_stem(picture.name))
         return Translation(
-            shown(_as_picture(source), exact=True), [shown(each) for each in results], file, _size(results[0]), seed
+            shown(source.picture(), exact=True), [shown(each) for each in results], file, _size(results[0]), seed
         )
 
     def draw(self, drawing: Image.Image | None, model: str | None) -> Picture:
@@ -126,9 +125,9 @@ class Handlers:
         if drawing is None:
             raise UserError("there is no drawing yet.")
         check_picture(drawing, drawing.name, self.limits)
-        from pix2pix_hub.images import eight_bit
+        from pix2pix_hub.image.read import eight_bit
 
-        made = self.draw(eight_bit(_as_picture(self._read(drawing, Deadline(self.limits)))), model)
+        made = self.draw(eight_bit(self._read(drawing, Deadline(self.limits)).picture()), model)
         return save_result(made, self.files(), _safe_stem(drawing.name))
 
     def compare(self, source: Path | None, target: Path | None, model: str | None) -> Comparison:
@@ -171,7 +170,7 @@ class Handlers:
                 metrics |= {"realism": float(realism[0].mean()), "realism_target": float(realism[1].mean())}
             made, truth = (_displayed(side, pipeline) for side in (generated, true))
         heat = heat_map(made, realism[0]) if realism else None
-        return Comparison(shown(_as_picture(sides[0]), exact=True), made, truth, heat, metrics)
+        return Comparison(shown(sides[0].picture(), exact=True), made, truth, heat, metrics)
 
     def batch(self, pictures: Sequence[Path], model: str | None, report: Report | None = None) -> Batch:
         """Many files: those that cannot be translated are listed, the others are not held up by them."""
@@ -204,7 +203,7 @@ class Handlers:
 
     def _read(self, picture: Path | Picture, deadline: Deadline) -> Decoded:
         """An upload that `check_picture` let pass, decoded: one at a time in this app, so that memory is bounded."""
-        from pix2pix_hub.data.pixels import from_memory, read_image
+        from pix2pix_hub.image.read import from_memory, read_image
 
         if not isinstance(picture, Path):
             return from_memory(picture, "the example")
@@ -243,9 +242,9 @@ def _checked_seed(seed: int | None) -> int:
 
 
 def _prepared(image: Decoded, format: PixelFormat, name: str) -> Prepared:
-    from pix2pix_hub.inference.inputs import prepare_decoded  # brings PyTorch with it
+    from pix2pix_hub.inference.pipeline import prepare  # brings PyTorch with it
 
-    return prepare_decoded(image, format, name)
+    return prepare(image, format, name)
 
 
 def _measured(generated: Tensor, true: Tensor) -> dict[str, float]:
@@ -261,13 +260,9 @@ def _measured(generated: Tensor, true: Tensor) -> dict[str, float]:
 
 def _displayed(target: Tensor, pipeline: Pix2PixPipeline) -> Image.Image:
     """`(C, H, W)` in [-1, 1] → what the page shows."""
-    from pix2pix_hub.images import displayed, tensor_to_pil
+    from pix2pix_hub.image.format import displayed, tensor_to_pil
 
     return shown(tensor_to_pil(displayed(target, pipeline.preprocessor.target)))
-
-
-def _as_picture(image: Decoded) -> Picture:
-    return image if isinstance(image, Image.Image) else image.values
 
 
 def _size(picture: Picture) -> tuple[int, int]:

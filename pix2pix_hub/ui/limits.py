@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pix2pix_hub.data.headers import FORMATS, directories, open_image, refuse_too_large
+from pix2pix_hub.image.read import FORMATS, open_image, refuse_too_large
+from pix2pix_hub.image.tiff import directories
 from pix2pix_hub.util import UserError
 
 READ_FORMATS = tuple(kind for kind in FORMATS if kind != "GIF")

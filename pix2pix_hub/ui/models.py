@@ -195,17 +195,3 @@ def _load_pipeline(location: Location) -> Pix2PixPipeline:
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
     return Pix2PixPipeline.from_pretrained(location)
-
-
-def compiling_loader() -> Callable[[Location], Pix2PixPipeline]:
-    """For a `ModelStore`: pipelines that compile their network in the background.
-
-    Raises:
-        UserError: nothing to compile with.
-    """
-    from pix2pix_hub.inference.compiled import check_compiler
-    from pix2pix_hub.inference.hardware import choose_device
-    from pix2pix_hub.inference.pipeline import Pix2PixPipeline
-
-    check_compiler(choose_device("auto"))
-    return lambda location: Pix2PixPipeline.from_pretrained(location, compile="background")

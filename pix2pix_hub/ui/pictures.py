@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pix2pix_hub.image.read import eight_bit, from_memory
+from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.ui.exports import Color, Side
 from pix2pix_hub.util import UserError
 
@@ -119,7 +121,7 @@ def shown(picture: Picture, *, exact: bool = False) -> Image.Image:
         picture: a PIL image of any mode, or an array `(H, W[, C])` as the pipeline gives it.
         exact: keep colours where it is enlarged (label maps).
     """
-    small = picture.copy() if isinstance(picture, Image.Image) and picture.mode == "RGB" else _eight_bit(picture)
+    small = picture.copy() if isinstance(picture, Image.Image) and picture.mode == "RGB" else eight_bit(picture)
     longer = max(small.size)
     if longer > SHOWN_SIDE:
         small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
@@ -130,22 +132,9 @@ def shown(picture: Picture, *, exact: bool = False) -> Image.Image:
     return small
 
 
-def _eight_bit(picture: Picture) -> Image.Image:
-    from pix2pix_hub.images import eight_bit  # brings PyTorch with it
-
-    return eight_bit(picture)
-
-
 def save_result(picture: Picture, folder: Path, stem: str) -> Path:
     """Write a result at its full depth: PNG where PNG can hold it, else TIFF. Returns the file."""
-    from pix2pix_hub.data.encoding import encode, suffix_for
-    from pix2pix_hub.data.pixels import PixelArray, from_memory
-
-    decoded = from_memory(picture, "the result")
-    if isinstance(decoded, PixelArray):
-        kind = {1: "gray", 3: "rgb", 4: "rgba"}.get(decoded.values.shape[2], "channels")
-        eight_bits = decoded.values.dtype == np.uint8 and kind != "channels"
-        decoded = Image.fromarray(decoded.values.squeeze()) if eight_bits else PixelArray(decoded.values, kind)
+    decoded = from_memory(picture, "the result", {1: "gray", 3: "rgb", 4: "rgba"})
     path = folder / f"{stem}{suffix_for(decoded)}"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode(decoded, path.name, path.suffix))

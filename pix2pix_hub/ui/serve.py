@@ -15,7 +15,7 @@ from importlib import import_module
 from threading import Thread
 
 from pix2pix_hub.ui.limits import Deadline, Limits
-from pix2pix_hub.ui.models import ModelStore, choose_models, compiling_loader
+from pix2pix_hub.ui.models import ModelStore, choose_models
 from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,9 +33,6 @@ class AppOptions:
     else the newest export under runs/, else the small model that is part of the package."""
     allow_any_model: bool = False
     """Let people name any model on the Hub (safetensors only)."""
-    compile: bool = False
-    """Compile models in the background for the sizes that come most: quicker answers after a minute or so of use, for
-    more memory. Needs g++. PIX2PIX_COMPILE=1 says the same."""
     host: str | None = None
     """Address to listen at: 0.0.0.0 for all of this machine's. Without it this machine alone can reach the page."""
     port: int | None = None
@@ -50,9 +47,7 @@ def serve(arguments: list[str] | None = None) -> int:
     options = tyro.cli(AppOptions, args=arguments, prog="app.py")
     try:
         limits = Limits.from_environment()
-        compiles = options.compile or os.environ.get("PIX2PIX_COMPILE", "0") not in ("", "0")
-        load = compiling_loader() if compiles else None
-        store = ModelStore(choose_models(options.model), limits, allow_any=options.allow_any_model, load=load)
+        store = ModelStore(choose_models(options.model), limits, allow_any=options.allow_any_model)
     except UserError as error:
         logger.error("error: %s", error)
         return USAGE_ERROR

@@ -41,7 +41,7 @@ from safetensors.torch import load_file, save_file
 from tiny_exports import GRAY16, LABELS
 
 from pix2pix_hub.hub.push import push_export
-from pix2pix_hub.images import RGB
+from pix2pix_hub.image.format import RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator, load_generator
 from pix2pix_hub.ui.exports import Export

@@ -350,9 +350,9 @@ def plain(data: bytes) -> Any:
     if data.startswith(b"\x89PNG") and data[24] == 16 and data[25] in (2, 4, 6):
         return decoded_png(data)
     if data.startswith((b"II", b"MM")):
-        from pix2pix_hub.data.tiff import read_bands
+        from pix2pix_hub.image.tiff import image_pages
 
-        if read_bands(data, "x") is not None:
+        if len(parts := image_pages(data, "x")) > 1 or not parts[0].pillow_reads:
             with tifffile.TiffFile(io.BytesIO(data)) as tiff:
                 pages = [page for index, page in enumerate(tiff.pages) if index == 0 or not page.is_reduced]
                 return np.concatenate([in_order(page.asarray(), page.axes) for page in pages], axis=2)
@@ -396,14 +396,15 @@ def decoded_png(data: bytes) -> NDArray[Any]:
 
 def same(decoded: Any, other: Any) -> bool:
     """Whether `read_image` gave what an independent reader did."""
-    values = getattr(decoded, "values", None)
-    if values is None:
-        if isinstance(other, np.ndarray):
-            shown = decoded.convert("L") if decoded.mode == "P" else decoded  # gray, as GIF keeps it
-            return np.array_equal(np.asarray(shown).reshape(-1), other.reshape(-1))
-        return decoded.mode == other.mode and decoded.size == other.size and decoded.tobytes() == other.tobytes()
+    from PIL import Image
+
+    if isinstance(other, Image.Image) and other.mode not in ("I", "F") and not other.mode.startswith("I;"):
+        return np.array_equal(np.asarray(decoded.convert("RGBA")), np.asarray(other.convert("RGBA")))
     array = np.asarray(other)
     array = array.astype(np.uint8) * 255 if array.dtype == bool else array
+    values = decoded.values
+    if decoded.palette is not None:  # GIF keeps gray so
+        values = np.asarray(decoded.convert("L" if array.ndim == 2 else "RGB"))
     return values.shape[:2] == array.shape[:2] and np.array_equal(
         values.reshape(-1), array.astype(values.dtype).reshape(-1)
     )
@@ -411,8 +412,7 @@ def same(decoded: Any, other: Any) -> bool:
 
 def judge(job: dict[str, Any], pipeline: Any, folder: Path) -> str:
     """The outcome of one file."""
-    from pix2pix_hub.data.headers import open_image
-    from pix2pix_hub.data.pixels import read_image, size_of
+    from pix2pix_hub.image.read import open_image, read_image
     from pix2pix_hub.ui.limits import Limits, check_picture
     from pix2pix_hub.util import UserError
 
@@ -427,8 +427,8 @@ def judge(job: dict[str, Any], pipeline: Any, folder: Path) -> str:
         head = measured(lambda: open_image(data, "x"))[0]
         pixels = 0 if isinstance(head, Exception) else head.width * head.height
     else:
-        pixels = int(np.prod(size_of(decoded)))
-        channels = decoded.values.shape[2] if hasattr(decoded, "values") else 4
+        pixels = int(np.prod(decoded.size))
+        channels = max(4, decoded.values.shape[2])
     most = allowed(len(data), pixels, channels)
     verdicts = [costs, measured(lambda: check_picture(path, "x", Limits()))]
     taken = not isinstance(verdicts[1][0], Exception)
@@ -450,7 +450,7 @@ def judge(job: dict[str, Any], pipeline: Any, folder: Path) -> str:
         made = measured(lambda: pipeline(path))[0]
         if isinstance(made, Exception) and not isinstance(made, UserError):
             return f"traceback in the pipeline: {made!r:.60}"
-        if not isinstance(made, Exception) and np.asarray(made).shape[:2] != size_of(decoded):
+        if not isinstance(made, Exception) and np.asarray(made).shape[:2] != decoded.size:
             return "wrong: a result of another size"
     return "right"
 

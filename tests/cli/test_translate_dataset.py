@@ -20,7 +20,7 @@ from tiny_exports import GRAY16, RGB16, noise, write_tiny_export
 
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
-from pix2pix_hub.data.pixels import PixelArray, read_image
+from pix2pix_hub.image.read import read_image
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,6 @@ def test_pairs_become_three_columns(model: Path, tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "out" / "data").iterdir()}
     assert names == {f"train-0000{number}-of-00003.parquet" for number in range(3)}
     assert str(tmp_path) not in (tmp_path / "out" / "README.md").read_text()
-    assert not (tmp_path / "out.unfinished").exists()
 
 
 def test_one_column_of_sources(tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_one_column_of_sources(tmp_path: Path) -> None:
     made = [read_image(row["generated"]["bytes"], "x") for row in rows]
     expected = Pix2PixPipeline.from_pretrained(model)([tmp_path / "photos" / f"{number}.png" for number in range(2)])
     for one, pixels in zip(made, expected, strict=True):
-        assert isinstance(one, PixelArray) and np.array_equal(one.values, pixels)
+        assert np.array_equal(one.values, pixels)
 
 
 def test_a_folder_of_images_is_read_to_the_bottom_and_files_keep_their_names(
@@ -167,7 +166,7 @@ def test_wrong_words_are_refused_before_anything_is_written(
     before = sorted(tmp_path.rglob("*.*"))
     assert main(["translate-dataset", str(model), "pairs", *words]) == 2
     assert said in capsys.readouterr().err
-    assert not (tmp_path / "out.unfinished").exists()
+    assert not (tmp_path / "out").exists()
     assert [path for path in before if not path.exists()] == []
 
 
@@ -187,7 +186,7 @@ def test_another_translation_is_not_gone_on_with(
     with monkeypatch.context() as patched:
         patched.setattr(Dataset, "to_parquet", stopped_at_second)
         assert main(words) == 130
-    (first,) = (tmp_path / "out.unfinished" / "data").iterdir()
+    (first,) = (tmp_path / "out" / "data").iterdir()
     inode = first.stat().st_ino
     assert main([*words, "--direction", "BtoA"]) == 2
     assert "direction" in capsys.readouterr().err
@@ -211,7 +210,7 @@ def test_two_processes_killed_and_gone_on_with_by_one(model: Path, tmp_path: Pat
     """What two processes wrote before SIGKILL stays as it is; each row is in the result once, in order."""
     pairs = pair_folders(tmp_path / "pairs", 60, size=64)
     words = ["translate-dataset", str(model), str(pairs), "--rows-per-file", "1", "--output", str(tmp_path / "out")]
-    data = tmp_path / "out.unfinished" / "data"
+    data = tmp_path / "out" / "data"
     process = start_command([*LAUNCH_TWO, "-m", "pix2pix_hub.cli", *words], cwd=tmp_path)
     wait_for(process, lambda: {int(path.name[6:11]) % 2 for path in data.glob("*.parquet")} == {0, 1})
     assert main(words) == 2, "a second run is refused while the first is at work"

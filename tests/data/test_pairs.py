@@ -26,10 +26,13 @@ from pix2pix_hub.data import pairs as pairs_module
 from pix2pix_hub.data import splits as splits_module
 from pix2pix_hub.data.pairs import KNOWN_COLUMNS, PairSplits, load_pairs
 from pix2pix_hub.data.synthetic import render_pair
-from pix2pix_hub.images import pil_to_tensor
 from pix2pix_hub.util import UserError
 
 SIZE = "32"
+
+
+def pil_to_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def side(index: int, b: bool = False, height: int = 8, width: int = 8) -> Image.Image:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform, inscribed_margins
-from pix2pix_hub.images import PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.util import UserError
 
 ALL = {"flip_probability": 0.5, "rotation_degrees": 10.0, "jitter_scale": 286 / 256}

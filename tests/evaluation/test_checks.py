@@ -28,7 +28,7 @@ from pix2pix_hub.evaluation.checks import (
     traces_of,
     verdict,
 )
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 
 SOURCES, TARGETS = batch(EVALUATED)
 TRAINING_THUMBNAILS = thumbnails_of(batch(TRAINING)[1])

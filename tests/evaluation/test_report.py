@@ -15,7 +15,7 @@ from pix2pix_hub.evaluation.evaluate import Evaluation, evaluate, load_model
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.report import generated_image as made
 from pix2pix_hub.evaluation.report import ranking, save_images, save_labelled, save_nearest
-from pix2pix_hub.images import RGB
+from pix2pix_hub.image.format import RGB
 from pix2pix_hub.metrics import MetricNetworks
 
 HEADINGS = ["source", "generated", "target"]

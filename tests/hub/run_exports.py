@@ -12,7 +12,7 @@ from torchvision.utils import save_image
 
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.export import Preprocessor, write_export
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -15,7 +15,7 @@ from run_exports import COMMIT, make_export
 from pix2pix_hub.hub import card
 from pix2pix_hub.hub.card import MARKER, make_card, write_card
 from pix2pix_hub.hub.push import push_export
-from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.util import UserError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from time import monotonic
 
 import numpy as np
 import pytest
@@ -13,11 +12,16 @@ from tiny_exports import write_tiny_export
 from torch._dynamo.utils import counters
 
 from pix2pix_hub.data.synthetic import render_pair
-from pix2pix_hub.images import RGB, PixelFormat
-from pix2pix_hub.inference import hardware
-from pix2pix_hub.inference.compiled import MOST_SHAPES, CompiledGenerator
-from pix2pix_hub.inference.hardware import LARGEST_BATCH, batch_within, choose_dtype
-from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+from pix2pix_hub.image.format import RGB, PixelFormat
+from pix2pix_hub.inference import pipeline
+from pix2pix_hub.inference.pipeline import (
+    LARGEST_BATCH,
+    MOST_SHAPES,
+    CompiledGenerator,
+    Pix2PixPipeline,
+    batch_within,
+    choose_dtype,
+)
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.ui.models import SHIPPED
 from pix2pix_hub.util import UserError
@@ -51,7 +55,7 @@ def test_auto_is_half_precision_where_the_device_has_units_and_the_images_have_8
 ) -> None:
     deep = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
     for precision, shallow in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("no", torch.float32)):
-        monkeypatch.setattr(hardware, "accelerated_precision", lambda device_type, found=precision: found)
+        monkeypatch.setattr(pipeline, "accelerated_precision", lambda device_type, found=precision: found)
         assert choose_dtype("auto", CPU, RGB) == shallow
         assert choose_dtype("auto", CPU, deep) == torch.float32
         assert choose_dtype("bf16", CPU, deep) == torch.bfloat16
@@ -76,7 +80,7 @@ def test_a_compiled_pipeline_gives_the_same_images(export: Path, compiled: Pix2P
     made = compiled(floats)
     torch.testing.assert_close(made, plain(floats), rtol=0, atol=1e-5)
     assert torch.equal(made, compiled(floats))
-    assert compiled._compiled is not None and list(compiled._compiled._ready) == [(1, 3, 72, 72)]
+    assert compiled._compiled is not None and list(compiled._compiled.graphs) == [(1, 3, 72, 72)]
     assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] - packed == 5  # every layer's weight
     # what the graph has no part in
     drawn = dict(stochastic=True, seed=3)
@@ -84,31 +88,13 @@ def test_a_compiled_pipeline_gives_the_same_images(export: Path, compiled: Pix2P
     assert torch.equal(compiled(floats, tile_size=64), plain(floats, tile_size=64))
 
 
-def test_in_the_background_the_network_answers_until_the_graph_is_ready(compiled: Pix2PixPipeline) -> None:
-    assert compiled._compiled is not None
-    generator = compiled.generator
-    network = CompiledGenerator(generator, background=True)  # type: ignore[arg-type]
-    source = torch.rand(1, 3, 72, 72) * 2 - 1
-    with torch.inference_mode():
-        expected = generator(source)
-        deadline = monotonic() + 300
-        assert torch.equal(network(source), expected)
-        assert not network._compiling.locked()  # a size that came once is not worth it
-        while tuple(source.shape) not in network._ready:
-            assert monotonic() < deadline
-            assert torch.equal(network(source), expected)
-            network._compiling.acquire()  # until the thread is through
-            network._compiling.release()
-        torch.testing.assert_close(network(source), expected, rtol=0, atol=1e-5)
-
-
 def test_only_so_many_shapes_are_compiled() -> None:
     generator = UNetGenerator(base_channels=2, num_downs=2).eval()
-    network = CompiledGenerator(generator, background=False)
-    network._ready = {(number,): generator for number in range(MOST_SHAPES)}
+    network = CompiledGenerator(generator)
+    network.graphs = {(number,): generator for number in range(MOST_SHAPES)}
     with torch.inference_mode():
         network(torch.rand(1, 3, 8, 8))
-    assert len(network._ready) == MOST_SHAPES
+    assert len(network.graphs) == MOST_SHAPES
 
 
 def test_without_a_compiler_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -117,8 +103,6 @@ def test_without_a_compiler_it_is_said_what_to_install(monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"no g\+\+ here: apt-get install g\+\+"):
         Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu", compile=True)
     Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu")
-    with pytest.raises(UserError, match="compile is 'yes'"):
-        Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu", compile="yes")
 
 
 def test_batches_shrink_with_memory_and_size() -> None:

@@ -9,16 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_exports import noise
 
-from pix2pix_hub.images import RGB
-from pix2pix_hub.inference import splits
-from pix2pix_hub.inference.inputs import prepare
-from pix2pix_hub.inference.job import Job
-from pix2pix_hub.inference.padding import padded_axes
-from pix2pix_hub.inference.pieces import Piece, Span, spans
-from pix2pix_hub.inference.results import Canvas, Kind
-from pix2pix_hub.inference.splits import ResNetPieces, ResNetSplit, Split, UNetSplit, split_for
-from pix2pix_hub.inference.streamed_norms import StreamedNorms
-from pix2pix_hub.inference.tiling import translate_in_tiles
+from pix2pix_hub.image.format import RGB
+from pix2pix_hub.inference import tiling
+from pix2pix_hub.inference.pipeline import Canvas, prepare
+from pix2pix_hub.inference.tiling import (
+    Split,
+    StreamedNorms,
+    Tile,
+    spans,
+    split_for,
+    splits_of,
+    translate_in_tiles,
+    unet_split,
+)
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.dropout import SeededDropout
 
@@ -46,21 +49,21 @@ def trained(name: str) -> torch.nn.Module:
     return generator.eval()
 
 
-def all_splits(generator: torch.nn.Module) -> list[Split]:
-    if isinstance(generator, UNetGenerator):
-        return [UNetSplit(generator, level) for level in range(1, len(generator.encoder) + 1)]
-    return [ResNetSplit(generator), ResNetPieces(generator)]
-
-
 def in_tiles(generator, split: Split, source: torch.Tensor, tile_size: int, dropout=None) -> torch.Tensor:
-    image = prepare(source, RGB, "x")
-    rows, columns = padded_axes(image.size, generator)
-    job = Job(image, rows, columns, Canvas(image.size, 3, RGB, Kind("torch")), None, split, tile_size)
-    steps = []
+    """Of a source whose height and width the generator takes."""
+    made = torch.full_like(source, torch.nan)
+
+    def write(top: int, left: int, tile: torch.Tensor) -> None:
+        made[:, top : top + tile.shape[1], left : left + tile.shape[2]] = tile
+
+    steps: list[int] = []
+    size = (source.shape[1], source.shape[2])
     with torch.inference_mode():
-        translate_in_tiles(job, split, lambda batch: batch, dropout, lambda: steps.append(1))
-    assert len(steps) == job.steps
-    return job.canvas.finish()
+        translate_in_tiles(
+            split, size, tile_size, lambda y, x: source[None, :, y, x], write, dropout, lambda: steps.append(1)
+        )
+    assert len(steps) == split.passes * len(split.tiles(size, tile_size))
+    return made
 
 
 def whole(generator, source: torch.Tensor) -> torch.Tensor:
@@ -77,7 +80,7 @@ def test_tiles_make_what_the_whole_makes(name: str) -> None:
     source[:, :, :150] = 0.3
     expected = whole(generator, source)
     assert expected.std() > 0.05
-    for split in all_splits(generator):
+    for split in splits_of(generator):
         made = in_tiles(generator, split, source, 64)
         assert (made - expected).abs().max() < 1e-4, split
 
@@ -87,11 +90,11 @@ def test_the_margin_is_as_narrow_as_it_can_be(name: str, monkeypatch: pytest.Mon
     """With one pixel of the split's map less the result is wrong: what the test above shows is no accident."""
     generator = trained(name)
     source = torch.rand(3, 208, 304) * 2 - 1
-    monkeypatch.setattr(splits, "UNET_MARGIN", splits.UNET_MARGIN - 1)
-    monkeypatch.setattr(splits, "RESNET_MARGIN", splits.RESNET_MARGIN - 1)
+    monkeypatch.setattr(tiling, "UNET_MARGIN", tiling.UNET_MARGIN - 1)
+    monkeypatch.setattr(tiling, "RESNET_MARGIN", tiling.RESNET_MARGIN - 1)
     errors = [
         (in_tiles(generator, split, source, 64) - whole(generator, source)).abs().max()
-        for split in all_splits(generator)
+        for split in splits_of(generator)
     ]
     assert max(errors) > 1e-3, errors
 
@@ -112,17 +115,9 @@ def test_dropout_is_that_of_the_whole(name: str) -> None:
     with SeededDropout(generator, [(3,)]):
         expected = whole(generator, source)
     assert (expected - whole(generator, source)).abs().max() > 0.1
-    for split in all_splits(generator):
+    for split in splits_of(generator):
         with SeededDropout(generator, [(3,)]) as dropout:
             assert (in_tiles(generator, split, source, 64, dropout) - expected).abs().max() < 1e-4, split
-
-
-def test_sizes_that_need_padding() -> None:
-    generator = trained("default")
-    source = torch.rand(3, 99, 171) * 2 - 1
-    made = [in_tiles(generator, UNetSplit(generator, 2), source, size) for size in (64, 80, 1024)]
-    assert made[0].shape == (3, 99, 171)
-    assert max((one - made[2]).abs().max() for one in made[:2]) < 1e-4
 
 
 def test_the_generator_is_left_as_it_was() -> None:
@@ -130,7 +125,7 @@ def test_the_generator_is_left_as_it_was() -> None:
     generator = trained("default")
     source = torch.rand(3, 64, 64) * 2 - 1
     expected = whole(generator, source)
-    with pytest.raises(ZeroDivisionError), StreamedNorms(UNetSplit(generator, 2).layers()):
+    with pytest.raises(ZeroDivisionError), StreamedNorms(unet_split(generator, 2).norms):
         1 / 0  # noqa: B018
     assert torch.equal(whole(generator, source), expected)
 
@@ -140,11 +135,8 @@ def test_large_images_are_split_further_inside_and_the_split_does_not_depend_on_
     levels = [split_for(generator, side, side).factor for side in (1024, 2048, 4096, 8192, 16384)]
     assert levels == sorted(levels) and levels[0] < levels[-1]
     resnet = ResNetGenerator()
-    assert isinstance(split_for(resnet, 1024, 1024), ResNetSplit)
-    assert isinstance(split_for(resnet, 8192, 8192), ResNetPieces)
-
-
-# --------------------------------------------------------------------------------------------------------- pieces
+    assert split_for(resnet, 1024, 1024).head is not None
+    assert split_for(resnet, 8192, 8192).head is None  # nothing sees the whole
 
 
 @given(st.integers(1, 60), st.integers(64, 300), st.sampled_from([1, 2, 8, 32]), st.integers(0, 4))
@@ -164,10 +156,10 @@ def test_moments_of_pieces_are_those_of_the_whole() -> None:
     x = torch.randn(1, 3, 24, 40) + 1000.0
     layer = torch.nn.InstanceNorm2d(3)
     cuts = spans(24, 64, 8, 8), spans(40, 64, 8, 8)
-    pieces = [Piece(row, column) for row in spans(24, 8, 8, 8) for column in spans(40, 16, 8, 8)]
+    pieces = [Tile(row, column) for row in spans(24, 8, 8, 8) for column in spans(40, 16, 8, 8)]
     made = torch.zeros_like(x)
 
-    def run(piece: Piece) -> None:
+    def run(piece: Tile) -> None:
         rows, columns = piece.rows, piece.columns
         made[..., rows.core, columns.core] = piece.core_of(layer(x[..., rows.window, columns.window]))
 
@@ -180,18 +172,13 @@ def test_moments_of_pieces_are_those_of_the_whole() -> None:
     assert (made - expected).abs().max() < 1e-3
 
 
-def test_a_span_within_its_window() -> None:
-    span = Span(window=slice(24, 80), core=slice(32, 64))
-    assert span.within() == slice(8, 40) and span.within(8) == slice(1, 5)
-
-
 def test_large_arrays_are_never_held_as_floats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only pieces of an 8-bit image are converted, and its result is 8-bit from the start."""
     image = prepare(noise((300, 200, 3)), RGB, "x")
     assert image.stored.dtype == torch.uint8
-    canvas = Canvas((300, 200), 3, RGB, Kind("numpy"))
+    canvas = Canvas(None, image.size, image.depth, 3, RGB, "numpy")
     assert canvas.pixels.dtype == torch.uint8
     canvas.place(-3, 190, torch.ones(3, 10, 20))
     filled = np.zeros((300, 200), bool)
     filled[:7, 190:] = True
-    assert (canvas.pixels.numpy()[filled] == 255).all()
+    assert (canvas.pixels.numpy()[:, filled] == 255).all()

@@ -68,7 +68,17 @@ def test_only_the_newest_are_kept_and_ordered_by_number(tmp_path: Path) -> None:
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint_100", "checkpoint_10", "checkpoint_9"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no manifest", "bad manifest"])
+BAD_MANIFESTS = {
+    "cut manifest": "{",
+    "manifest without number of processes": '{"step": 2, "files": {}}',
+    "manifest with a list of files": '{"step": 2, "num_processes": 1, "files": ["model.safetensors"]}',
+    "manifest without checksums": '{"step": 2, "num_processes": 1, "files": {"model.safetensors": 99}}',
+    "bottomless manifest": "[" * 10**5,
+    "binary manifest": "\0" * 99,
+}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no manifest", *BAD_MANIFESTS])
 def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
     older, newer = (
@@ -87,7 +97,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
     elif damage == "no manifest":
         manifest.unlink()
     else:
-        manifest.write_text("{")
+        manifest.write_text(BAD_MANIFESTS[damage])
     assert newest_sound_checkpoint(tmp_path) == older
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.data.pixels import read_image, to_tensor
 from pix2pix_hub.data.transforms import PairTransform
-from pix2pix_hub.images import PixelFormat, from_model_range
+from pix2pix_hub.image.format import PixelFormat, from_model_range, to_tensor
+from pix2pix_hub.image.read import read_image
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.training.run_folder import CHANGEABLE
 from pix2pix_hub.training.trainer import Pix2PixTrainer

@@ -1,13 +1,15 @@
 """Two gloo processes under `accelerate launch` train one model: the one a single process would."""
 
+import fcntl
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launching import LAUNCH, LAUNCH_TWO, TINY, environment, finish, kill, start, wait_for
+from launching import LAUNCH, LAUNCH_TWO, TINY, TORCHRUN_TWO, environment, finish, kill, start, wait_for
 from safetensors.torch import load_file
 
 WORKER = Path(__file__).with_name("two_process_worker.py")
@@ -55,6 +57,24 @@ def test_a_whole_run_on_two_processes_with_batch_norm(tmp_path: Path) -> None:
     recorded = json.loads((tmp_path / "run" / "training_config.json").read_text())
     assert recorded["processes"] == 2
     assert load_file(tmp_path / "run" / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("obstacle", [".lock", "curves.png.partial"])
+def test_what_stops_the_first_stops_the_second_with_the_same_words(obstacle: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with (run / ".lock").open("a") as lock:
+        if obstacle == ".lock":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        process = start(*TINY, "--output-dir", "run", cwd=tmp_path, launcher=TORCHRUN_TWO)
+        if obstacle != ".lock":
+            wait_for(process, (run / "training_config.json").exists)
+            (run / obstacle).mkdir()
+        output, _ = process.communicate(timeout=120)
+    words = r"another run is at work in run" if obstacle == ".lock" else rf"could not be written to run \(.*{obstacle}"
+    assert len(re.findall(f"error: .*{words}", output)) == 2, output
+    assert "rank 1: error: " in output
+    assert "RuntimeError" not in output
 
 
 def test_a_run_on_two_processes_killed_and_resumed_ends_the_same(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from pix2pix_hub.data import pixels
+from pix2pix_hub.image import read
 from pix2pix_hub.ui.events import MAX_SESSIONS, Newest, answering, on_gpu
 from pix2pix_hub.ui.fair_queue import HALF_LIFE, PATIENCE, FairQueue
 from pix2pix_hub.ui.handlers import Handlers
@@ -263,13 +263,13 @@ def test_one_picture_at_a_time_is_decoded_and_waiting_ends(tmp_path: Path, monke
     limits = Limits(max_seconds=1000)
     handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), limits, lambda: tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    decode, taken = pixels.read_image, []
+    decode, taken = read.read_image, []
 
     def watched(*arguments: Any) -> Any:
         taken.append(handlers._decoding.locked())
         return decode(*arguments)
 
-    monkeypatch.setattr(pixels, "read_image", watched)
+    monkeypatch.setattr(read, "read_image", watched)
     handlers.translate(tmp_path / "a.png", None)
     handlers.compare(tmp_path / "a.png", tmp_path / "a.png", None)
     handlers.batch([tmp_path / "a.png"], None)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pix2pix_hub.data.pixels import PixelArray, read_image
 from pix2pix_hub.data.synthetic import CMP_CLASSES
+from pix2pix_hub.image.read import read_image
 from pix2pix_hub.ui.exports import Export, Side
 from pix2pix_hub.ui.models import SHIPPED
 from pix2pix_hub.ui.pictures import (
@@ -97,8 +97,7 @@ def test_results_are_written_with_every_bit(values: np.ndarray, suffix: str, tmp
     path = save_result(values, tmp_path / "new", "made")
     assert path.name == f"made{suffix}"
     read = read_image(path, "made")
-    found = read.values if isinstance(read, PixelArray) else np.asarray(read)
-    np.testing.assert_array_equal(found.squeeze(), values.squeeze())
+    np.testing.assert_array_equal(read.values.squeeze(), values.squeeze())
 
 
 def test_what_is_shown_is_neither_tiny_nor_huge() -> None:

@@ -1,22 +1,35 @@
-"""TIFF of several pages or bands, or of depths that Pillow lacks.
+"""TIFF: its pages and their tags, of EXIF as well, and the pixels of several pages or bands and of depths Pillow lacks.
 
-Nothing is believed: strips and tiles lie inside the file, are as many as the image needs, and unpack to what their
-place in the image holds, no more and no less.
+Nothing is believed: tags claim no more than the file holds; strips and tiles lie inside the file, are as many as the
+image needs, and unpack to what their place in the image holds, no more and no less.
 """
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import math
+import struct
 import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pix2pix_hub.data.headers import MAX_CHANNELS, Tags, directories, refuse_too_large
 from pix2pix_hub.util import UserError
 
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAX_CHANNELS = 256  # bands and pages together
+MAX_TAGS = 2**16  # of a page
+MAX_VALUES = 2**18  # numbers in the tags of a page: two for each strip or tile
+MAX_TAG_BYTES = 2**24  # in the tags of a page, beyond the size of the file
+_TAG_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h", 9: "i", 10: "q", 11: "f", 12: "d",
+              13: "I", 16: "Q", 17: "q", 18: "Q"}  # fmt: skip
+_EXIF_DIRECTORIES = (0x8769, 0x8825, 0xA005)
+_OUTSIDE = (struct.error, OverflowError)  # offsets that lead nowhere
+
+Tags = dict[int, NDArray[np.generic]]
+"""The tags of a page of a TIFF: number → values."""
 MAX_TILE_SIDE = 4096  # pixels, where the image is smaller
 LZMA_MEMORY = 2**27  # bytes: twice what the largest preset takes
 RAW, LZW, OLD_JPEG, PACKBITS, LZMA = 1, 5, 6, 32773, 34925
@@ -26,31 +39,96 @@ COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # of RGB, CMYK, YCbCr and Lab; of all else 1
 YCBCR = 6
 
 
-def read_bands(data: bytes, name: str) -> NDArray[Any] | None:
-    """The bands and pages of a TIFF as channels, `(H, W, C)`; None for those that Pillow reads whole.
+def check_exif(block: bytes, name: str) -> None:
+    """Refuse EXIF that claims more than it holds: it is a TIFF without pixels, which Pillow reads as far as it goes."""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    with contextlib.suppress(*_OUTSIDE):
+        directories(block, name)
+
+
+def directories(data: bytes, name: str) -> list[Tags]:
+    """The pages of a TIFF, or of the EXIF of an image: of each the tags whose values lie in the file.
 
     Raises:
-        UserError: cut short, unequal pages, too large, a codec that is not read; the text starts with `name`.
+        UserError: a circle, more than `MAX_CHANNELS` pages, tags that claim more than `MAX_VALUES` or the file.
+        struct.error, OverflowError: a page that is not in the file.
+    """
+    order = "<" if data[:1] == b"I" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    pages: list[Tags] = []
+    seen: set[int] = set()
+    while offset:
+        if offset in seen or len(seen) >= MAX_CHANNELS:
+            raise UserError(f"{name} is damaged, or has more than {MAX_CHANNELS} pages.")
+        seen.add(offset)
+        tags, offset = _directory(data, offset, order, big, name)
+        pages.append(tags)
+    return pages
+
+
+def _directory(data: bytes, offset: int, order: str, big: bool, name: str, depth: int = 2) -> tuple[Tags, int]:
+    """The tags at an offset, and the offset of the next page's. EXIF lies up to `depth` pointers further."""
+    count_format, entry_format, next_format = ("Q", "HHQQ", "Q") if big else ("H", "HHII", "I")
+    (count,) = struct.unpack_from(order + count_format, data, offset)
+    entry, inline = struct.Struct(order + entry_format), 8 if big else 4
+    first = offset + struct.calcsize(count_format)
+    tags: Tags = {}
+    values = size = 0
+    if count > MAX_TAGS:
+        raise UserError(f"{name} is damaged: its tags claim more than the file holds.")
+    for at in range(first, min(first + count * entry.size, len(data) - entry.size + 1), entry.size):
+        tag, kind, length, place = entry.unpack_from(data, at)
+        number = np.dtype(order + _TAG_TYPES.get(kind, "B"))
+        place = at + entry.size - inline if length * number.itemsize <= inline else place
+        if kind not in _TAG_TYPES or not length or place + length * number.itemsize > len(data):
+            continue
+        tags[tag] = np.frombuffer(data, number, length, place)
+        values += 0 if number.itemsize == 1 else length
+        size += length * number.itemsize
+        if values > MAX_VALUES or size > len(data) + MAX_TAG_BYTES:
+            raise UserError(f"{name} is damaged: its tags claim more than the file holds.")
+    for pointer in _EXIF_DIRECTORIES if depth else ():
+        if pointer in tags and tags[pointer].dtype.kind == "u":
+            with contextlib.suppress(*_OUTSIDE):
+                _directory(data, int(tags[pointer][0]), order, big, name, depth - 1)
+    (following,) = struct.unpack_from(order + next_format, data, first + count * entry.size)
+    return tags, following
+
+
+def image_pages(data: bytes, name: str) -> list[Page]:
+    """The pages that make up the image of a TIFF, all alike.
+
+    Raises:
+        UserError: cut short, or unequal pages; the text starts with `name`.
     """
     tags = directories(data, name)
     # a further page may be the image made smaller
-    pages = [_Page(page, data, name) for page in tags if page is tags[0] or not int(page.get(254, [0])[0]) & 1]
-    first, channels = pages[0], pages[0].samples * len(pages)
+    pages = [Page(page, data, name) for page in tags if page is tags[0] or not int(page.get(254, [0])[0]) & 1]
+    first = pages[0]
     if any(page.like != first.like for page in pages):
         raise UserError(f"{name} has pages of different sizes or kinds; expected one image or equal pages.")
-    if channels > MAX_CHANNELS:
+    if len(pages) * first.samples > MAX_CHANNELS:
         raise UserError(f"{name} has {len(pages)} pages of {first.samples} bands; at most {MAX_CHANNELS} are read.")
-    refuse_too_large(first.height, first.width, name, bytes_per_pixel=channels * math.ceil(first.bits / 8))
-    if len(pages) == 1 and first.pillow_reads:
-        return None
-    bands = np.empty((first.height, first.width, channels), first.numbers(name).newbyteorder("="))
+    return pages
+
+
+def read_bands(pages: list[Page], data: bytes, name: str) -> NDArray[Any]:
+    """The bands of all pages as channels, `(H, W, C)`.
+
+    Raises:
+        UserError: damaged, or a codec that is not read; the text starts with `name`.
+    """
+    first = pages[0]
+    bands = np.empty((first.height, first.width, first.samples * len(pages)), first.numbers(name).newbyteorder("="))
     for number, page in enumerate(pages):
         page.unpack(data, bands[:, :, number * first.samples : (number + 1) * first.samples], name)
     return bands
 
 
-class _Page:
-    """How one page is stored.
+class Page:
+    """The layout of one page.
 
     Raises:
         UserError: too large, or a strip or tile that is not in the file.
@@ -62,7 +140,7 @@ class _Page:
             return default if default is not None and tag not in tags else int(tags[tag][0])
 
         def same(tag: int) -> int:
-            """Of all samples; 0 where they differ."""
+            """A value that all samples share; 0 where they differ."""
             values = set(tags[tag][: self.samples].tolist()) if tag in tags else {1}
             return int(values.pop()) if len(values) == 1 else 0
 
@@ -93,7 +171,7 @@ class _Page:
             self._find(tags, 324 if tiled else 273, 325 if tiled else 279, data, name)
 
     def _find(self, tags: Tags, offsets: int, counts: int, data: bytes, name: str) -> None:
-        """Where the strips or tiles are, those of one plane after those of another."""
+        """Find the strips or tiles, those of one plane after those of another."""
         expected = math.prod(self.grid)
         with np.errstate(invalid="ignore"):
             self.offsets = tags[offsets][:expected].astype(np.int64)
@@ -116,7 +194,7 @@ class _Page:
 
     @property
     def like(self) -> tuple[Any, ...]:
-        """What the pages of one image have in common."""
+        """Properties that the pages of one image share."""
         return self.height, self.width, self.samples, self.bits, self.kind
 
     @property

@@ -1,29 +1,27 @@
-"""Images between files, bytes and tensors: the only module that converts value ranges.
+"""Formats of stored images, and the only conversions of value ranges.
 
-Stored images are `(C, H, W)` in a `PixelFormat` (uint8 in [0, 255] where nothing else is said); networks see float32
-in [-1, 1]; metrics see [0, 1].
+Stored images are tensors `(C, H, W)` in a `PixelFormat` (uint8 in [0, 255] where nothing else is said); networks see
+float32 in [-1, 1]; metrics see [0, 1].
 """
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from pix2pix_hub.image.read import PICTURE_MODES, ROWS, Decoded
 from pix2pix_hub.util import UserError, counted, write_aside
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class PaletteColor:
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How the images of one side are stored, and with that how they reach [-1, 1] and come back from there.
+    """The way the images of one side are stored, and with that how they reach [-1, 1] and come back from there.
 
     `preprocessor_config.json` keeps one for each side, so that inference repeats what training did.
     """
@@ -52,16 +50,20 @@ class PixelFormat:
     # What a drawing tool offers, by share, largest first; empty for photos. No part of how pixels are stored.
     palette: tuple[PaletteColor, ...] = field(default=(), compare=False)
 
+    @property
+    def family(self) -> tuple[str, int]:
+        """Images of one family can be converted into each other: pictures of one depth, arrays of one shape."""
+        return self.dtype, self.channels if self.mode == "channels" else 0
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `bit_depth` is there for readers."""
-        depth = {"uint8": 8, "uint16": 16, "float32": 32}[self.dtype]
-        content = {**asdict(self), "bit_depth": depth}
+        content = {**asdict(self), "bit_depth": {"uint8": 8, "uint16": 16, "float32": 32}[self.dtype]}
         return {name: value for name, value in content.items() if value != ()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PixelFormat:
-        """What `to_dict` gave, after JSON made lists of its tuples."""
-        values = {name: value for name, value in values.items() if name != "bit_depth"}
+    def from_dict(cls, values: Mapping[str, Any]) -> PixelFormat:
+        """Undo `to_dict`, after JSON made lists of its tuples; keys that are no fields are for others."""
+        values = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         values["classes"] = tuple(values.get("classes", ()))
         values["colors"] = tuple((red, green, blue) for red, green, blue in values.get("colors", ()))
         values["palette"] = tuple(
@@ -75,17 +77,115 @@ class PixelFormat:
         """ "8-bit RGB", "16-bit gray", "float 13-channel (0 … 1)", "labels of 12 classes"."""
         if self.mode == "labels":
             return f"labels of {counted(self.channels, 'class')}"
-        kind = (
-            f"{self.channels}-channel"
-            if self.mode == "channels"
-            else {"gray": "gray"}.get(self.mode, self.mode.upper())
-        )
+        kind = {"gray": "gray", "channels": f"{self.channels}-channel"}.get(self.mode, self.mode.upper())
         if self.dtype == "float32":
             return f"float {kind} ({self.low:g} … {self.high:g})"
         return f"{self.dtype.removeprefix('uint')}-bit {kind}"
 
 
 RGB = PixelFormat()
+
+
+# ------------------------------------------------------------------------------------------------- decoded → stored
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The way one image is stored."""
+
+    kind: str  # "gray", "rgb", "rgba" or "channels"
+    channels: int
+    dtype: str  # "uint8", "uint16" or "float32"
+    low: float = 0.0  # smallest and largest value; looked for in floats only
+    high: float = 0.0
+    values: frozenset[int] = frozenset()  # looked for in labels only
+    colors: tuple[tuple[int, int, int], ...] = ()  # the palette, where there is one
+
+    @property
+    def family(self) -> tuple[str, int]:
+        """As `PixelFormat.family`."""
+        return self.dtype, self.channels if self.kind == "channels" else 0
+
+
+def stored_as(decoded: Decoded, labels: bool) -> Stored:
+    """Describe how an image is stored; `labels`: look for the class values, too."""
+    pixels, classes = decoded.values, decoded.labels if labels else None
+    low, high = (float(pixels.min()), float(pixels.max())) if pixels.dtype == np.float32 else (0.0, 0.0)
+    return Stored(
+        decoded.kind,
+        PICTURE_MODES.get(decoded.kind) or pixels.shape[2],
+        str(pixels.dtype),
+        low,
+        high,
+        frozenset() if classes is None else frozenset(np.unique(classes).tolist()),
+        () if classes is None or decoded.palette is None else tuple(map(tuple, decoded.palette[:, :3].tolist())),
+    )
+
+
+def misfit_of(stored: Stored, format: PixelFormat) -> str | None:
+    """Say why an image stored so cannot be converted to `format`: the end of a sentence that starts with its name."""
+    if format.mode != "labels":
+        if stored.family == format.family:
+            return None
+        has = PixelFormat(stored.kind, stored.channels, stored.dtype, stored.low, stored.high).describe()
+        return f"is {has}, where {format.describe()} is expected."
+    if not stored.values:
+        return f"has {stored.channels} channels; labels need a palette image or one channel of class values."
+    unknown = sorted(stored.values - set(format.classes))
+    return f"holds the values {unknown[:8]}, none of the classes that were found before." if unknown else None
+
+
+def to_tensor(decoded: Decoded, format: PixelFormat, name: str) -> Tensor:
+    """A decoded image → `(C, H, W)` of stored values: uint8 where the format is 8-bit (or labels), else float32.
+
+    Gray is repeated where colours are wanted, and transparency shows white.
+
+    Raises:
+        UserError: the image does not fit the format; the text starts with `name`.
+    """
+    if (misfit := misfit_of(stored_as(decoded, labels=format.mode == "labels"), format)) is not None:
+        raise UserError(f"{name} {misfit}")
+    if format.mode == "labels":
+        assert decoded.labels is not None
+        values = decoded.labels.astype(np.uint8)
+    elif format.dtype != "uint8":
+        return _deep_tensor(decoded.values, format)
+    elif decoded.palette is None and format.channels == decoded.values.shape[2]:
+        values = np.require(decoded.values, requirements="W")  # as PyTorch demands
+    elif format.mode == "rgba":
+        values = np.array(decoded.convert("RGBA"))
+    else:
+        values = np.array(decoded.over_white().convert("L" if format.mode == "gray" else "RGB"))
+    values = values if values.ndim == 3 else values[:, :, None]
+    return torch.from_numpy(values).permute(2, 0, 1).contiguous()
+
+
+def _deep_tensor(array: NDArray[Any], format: PixelFormat) -> Tensor:
+    """16 bits or floats → float32, some rows at a time: a large image is held once as floats."""
+    height, width, channels = array.shape
+    tensor = torch.empty(format.channels, height, width)
+    for top in range(0, height, ROWS):
+        values = torch.from_numpy(array[top : top + ROWS].astype(np.float32)).permute(2, 0, 1)
+        if channels != format.channels:
+            values = _with_channels(values, format.channels, format.high)
+        tensor[:, top : top + ROWS] = values
+    return tensor
+
+
+def _with_channels(values: Tensor, channels: int, white: float) -> Tensor:
+    """Gray, gray with alpha, RGB or RGBA → `channels` of 1, 3 or 4; transparency shows white."""
+    if values.shape[0] in (2, 4) and channels != 4:
+        colour, alpha = values[:-1], values[-1:] / white
+        values = colour * alpha + white * (1.0 - alpha)
+    if values.shape[0] == 2:
+        return torch.cat([values[:1].expand(3, -1, -1), values[1:]])
+    if channels == 1:
+        return (values * torch.tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
+    rgb = values.expand(3, -1, -1)
+    return rgb if channels == 3 else torch.cat([rgb, torch.full_like(rgb[:1], white)])
+
+
+# ---------------------------------------------------------------------------------------------------- value ranges
 
 
 def to_model_range(image: Tensor, format: PixelFormat = RGB) -> Tensor:
@@ -144,64 +244,12 @@ def to_unit_range(tensor: Tensor) -> Tensor:
     return (tensor + 1.0) / 2.0
 
 
-def pil_to_tensor(image: Image.Image, name: str = "image") -> Tensor:
-    """8-bit PIL image of any mode → uint8 `(3, H, W)`, RGB.
-
-    The EXIF orientation is applied, gray is repeated to three channels, transparency is laid over white.
-
-    Raises:
-        UserError: the mode is not an 8-bit one (16-bit gray, float); the text starts with `name`.
-    """
-    if image.mode not in EIGHT_BIT_MODES:
-        raise UserError(
-            f"{name} has pixels of mode {image.mode!r}; expected 8 bits a channel "
-            "(gray, palette, RGB, RGBA or CMYK). Save it as 8-bit PNG."
-        )
-    try:
-        rgb = over_white(ImageOps.exif_transpose(image))
-    except Exception as error:  # damaged EXIF blocks and palettes raise almost anything
-        raise UserError(f"{name} could not be converted to RGB ({error}). Save it again as PNG.") from error
-    # bytearray: the tensor needs memory that it may write to
-    flat = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
-    return flat.view(rgb.height, rgb.width, 3).permute(2, 0, 1).contiguous()
-
-
-def over_white(image: Image.Image) -> Image.Image:
-    """Any 8-bit mode → RGB; where the image is transparent, white shows."""
-    if image.mode not in TRANSPARENT_MODES and "transparency" not in image.info:
-        return image.convert("RGB")
-    straight = image.convert("LA") if image.mode == "La" else image  # Pillow has no direct step from La to RGBA
-    rgba = straight.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB")
+# --------------------------------------------------------------------------------------------------------- showing
 
 
 def tensor_to_pil(image: Tensor) -> Image.Image:
-    """uint8 `(1, H, W)` or `(3, H, W)` → PIL image of mode L or RGB.
-
-    Raises:
-        UserError: another number of channels, which a PIL image cannot show.
-    """
-    assert image.dtype == torch.uint8 and image.ndim == 3, f"uint8 (C, H, W) expected, not {image.dtype} {image.shape}"
-    if image.shape[0] not in (1, 3):
-        raise UserError(f"An image of {image.shape[0]} channels came; PNG and JPEG hold 1 (gray) or 3 (RGB).")
-    pixels = image.detach().cpu().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels[:, :, 0].copy() if image.shape[0] == 1 else pixels.copy())
-
-
-def eight_bit(picture: Image.Image | NDArray[Any]) -> Image.Image:
-    """Any stored image, a PIL image or an array `(H, W[, C])`, → RGB for the eye: 16 bits lose their lower half, floats
-    go from the smallest to the largest value, and of many channels the first (three) are shown."""
-    if isinstance(picture, Image.Image) and picture.mode in EIGHT_BIT_MODES:
-        return over_white(picture)
-    values = np.asarray(picture)
-    if values.dtype == np.uint16:
-        values = values >> 8
-    elif values.dtype != np.uint8:
-        low, high = float(values.min()), float(values.max())
-        values = (values - low) / max(high - low, 1e-12) * 255.0
-    planes = values if values.ndim == 2 else values[:, :, :3] if values.shape[2] >= 3 else values[:, :, 0]
-    return Image.fromarray(planes.astype(np.uint8)).convert("RGB")
+    """uint8 `(3, H, W)` on the CPU → a PIL image."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def save_grid(

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pix2pix_hub.data.examine import settle_format
-from pix2pix_hub.data.pixels import read_image, size_of, stored_as, to_tensor
-from pix2pix_hub.images import PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.image.format import PixelFormat, from_model_range, stored_as, to_model_range, to_tensor
+from pix2pix_hub.image.read import read_image
 from pix2pix_hub.util import UserError
 
 HEIGHT, WIDTH = 6, 10
@@ -170,7 +170,7 @@ def test_the_same_content_in_every_kind_of_file(
     assert tensor.dtype == (torch.uint8 if chosen.dtype == "uint8" else torch.float32) and tensor.is_contiguous()
     np.testing.assert_array_equal(tensor.permute(1, 2, 0).numpy(), content())
     (tmp_path / "misnamed.jpg").write_bytes(write())  # what a file is is told by its content
-    assert size_of(read_image(str(tmp_path / "misnamed.jpg"), "x")) == (HEIGHT, WIDTH)
+    assert read_image(str(tmp_path / "misnamed.jpg"), "x").size == (HEIGHT, WIDTH)
 
 
 CONVERSIONS: dict[str, tuple[Callable[[], bytes], str, list[int]]] = {
@@ -212,7 +212,7 @@ def test_orientation_is_applied_at_every_depth(orientation: int) -> None:
     chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
     deep = deep[:33] + chunk + deep[33:]  # after the header
     assert torch.equal(decode(shown)[0].float(), decode(deep)[0])
-    assert size_of(read_image(deep, "x")) == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
+    assert read_image(deep, "x").size == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
 
 
 def palette_map() -> tuple[bytes, NDArray[Any]]:
@@ -237,6 +237,7 @@ def test_palette_images_are_colours_or_classes() -> None:
         np.testing.assert_array_equal(one_hot[channel] == 1, classes == value)
     assert torch.equal(from_model_range(one_hot, chosen), labels)
     assert torch.equal(from_model_range(one_hot[None] * 0.1, chosen)[0], labels)  # the largest, whatever its size
+    assert PixelFormat.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
 
 
 @pytest.mark.parametrize("write", [npy, lambda a: npy(a.astype(np.int64)), lambda a: pillow(Image.fromarray(a), "PNG")])
@@ -259,56 +260,6 @@ def test_labels_may_be_plain_numbers(write: Callable[[NDArray[Any]], bytes]) -> 
 def test_modes_that_do_not_go_with_the_pixels_name_the_flag(content: bytes, mode: str, expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         decode(content, mode)
-
-
-# ---------------------------------------------------------------------------------------------------- value ranges
-
-
-def test_all_sixteen_bit_values_survive_the_round_trip() -> None:
-    deep = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
-    stored = torch.arange(65536, dtype=torch.float32).view(1, 256, 256)
-    scaled = to_model_range(stored, deep)
-    assert (scaled.min(), scaled.max()) == (-1, 1) and scaled.dtype == torch.float32
-    back = from_model_range(scaled, deep)
-    assert back.dtype == torch.uint16
-    np.testing.assert_array_equal(back.numpy().ravel(), np.arange(65536))
-    assert from_model_range(torch.tensor([-2.0, 2.0]), deep).to(torch.int32).tolist() == [0, 65535]
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ([0.0, 0.4], (0, 1)),
-        ([-0.2, 0.4], (-1, 1)),
-        ([-3.0, 5.0], (-3, 5)),
-        ([7.0, 7.0], (7, 8)),
-        ([0.0, 255.0], (0, 255)),
-    ],
-)
-def test_floats_are_scaled_by_what_was_found(content: list[float], expected: tuple[float, float]) -> None:
-    tensor, chosen = decode(npy(np.array([content], np.float32)))
-    assert (chosen.low, chosen.high) == expected
-    scaled = to_model_range(tensor, chosen)
-    assert scaled.min() >= -1 and scaled.max() <= 1
-    np.testing.assert_allclose(from_model_range(scaled, chosen).numpy(), tensor.numpy(), atol=1e-6)
-
-
-@settings(max_examples=50)
-@given(st.sampled_from(["gray", "rgb", "channels"]), st.sampled_from(["uint8", "uint16", "float32"]), st.integers(0, 9))
-def test_formats_survive_json_and_pixels_survive_formats(mode: str, dtype: str, seed: int) -> None:
-    channels = {"gray": 1, "rgb": 3}.get(mode, 2 + seed)
-    content = values(channels, dtype)
-    decoded = read_image(npy(content), "x")
-    chosen = settle_format("target", [stored_as(decoded, False)], "auto")
-    assert PixelFormat.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
-    tensor = to_tensor(decoded, chosen, "x")
-    back = from_model_range(to_model_range(tensor, chosen), chosen)
-    np.testing.assert_allclose(back.permute(1, 2, 0).numpy(), content, atol=0 if dtype != "float32" else 1e-6)
-
-
-def test_label_formats_survive_json() -> None:
-    _, chosen = decode(palette_map()[0], "labels")
-    assert PixelFormat.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
 
 
 # ---------------------------------------------------------------------------------------------------- one format
@@ -337,6 +288,12 @@ def test_the_depth_of_most_images_is_the_sides() -> None:
 
 
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty": (lambda: b"", r"x is empty \(0 bytes\)"),
+    "text": (lambda: b"no picture", "x is not a picture that is read here"),
+    "half a PNG": (lambda: picture(3, "PNG")[:100], "x is damaged or truncated"),
+    "half a JPEG": (lambda: picture(3, "JPEG")[:-100], "x is damaged or truncated"),
+    "half a BMP": (lambda: picture(3, "BMP")[:100], "x is damaged or truncated"),
+    "only a PNG's head": (lambda: picture(3, "PNG")[:20], "x is"),
     "cut npy": (lambda: npy(values(3))[:-1], r"x is damaged or truncated \(179 of 180 bytes"),
     "npy of objects": (lambda: npy(np.array([[None]])), "x holds Python objects, which are never loaded"),
     "npy of words": (lambda: npy(np.array([["a"]])), "x holds <U1; expected uint8, uint16 or float"),
@@ -380,9 +337,17 @@ def unequal_pages() -> bytes:
 
 
 @pytest.mark.parametrize(("write", "expected"), BAD.values(), ids=BAD.keys())
-def test_bad_files_say_what_is_wrong(write: Callable[[], bytes], expected: str) -> None:
-    with pytest.raises(UserError, match=f"^{expected}"):
-        read_image(write(), "x")
+def test_bad_files_say_what_is_wrong(write: Callable[[], bytes], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "stored.bin").write_bytes(write())
+    for content in (write(), tmp_path / "stored.bin"):
+        with pytest.raises(UserError, match=f"^{expected}"):
+            read_image(content, "x")
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    for place, reason in ((tmp_path / "gone.png", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=f"^x could not be read .{reason}"):
+            read_image(place, "x")
 
 
 def test_a_codec_that_is_not_installed_is_named() -> None:

@@ -1,0 +1,141 @@
+"""The few colours that label maps are made of, which a drawing tool offers; photos have none.
+
+Files without loss (PNG) simply hold few. JPEG and scaling blur them, so there the flat areas are looked at, where the
+colours of a label map stand out as narrow peaks and those of a photo run into each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pix2pix_hub.image.format import PaletteColor, PixelFormat
+from pix2pix_hub.image.read import Decoded
+
+SAMPLED_PAIRS, PIXELS_PER_IMAGE = 40, 4096  # looked at
+MOST_COLORS, LEAST_SHARE = 40, 0.002  # of the pixels, for a colour that is no noise
+COLOR_RADIUS = 20  # largest difference in any of R, G, B of what counts as one colour: JPEG noise stays inside
+FLAT_STEP = 10  # largest such difference between neighbours in a flat area
+NOISE = 20  # times as frequent as what noise makes of it
+CHROMA = 16  # largest difference between R, G and B of what counts as gray
+
+# Measured on label maps as PNG, JPEG (quality 50 and 75) and scaled, and on photos: in colour or gray, on a plain
+# background, smooth ones, dark ones. Each bound lies between the two.
+LABEL_FLATNESS, LABEL_CHROMA = 0.4, 0.1  # label maps: shares of flat and of coloured pixels, at least
+PEAKS, PEAK_RADIUS, PEAK_SHARE = 16, 3, 0.42  # so much of what is flat, beside the commonest colour, lies in peaks
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ColorSample:
+    """Evenly spread pixels of one image."""
+
+    pixels: NDArray[np.int16]  # (n, 3) in [0, 255]
+    flat: NDArray[np.bool_]  # (n,): whether the pixels to the right and below have nearly the same colour
+
+
+def color_sample(image: Decoded, labels: bool) -> ColorSample | None:
+    """Pixels of an 8-bit picture, gray or in colours; None for other images.
+
+    Args:
+        image: as read.
+        labels: take the class values, as if they were shades of gray.
+    """
+    if labels:
+        values = image.labels
+    else:
+        eight_bits = image.values.dtype == np.uint8 and image.kind != "channels"
+        values = np.asarray(image.over_white()) if eight_bits else None
+    if values is None or min(values.shape[:2]) < 2:
+        return None
+    height, width = values.shape[0] - 1, values.shape[1] - 1
+    step = max(1, int((height * width / PIXELS_PER_IMAGE) ** 0.5))
+    rows, columns = np.arange(step // 2, height, step)[:, None], np.arange(step // 2, width, step)
+
+    def moved(down: int, across: int) -> NDArray[np.int16]:
+        found = values[rows + down, columns + across].astype(np.int16)
+        return np.broadcast_to(found, (*found.shape[:2], 3)).reshape(-1, 3)
+
+    here, right, below = moved(0, 0), moved(0, 1), moved(1, 0)
+    return ColorSample(here, np.maximum(np.abs(right - here), np.abs(below - here)).max(-1) <= FLAT_STEP)
+
+
+def class_colors(samples: Sequence[ColorSample | None]) -> dict[Color, float]:
+    """The colours that the images of one side are made of, most frequent first, with their share of the pixels.
+
+    Returns:
+        Empty for photos, for gray label maps with loss, and where most samples are None.
+    """
+    known = [sample for sample in samples if sample is not None]
+    if 2 * len(known) <= len(samples):
+        return {}
+    pixels, flat = (np.concatenate([getattr(one, name) for one in known]) for name in ("pixels", "flat"))
+    everything = _clusters(pixels, 0, MOST_COLORS + 1)
+    found: dict[Color, float] = {}
+    if len(everything) <= MOST_COLORS:
+        for color, share in everything.items():  # a rare one beside a far more frequent one is JPEG's noise on that
+            near = (
+                other for other in found if _distance(color, other) <= PEAK_RADIUS and found[other] >= NOISE * share
+            )
+            origin = next(near, color)
+            found[origin] = found.get(origin, 0.0) + share
+    elif _are_labels(pixels, flat):
+        found = _clusters(pixels[flat], COLOR_RADIUS, MOST_COLORS, LEAST_SHARE)
+    return dict(sorted(found.items(), key=lambda item: -item[1])) if len(found) > 1 else {}
+
+
+def _are_labels(pixels: NDArray[np.int16], flat: NDArray[np.bool_]) -> bool:
+    """Tell label maps in colours by their being flat nearly everywhere, in colours that are peaks."""
+    chroma = pixels.max(axis=1) - pixels.min(axis=1)
+    if flat.mean() < LABEL_FLATNESS or (chroma > CHROMA).mean() < LABEL_CHROMA:
+        return False
+    shares = list(_clusters(pixels[flat], PEAK_RADIUS, PEAKS).values())
+    others = 1.0 - max(shares)
+    return others > LEAST_SHARE and (sum(shares) - max(shares)) / others >= PEAK_SHARE
+
+
+def _clusters(pixels: NDArray[np.int16], radius: int, most: int, least: float = 0.0) -> dict[Color, float]:
+    """The commonest colour with all within `radius` of it, then the commonest of the others, …: their shares."""
+    packed, counts = np.unique(pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32), return_counts=True)
+    values = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1).astype(np.int16)
+    found: dict[Color, float] = {}
+    total = max(1, counts.sum())
+    while len(counts) and len(found) < most:
+        center = values[counts.argmax()]
+        near = np.abs(values - center).max(axis=1) <= radius
+        share = float(counts[near].sum() / total)
+        if share < least:
+            break
+        red, green, blue = (int(part) for part in center)
+        found[red, green, blue] = share
+        values, counts = values[~near], counts[~near]
+    return found
+
+
+def _distance(color: Color, other: Color) -> int:
+    return max(abs(a - b) for a, b in zip(color, other, strict=True))
+
+
+def palette_of(
+    samples: Sequence[ColorSample | None], names: Mapping[Color, str], format: PixelFormat
+) -> tuple[PaletteColor, ...]:
+    """List the class colours of one side for a drawing tool, by share, largest first; none for photos.
+
+    Args:
+        samples: of some of the side's images; with labels, of their class values.
+        names: of classes by their colours, where they are known. All of them are offered then.
+        format: of the side. With labels every class is offered, in the colour that it is shown in.
+    """
+    if format.mode == "labels":
+        pixels = [sample.pixels for sample in samples if sample is not None]
+        shares = _clusters(np.concatenate(pixels), 0, len(format.classes)) if pixels else {}
+        found = [(color, shares.get((v, v, v), 0.0)) for v, color in zip(format.classes, format.colors, strict=True)]
+    else:
+        shares = class_colors(samples)
+        found = list((dict.fromkeys(names, 0.0) | shares if shares else shares).items())
+    ordered = sorted(found, key=lambda item: -item[1])
+    return tuple(PaletteColor(color, names.get(color), round(share, 4)) for color, share in ordered)

@@ -1,0 +1,181 @@
+"""Value ranges and formats: what is stored becomes what networks see, and comes back; and the samples picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_exports import noise
+
+from pix2pix_hub.data.examine import settle_format
+from pix2pix_hub.image.format import (
+    RGB,
+    PixelFormat,
+    from_model_range,
+    save_grid,
+    stored_as,
+    to_model_range,
+    to_tensor,
+    to_unit_range,
+)
+from pix2pix_hub.image.read import from_memory
+
+ALL_BYTES = torch.arange(256, dtype=torch.uint8)
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def test_model_range_spans_minus_one_to_one_linearly() -> None:
+    expected = np.arange(256) / 127.5 - 1
+    result = to_model_range(ALL_BYTES)
+    assert result.dtype == torch.float32
+    assert (result[0], result[-1]) == (-1, 1)
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
+
+
+def test_every_stored_value_survives_the_round_trip() -> None:
+    assert torch.equal(from_model_range(to_model_range(ALL_BYTES)), ALL_BYTES)
+    deep = PixelFormat("gray", 1, "uint16", 0.0, 65535.0)
+    scaled = to_model_range(torch.arange(65536, dtype=torch.float32), deep)
+    assert (scaled.min(), scaled.max()) == (-1, 1) and scaled.dtype == torch.float32
+    back = from_model_range(scaled, deep)
+    assert back.dtype == torch.uint16
+    np.testing.assert_array_equal(back.numpy(), np.arange(65536))
+    assert from_model_range(torch.tensor([-2.0, 2.0]), deep).to(torch.int32).tolist() == [0, 65535]
+
+
+def test_to_model_range_refuses_what_was_converted_before() -> None:
+    with pytest.raises(AssertionError, match="uint8"):
+        to_model_range(torch.zeros(3))
+
+
+def test_from_model_range_clamps_and_rounds() -> None:
+    values = torch.tensor([-3.0, -1.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 1.0, 7.0])
+    assert from_model_range(values).tolist() == [0, 0, 0, 1, 255, 255]
+    assert from_model_range(torch.tensor([1.0], dtype=torch.bfloat16)).tolist() == [255]
+
+
+def test_unit_range_is_linear_and_differentiable() -> None:
+    x = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
+    result = to_unit_range(x)
+    assert result.tolist() == [0, 0.5, 1]
+    result.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [0.5] * 3
+
+
+def palette_image(transparent: bool) -> Image.Image:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putdata([0, 1])
+    if transparent:
+        image.info["transparency"] = 1
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("1", (1, 1), 1), [WHITE]),
+        (Image.new("L", (1, 1), 77), [(77, 77, 77)]),
+        (Image.new("RGB", (1, 1), (1, 2, 3)), [(1, 2, 3)]),
+        (Image.new("RGBA", (1, 1), (*BLUE, 255)), [BLUE]),
+        (Image.new("RGBA", (1, 1), (*BLUE, 0)), [WHITE]),
+        (Image.new("RGBA", (1, 1), (0, 0, 0, 51)), [(204, 204, 204)]),  # 255·(1 − 51/255)
+        (Image.new("LA", (1, 1), (0, 51)), [(204, 204, 204)]),
+        (palette_image(transparent=False), [RED, GREEN]),
+        (palette_image(transparent=True), [RED, WHITE]),
+        (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), [RED]),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
+)
+def test_every_eight_bit_mode_becomes_rgb(image: Image.Image, expected: list[tuple[int, int, int]]) -> None:
+    tensor = to_tensor(from_memory(image, "x"), RGB, "x")
+    assert tensor.dtype == torch.uint8 and tensor.shape == (3, image.height, image.width)
+    assert [tuple(pixel) for pixel in tensor.flatten(1).T.tolist()] == expected
+
+
+def test_pixels_land_where_numpy_has_them_also_read_only_and_in_halves() -> None:
+    pixels = noise((8, 12, 3))
+    pixels.flags.writeable = False
+    decoded = from_memory(pixels, "x")
+    np.testing.assert_array_equal(to_tensor(decoded, RGB, "x").numpy(), pixels.transpose(2, 0, 1))
+    for half, expected in zip(decoded.halves(), (pixels[:, :6], pixels[:, 6:]), strict=True):
+        np.testing.assert_array_equal(to_tensor(half, RGB, "x").numpy(), expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([0.0, 0.4], (0, 1)),
+        ([-0.2, 0.4], (-1, 1)),
+        ([-3.0, 5.0], (-3, 5)),
+        ([7.0, 7.0], (7, 8)),
+        ([0.0, 255.0], (0, 255)),
+    ],
+)
+def test_floats_are_scaled_by_what_was_found(content: list[float], expected: tuple[float, float]) -> None:
+    decoded = from_memory(np.array([content], np.float32), "x")
+    chosen = settle_format("source", [stored_as(decoded, False)], "auto")
+    tensor = to_tensor(decoded, chosen, "x")
+    assert (chosen.low, chosen.high) == expected
+    scaled = to_model_range(tensor, chosen)
+    assert scaled.min() >= -1 and scaled.max() <= 1
+    np.testing.assert_allclose(from_model_range(scaled, chosen).numpy(), tensor.numpy(), atol=1e-6)
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(["gray", "rgb", "channels"]), st.sampled_from(["uint8", "uint16", "float32"]), st.integers(0, 9))
+def test_formats_survive_json_and_pixels_survive_formats(mode: str, dtype: str, seed: int) -> None:
+    channels = {"gray": 1, "rgb": 3}.get(mode, 2 + seed)
+    content = noise((6, 10, channels), dtype, seed)
+    decoded = from_memory(content, "x")
+    chosen = settle_format("target", [stored_as(decoded, False)], "auto")
+    assert PixelFormat.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+    tensor = to_tensor(decoded, chosen, "x")
+    back = from_model_range(to_model_range(tensor, chosen), chosen)
+    np.testing.assert_allclose(back.permute(1, 2, 0).numpy(), content, atol=0 if dtype != "float32" else 1e-6)
+
+
+def test_grid_shows_rows_in_order_with_two_pixels_between(tmp_path: Path) -> None:
+    colours = [[RED, GREEN, BLUE], [BLUE, RED, GREEN]]
+    rows = [
+        tuple(to_model_range(torch.tensor(c, dtype=torch.uint8).view(3, 1, 1).expand(3, 8, 6)) for c in row)
+        for row in colours
+    ]
+    save_grid(rows, tmp_path / "new folder" / "samples.png")
+    picture = np.asarray(Image.open(tmp_path / "new folder" / "samples.png"))
+    assert picture.shape == (2 * (8 + 2) + 2, 3 * (6 + 2) + 2, 3)
+    for r, row in enumerate(colours):
+        for c, colour in enumerate(row):
+            top, left = 2 + r * 10, 2 + c * 8
+            assert (picture[top : top + 8, left : left + 6] == colour).all()
+    assert (picture[:2] == 255).all() and (picture[10:12] == 255).all() and (picture[:, 8:10] == 255).all()
+
+
+def test_grid_shows_other_channel_counts(tmp_path: Path) -> None:
+    channel = torch.full((1, 4, 4), -1.0)
+    one, two = channel, torch.cat([channel, channel + 2])
+    thirteen = torch.cat([channel + 2, channel, channel, *[channel + 1] * 10])
+    save_grid([(one, two, thirteen)], tmp_path / "samples.png")
+    picture = np.asarray(Image.open(tmp_path / "samples.png"))
+    assert [tuple(picture[3, x]) for x in (3, 9, 15)] == [(0, 0, 0), (0, 0, 0), RED]
+
+
+def test_a_grid_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "samples.png"
+    save_grid([(torch.zeros(3, 4, 4),)], path)
+    before = path.read_bytes()
+
+    def full_disk(self: Image.Image, file: Path, format: str) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_grid([(torch.ones(3, 4, 4),)], path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
