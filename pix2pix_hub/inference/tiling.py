@@ -124,7 +124,7 @@ def unet_split(generator: UNetGenerator, level: int) -> Split:
         kept = list(skips)
         for stage in stages:
             x = stage(x)
-            kept.append(skip(x))
+            kept.append(F.relu(x))
         return x, kept
 
     def decode(x: Tensor, stages: nn.ModuleList, skips: list[Tensor]) -> Tensor:
@@ -137,7 +137,7 @@ def unet_split(generator: UNetGenerator, level: int) -> Split:
 
     def body(x: Tensor) -> Tensor:
         x = edge.activation(edge.norm(x))
-        x, skips = encode(x, inner_encoder, skip(x))
+        x, skips = encode(x, inner_encoder, F.relu(x))
         return decode(generator.bottleneck(skips.pop()), inner_decoder, skips)
 
     def tail(x: Tensor, source: Tensor) -> Tensor:
