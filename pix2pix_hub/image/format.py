@@ -62,7 +62,7 @@ class PixelFormat:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PixelFormat:
-        """Undo `to_dict`; keys that are no fields are for others. `Export.pixels` checks what may be anybody's."""
+        """Undo `to_dict`, after JSON made lists of its tuples; keys that are no fields are for others."""
         values = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         values["classes"] = tuple(values.get("classes", ()))
         values["colors"] = tuple((red, green, blue) for red, green, blue in values.get("colors", ()))

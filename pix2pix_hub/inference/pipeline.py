@@ -37,15 +37,13 @@ from pix2pix_hub.image.format import (
 )
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
 from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Split, split_for, translate_in_tiles
-from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
 from pix2pix_hub.models.fetch import fetch_files
-from pix2pix_hub.models.generators import load_generator
 from pix2pix_hub.util import UserError
 
-Progress = Callable[[int, int], object]
 DTYPES: dict[str | torch.dtype | None, torch.dtype] = {
     None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
     "fp16": torch.float16, "float16": torch.float16,

@@ -116,9 +116,6 @@ def unet_split(generator: UNetGenerator, level: int) -> Split:
     inner_stages = len(inner_encoder)
     inner_decoder, outer_decoder = generator.decoder[:inner_stages], generator.decoder[inner_stages:]
 
-    def skip(x: Tensor) -> Tensor:
-        return F.relu(x)
-
     def encode(x: Tensor, stages: nn.ModuleList, *skips: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Run encoder stages as the generator's `forward` does; skips come after those given."""
         kept = list(skips)

@@ -25,10 +25,9 @@ from pix2pix_hub.export import (
     export_of,
 )
 from pix2pix_hub.image.format import PixelFormat
-from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator, HubModel
 from pix2pix_hub.models.fetch import commit_of, fetch_files
-from pix2pix_hub.models.generators import load_generator
 from pix2pix_hub.training.checkpoint import newest_sound_checkpoint
 from pix2pix_hub.util import UserError
 

@@ -26,7 +26,7 @@ from pix2pix_hub.export import PREPROCESSOR_NAME
 from pix2pix_hub.image.format import RGB, PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.image.write import encode
-from pix2pix_hub.models.generators import load_generator
+from pix2pix_hub.models import load_generator
 from pix2pix_hub.ui.models import choose_models
 from pix2pix_hub.util import UserError
 
