@@ -100,13 +100,6 @@ def test_endpoints_are_four_typed_and_documented(client: Client, http: httpx.Cli
     assert "/call/translate" in json.dumps(openapi) or "translate" in json.dumps(openapi)
 
 
-def test_translate_keeps_any_size(client: Client, app: RunningApp, tmp_path: Path) -> None:
-    for size in ((33, 70), (301, 123)):
-        picture = random_picture(1, size)
-        result = client.predict(handle_file(saved(picture, tmp_path / "a.png")), api_name="/translate")
-        np.testing.assert_array_equal(opened(result), np.asarray(pipeline_answer(app, "demo", picture)))
-
-
 def test_translate_keeps_sixteen_bits(client: Client, app: RunningApp, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (40, 56, 3), np.uint16)
     (tmp_path / "deep.png").write_bytes(encode(Decoded(values, "rgb"), "deep.png", ".png"))
@@ -215,9 +208,11 @@ def test_mcp_tools(app: RunningApp, http: httpx.Client) -> None:
 # ------------------------------------------------------------------------------------------------------- many at once
 
 
-def test_forty_clients_each_get_their_own_picture(app: RunningApp, http: httpx.Client, tmp_path: Path) -> None:
+def test_forty_clients_each_get_their_own_picture_of_any_size(
+    app: RunningApp, http: httpx.Client, tmp_path: Path
+) -> None:
     """Over plain HTTP, and without much memory: `campaigns/clients.py` lets them come again and again, and attacks."""
-    sizes = [(32, 32), (64, 48), (128, 128), (31, 77), (200, 90)] * 8
+    sizes = [(32, 32), (64, 48), (128, 128), (31, 77), (201, 90)] * 8
     pictures = [random_picture(seed, size) for seed, size in enumerate(sizes)]
     wanted = [np.asarray(pipeline_answer(app, "demo", picture)) for picture in pictures]
     files = [Path(saved(picture, tmp_path / f"{number}.png")) for number, picture in enumerate(pictures)]
