@@ -41,13 +41,8 @@ from pix2pix_hub.models.fetch import export_of, fetch_files
 from pix2pix_hub.util import UserError
 
 DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
-FILES = (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    PREPROCESSOR_NAME,
-    f"{DISCRIMINATOR}/{CONFIG_NAME}",
-    f"{DISCRIMINATOR}/{WEIGHTS_NAME}",
-)
+NETWORK_FILES = CONFIG_NAME, WEIGHTS_NAME
+FILES = (*NETWORK_FILES, PREPROCESSOR_NAME, *(f"{DISCRIMINATOR}/{name}" for name in NETWORK_FILES))
 DTYPES: dict[str | torch.dtype | None, torch.dtype] = {
     None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
     "fp16": torch.float16, "float16": torch.float16,
