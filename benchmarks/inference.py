@@ -28,9 +28,9 @@ import turns
 from reference import ReferenceGenerator
 
 from pix2pix_hub.config import preset_config
-from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.devices import keep_freed_memory
-from pix2pix_hub.image.format import PREPROCESSOR_NAME, RGB
+from pix2pix_hub.export import PREPROCESSOR_NAME, Preprocessor
+from pix2pix_hub.image.format import RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator
 
@@ -95,7 +95,7 @@ def write_models(folder: Path, size: int) -> None:
     options = preset_config("paper", image_size=str(size)).generator_options()
     generator = UNetGenerator(**options)
     generator.save_files(folder)
-    content = preprocessor_config((size, size), "exact", generator.size_multiple, {"source": RGB, "target": RGB})
+    content = Preprocessor(RGB, RGB, (size, size), "exact", generator.size_multiple).to_dict()
     (folder / PREPROCESSOR_NAME).write_text(json.dumps(content))
     torch.save(ReferenceGenerator().state_dict(), folder / REFERENCE_WEIGHTS)
 

@@ -59,7 +59,7 @@ def load_afresh(folder: str) -> dict[str, float]:
 def load(folder: Path) -> dict[str, float]:
     """In a process that has imported torch and nothing of this package."""
     before, start = resident_bytes(), time.perf_counter()
-    from pix2pix_hub.models.auto import load_generator
+    from pix2pix_hub.models import load_generator
 
     network = load_generator(folder)
     seconds = time.perf_counter() - start

@@ -24,7 +24,7 @@ from pathlib import Path
 import common  # noqa: F401  # a checkout needs no installation
 
 from pix2pix_hub.config import preset_config
-from pix2pix_hub.models import small_maps
+from pix2pix_hub.models import layers
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
 KINDS = ("fast", "plain")
@@ -99,7 +99,7 @@ def train(options: argparse.Namespace) -> None:
     """One run, gone on with where it was stopped."""
     plain = options.only == "plain"
     if plain:
-        small_maps.SHARE_OF_WEIGHT = 0.0
+        layers.SHARE_OF_WEIGHT = 0.0
     folder = folder_of(options, options.only, options.seed)
     config = preset_config(
         options.preset,

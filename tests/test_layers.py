@@ -12,7 +12,8 @@ LEVELS = [  # a file or folder imports from levels above its own, and from itsel
     {"util"},
     {"config", "devices"},
     {"image"},
-    {"models", "losses", "metrics", "data"},
+    {"export", "data"},
+    {"models", "losses", "metrics"},
     {"training", "inference", "evaluation", "convert", "hub"},
     {"cli", "ui"},
     {"__init__"},  # the package's own names, imported on first use

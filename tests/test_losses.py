@@ -63,7 +63,7 @@ def test_undecided_discriminator_gives_the_closed_forms(mode: str, discriminator
 
 @pytest.mark.parametrize("mode", GAN_MODES)
 def test_random_logits_agree_with_numpy(mode: str) -> None:
-    real, fake = random_logits(0), random_logits(1)
+    real, fake = random_logits(0, (3, 1, 4, 4)), random_logits(1, (2, 1, 6, 6))  # averaged apart
     loss = GANLoss(mode)
     expected = numpy_discriminator_loss(mode, real.numpy(), fake.numpy())
     assert loss.discriminator(real, fake).item() == pytest.approx(expected, rel=1e-9)
@@ -71,25 +71,10 @@ def test_random_logits_agree_with_numpy(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", GAN_MODES)
-def test_real_and_fake_logits_are_averaged_apart(mode: str) -> None:
-    real, fake = random_logits(0, (3, 1, 4, 4)), random_logits(1, (2, 1, 6, 6))
-    expected = numpy_discriminator_loss(mode, real.numpy(), fake.numpy())
-    assert GANLoss(mode).discriminator(real, fake).item() == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("mode", GAN_MODES)
 def test_gan_gradients_agree_with_finite_differences(mode: str) -> None:
     real, fake = random_logits(2, (1, 1, 3, 3)).requires_grad_(), random_logits(3, (1, 1, 3, 3)).requires_grad_()
     assert torch.autograd.gradcheck(GANLoss(mode).discriminator, (real, fake))
     assert torch.autograd.gradcheck(GANLoss(mode).generator, (fake,))
-
-
-def test_bce_gradients_are_sigmoid_minus_label_over_count() -> None:
-    real, fake = random_logits(4).requires_grad_(), random_logits(5).requires_grad_()
-    GANLoss("bce").discriminator(real, fake).backward()
-    assert real.grad is not None and fake.grad is not None
-    np.testing.assert_allclose(real.grad.numpy(), (expit(real.detach().numpy()) - 1) / real.numel(), rtol=1e-9)
-    np.testing.assert_allclose(fake.grad.numpy(), expit(fake.detach().numpy()) / fake.numel(), rtol=1e-9)
 
 
 def test_generator_still_gets_a_gradient_from_a_confident_discriminator() -> None:
@@ -138,28 +123,8 @@ def test_pixel_losses_agree_with_numpy() -> None:
     difference = generated.double().numpy() - target.double().numpy()
     assert L1Loss()(generated, target).item() == pytest.approx(np.abs(difference).mean(), rel=1e-5)
     assert L2Loss()(generated, target).item() == pytest.approx((difference**2).mean(), rel=1e-5)
-
-
-def test_pixel_losses_of_black_against_white_are_two_and_four() -> None:
     black, white = torch.full((1, 3, 4, 4), -1.0), torch.full((1, 3, 4, 4), 1.0)
     assert (L1Loss()(black, white).item(), L2Loss()(black, white).item()) == (2.0, 4.0)
-
-
-def test_pixel_gradients_have_their_closed_forms() -> None:
-    target = random_images(1)
-    for loss, closed_form in ((L1Loss(), torch.sign), (L2Loss(), lambda difference: 2 * difference)):
-        generated = random_images(0).requires_grad_()
-        loss(generated, target).backward()
-        assert generated.grad is not None
-        torch.testing.assert_close(generated.grad, closed_form(generated.detach() - target) / target.numel())
-
-
-@pytest.mark.parametrize("loss", [L1Loss(), L2Loss()])
-def test_pixel_losses_of_bfloat16_are_float32(loss: nn.Module) -> None:
-    generated, target = random_images(0).bfloat16(), random_images(1).bfloat16()
-    value = loss(generated, target)
-    assert value.dtype == torch.float32
-    torch.testing.assert_close(value, loss(generated.float(), target.float()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("loss", [L1Loss(), L2Loss(), tiny_perceptual()])
@@ -167,6 +132,8 @@ def test_pixel_losses_of_bfloat16_are_float32(loss: nn.Module) -> None:
 def test_shapes_that_would_broadcast_are_refused(loss: nn.Module, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(2, 3, 16, 16\).*same"):
         loss(random_images(0), torch.zeros(shape))
+    with pytest.raises(ValueError, match="same"):  # also without a term that compares pixels
+        Pix2PixLoss(l1_weight=0.0).generator_loss(random_logits(0), random_images(0), torch.zeros(shape))
 
 
 # ---- perceptual ----
@@ -207,12 +174,6 @@ def test_default_layers_are_the_four_relus_before_vgg16s_pools() -> None:
     for index in losses.VGG16_RELU_LAYERS:
         assert isinstance(features[index], nn.ReLU) and isinstance(features[index + 1], nn.MaxPool2d)
     assert loss(torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)).item() > 0
-
-
-def test_perceptual_loss_of_an_image_with_itself_is_zero_and_of_another_is_not() -> None:
-    loss, image = tiny_perceptual(), random_images(0)
-    assert loss(image, image.clone()).item() == 0
-    assert loss(image, random_images(1)).item() > 0.01
 
 
 def test_perceptual_gradient_reaches_generated_but_not_target() -> None:
@@ -286,24 +247,19 @@ def without_network(monkeypatch: pytest.MonkeyPatch, hub_dir: Path) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
 
 
+@pytest.mark.parametrize("broken", [False, True])
 def test_weights_that_cannot_be_had_say_which_file_where_and_what_to_type(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    broken: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     without_network(monkeypatch, tmp_path)
+    if broken:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"<html>proxy login</html>")
     with pytest.raises(UserError) as caught:
         PerceptualLoss()
-    message = str(caught.value)
-    for part in ("vgg16-397923af.pth", f"{tmp_path}/checkpoints", "--perceptual-weight 0", "no route to host"):
-        assert part in message
-    assert isinstance(caught.value.__cause__, urllib.error.URLError)
-
-
-def test_a_broken_weights_file_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    without_network(monkeypatch, tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"<html>proxy login</html>")
-    with pytest.raises(UserError, match="--perceptual-weight 0"):
-        PerceptualLoss()
+    for part in ("vgg16-397923af.pth", f"{tmp_path}/checkpoints", "--perceptual-weight 0"):
+        assert part in str(caught.value)
+    assert broken or isinstance(caught.value.__cause__, urllib.error.URLError)
 
 
 def test_weights_in_torch_hubs_folder_are_used_and_no_random_number_is(
@@ -372,13 +328,6 @@ def test_total_gradient_is_the_weighted_sum_of_closed_forms() -> None:
     torch.testing.assert_close(generated.grad, 10 * torch.sign(generated.detach() - target) / target.numel())
 
 
-def test_losses_leave_gradients_to_the_caller() -> None:
-    generated, fake = random_images(0).requires_grad_(), random_logits(0).requires_grad_()
-    Pix2PixLoss().generator_loss(fake, generated, random_images(1))
-    Pix2PixLoss().discriminator_loss(fake, fake)
-    assert generated.grad is None and fake.grad is None
-
-
 def test_bfloat16_arguments_give_a_float32_objective() -> None:
     fake, generated, target = random_logits(0).bfloat16(), random_images(0).bfloat16(), random_images(1).bfloat16()
     parts = Pix2PixLoss(l2_weight=1.0).generator_loss(fake, generated, target)
@@ -415,13 +364,3 @@ def test_negative_and_infinite_weights_are_refused(name: str, value: float) -> N
 def test_a_generator_with_nothing_to_learn_is_refused() -> None:
     with pytest.raises(ValueError, match="weights are 0.*l1_weight"):
         Pix2PixLoss(gan_weight=0.0, l1_weight=0.0)
-
-
-def test_generator_loss_refuses_shapes_that_differ_even_without_a_pixel_term() -> None:
-    with pytest.raises(ValueError, match="same"):
-        Pix2PixLoss(l1_weight=0.0).generator_loss(random_logits(0), random_images(0), torch.zeros(1, 3, 16, 16))
-
-
-def test_trainable_parameters_are_none_so_an_optimizer_counts_nothing() -> None:
-    loss = Pix2PixLoss(perceptual_weight=1.0, perceptual=tiny_perceptual())
-    assert list(loss.parameters()) and not any(parameter.requires_grad for parameter in loss.parameters())

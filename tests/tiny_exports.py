@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pix2pix_hub.data.preprocessor import preprocessor_config
-from pix2pix_hub.image.format import PREPROCESSOR_NAME, RGB, PixelFormat
+from pix2pix_hub.export import PREPROCESSOR_NAME, Preprocessor
+from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 
 EXPORT_FILES = (  # that a run writes, without the card
@@ -54,7 +54,7 @@ def write_tiny_export(
     for parameter in generator.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.5)  # far from gray, so that differences show
     generator.save_files(folder)
-    config = preprocessor_config((size, size), "exact", generator.size_multiple, {"source": source, "target": target})
+    config = Preprocessor(source, target, (size, size), "exact", generator.size_multiple).to_dict()
     (folder / PREPROCESSOR_NAME).write_text(json.dumps(config))
     if discriminator:
         judge = PatchGANDiscriminator(source.channels + target.channels, base_channels=2)

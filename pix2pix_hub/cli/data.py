@@ -83,7 +83,7 @@ def data_build(
         raise UserError(f"--output {output} exists and is never overwritten: name another folder.")
     pairs = PairOptions(**vars(data), on_bad_pair=on_bad_pair)
     from pix2pix_hub.data.build import build_pairs, push_dataset, train_command, write_dataset
-    from pix2pix_hub.hub.account import check_account
+    from pix2pix_hub.hub.push import check_account
 
     if push is not None:
         push = check_account(push)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from pathlib import Path
 from typing import Literal
 
@@ -13,25 +14,25 @@ from pix2pix_hub.util import UserError, say
 def convert(
     file: Positional[Path], output: Path, norm_statistics: Literal["image", "running"] = "image", nearest: bool = False
 ) -> None:
-    """Make an export of a generator that pytorch-CycleGAN-and-pix2pix or huggan trained.
+    """Make an export of a generator that pytorch-CycleGAN-and-pix2pix trained.
 
     Args:
         file: Checkpoint, for example latest_net_G.pth; nothing in it is run.
         output: Folder to write the export to.
-        norm_statistics: What batch norm uses at inference: each image's own, as those projects test, or training's.
+        norm_statistics: What batch norm uses at inference: each image's own, as that project tests, or training's.
         nearest: The network enlarges with nn.Upsample in mode nearest and a convolution (the file does not say).
     """
-    from pix2pix_hub.convert.export_folder import convert_checkpoint
+    from pix2pix_hub.convert.checkpoint import PROJECT, convert_checkpoint
 
     layout, network = convert_checkpoint(file, output, norm_statistics=norm_statistics, nearest=nearest)
-    say(f"{file} is {layout.architecture} of {layout.project}, norm {layout.norm}.")
+    say(f"{file} is {layout.architecture} of {PROJECT}, norm {layout.norm}.")
     say(f"{type(network).__name__} written to {output}. Use it:")
     say(f"  pix2pix-hub translate {output} IMAGES --output DIR")
 
 
 def export(
     model: Positional[str],
-    format: Literal["onnx", "torchscript", "torch-export"],
+    format: Literal["onnx"],
     output: Path | None = None,
     revision: str | None = None,
 ) -> None:
@@ -39,22 +40,22 @@ def export(
 
     Args:
         model: Export, run folder, or Hub id (user/name, user/name@revision).
-        format: ONNX, TorchScript, or a program of torch.export.
+        format: ONNX.
         output: File to write; None: the model's name with the suffix of the format, in the current folder.
         revision: Branch, tag or commit of a Hub model.
     """
-    from pix2pix_hub.convert.runtimes import SUFFIXES, check_format, write_runtime_file
-    from pix2pix_hub.models.auto import load_generator
-    from pix2pix_hub.models.fetch import export_of
+    from pix2pix_hub.convert.onnx import check_packages, write_onnx
+    from pix2pix_hub.export import export_of
+    from pix2pix_hub.models import load_generator
 
-    path = output or Path(Path(model).name + SUFFIXES[format])
+    path = output or Path(f"{Path(model).name}.{format}")
     if path.exists():
         raise UserError(f"--output {path} exists and is never overwritten: name another file.")
     if not path.parent.is_dir():
         raise UserError(f"--output {path}: there is no folder {path.parent}. Make it, or name another.")
-    check_format(format)
+    check_packages()
     generator = load_generator(export_of(model), revision=revision)
-    difference = write_runtime_file(generator, path, format)
+    difference = write_onnx(generator, path)
     say(f"{path} gives what the model gives (largest difference {difference:.1e}, at two sizes).")
     say(
         f"source: float32 (N, {generator.in_channels}, H, W) in [-1, 1], H and W multiples of "
@@ -82,10 +83,12 @@ def push(
         license: Licence of the weights, as the Hub spells it; None: what the card says already, else apache-2.0.
         message: Title of the commit; None: epoch and step of the run.
     """
-    from pix2pix_hub.hub.push import find_export, holds_same_weights, push_export
+    from pix2pix_hub.export import MODEL, WEIGHTS_NAME
+    from pix2pix_hub.hub.push import find_export, push_export
 
     folder = find_export(run_or_export, best=best)
-    if best and holds_same_weights(folder, run_or_export / "model"):
+    last = run_or_export / MODEL / WEIGHTS_NAME
+    if best and last.is_file() and filecmp.cmp(folder / WEIGHTS_NAME, last, shallow=False):
         say("model_best/ and model/ hold the same weights: the best epoch is the last one.")
     url = push_export(folder, repo_id, private=private, revision=revision, license=license, message=message)
     say(f"pushed {folder}: {url}")

@@ -146,9 +146,9 @@ def translate_dataset(
     from datasets import disable_progress_bars
     from tqdm import tqdm
 
-    from pix2pix_hub.hub.account import check_account
+    from pix2pix_hub.export import WEIGHTS_NAME
+    from pix2pix_hub.hub.push import check_account
     from pix2pix_hub.inference.dataset import Plan, Sources, translate_shards
-    from pix2pix_hub.models.base import WEIGHTS_NAME
 
     disable_progress_bars()  # one for each file
     state = process_state(timeout=LONGEST_WAIT)
@@ -208,7 +208,7 @@ def _push(folder: Path, repo_id: str, private: bool) -> str:
     """
     from huggingface_hub import HfApi
 
-    from pix2pix_hub.hub.failures import as_push_error
+    from pix2pix_hub.hub.push import as_push_error
 
     api = HfApi()
     try:

@@ -1,4 +1,8 @@
-"""A checkpoint file of another project, read without running anything in it."""
+"""A generator that pytorch-CycleGAN-and-pix2pix (Zhu, Park et al., github.com/junyanz) trained, made an export of ours.
+
+Its checkpoint file is read without running anything in it; the names and shapes of its tensors tell the architecture;
+each tensor goes to its place in our network, which then computes the same.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,35 @@ import pickletools
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile
 
 import torch
+from huggingface_hub import ModelCardData
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pix2pix_hub.models.weights import LENGTH_BYTES, check_header_length
+from pix2pix_hub.export import CARD_NAME, Preprocessor, write_export
+from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.read import PICTURE_MODES
+from pix2pix_hub.models import ResNetGenerator, UNetGenerator
+from pix2pix_hub.models.base import LENGTH_BYTES, Generator, build_empty, check_header_length, some
 from pix2pix_hub.util import UserError
 
+State = Mapping[str, Tensor]
+
+PROJECT = "pytorch-CycleGAN-and-pix2pix"
+KNOWN = f"""
+  {PROJECT} U-Net (unet_256, unet_128): model.model.0.weight, model.model.1.model.1.weight, …
+  {PROJECT} ResNet (resnet_9blocks, …): model.1.weight, model.10.conv_block.1.weight, …"""
+DROPOUT = 0.5
+OUTER_STAGES = 5  # of the U-Net, that never have dropout: four outermost and the innermost
+BLOCKS_START = 10  # of the ResNet's sequence
+RESNET_IMAGE_SIZE = 256
+
 PARALLEL_PREFIX = "module."
-NAMES_SHOWN = 8
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COUNTER = "num_batches_tracked"  # of batch norm, the one whole number in a state dict
 MAX_PICKLE_BYTES = 1 << 16  # the largest generator's have 20 KB; what unpickles from so few takes some MB at most
@@ -31,6 +51,9 @@ NAMES_IN_PICKLES = re.compile(
 )
 PICKLES_OF_EARLY_PYTORCH = 5  # magic number, protocol, machine, content, names of storages; then the values
 MAX_DIRECTORY_BYTES = 1 << 20
+
+
+# --- the file ---
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -154,6 +177,328 @@ def _check_pickles(file: IO[bytes], count: int) -> int:
 def _describe(state: Any) -> str:
     if isinstance(state, Mapping) and state:
         names = [name[:60] if isinstance(name, str) else f"a {type(name).__name__}" for name in state]
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        return f"a dictionary with {', '.join(names[:NAMES_SHOWN])}{more}"
+        return f"a dictionary with {some(names)}"
     return f"{'an empty' if isinstance(state, Mapping) else 'a'} {type(state).__name__}"
+
+
+# --- the architecture ---
+
+
+@dataclass
+class Layout:
+    """A network of that project: its options in our terms, and which tensor is which."""
+
+    architecture: str  # as its project calls it
+    network: type[UNetGenerator] | type[ResNetGenerator]
+    options: dict[str, Any]
+    image_size: int  # height and width it is usually trained at (pixels)
+    dropout_note: str  # a sentence for the card
+    resized: bool = False  # plain convolutions enlarge, after an nn.Upsample that leaves no trace in the file
+    names: dict[str, str] = field(default_factory=dict)  # ours → theirs
+    folded: dict[str, str] = field(default_factory=dict)  # our running mean → their bias before it, which goes in there
+    swapped: list[str] = field(default_factory=list)  # ours that read the skip second and the map before it first
+    unused: list[str] = field(default_factory=list)  # theirs, without effect on what their network computes
+
+    @property
+    def norm(self) -> str:
+        """The norm of the network."""
+        return str(self.options["norm"])
+
+    def pair(self, ours: str, theirs: str, *kinds: str) -> None:
+        """Note that `ours.kind` is `theirs.kind` for each of `kinds`."""
+        self.names.update({f"{ours}.{kind}": f"{theirs}.{kind}" for kind in kinds})
+
+    def pair_norm(self, ours: str, theirs: str) -> None:
+        """Note the tensors of a norm: batch norm's are used; instance norm's, kept by early PyTorch, never were."""
+        statistics: tuple[str, ...] = ("running_mean", "running_var")
+        if self.norm == "batch":
+            self.pair(ours, theirs, "weight", "bias", *statistics)
+            statistics = ()
+        self.unused += [f"{theirs}.{kind}" for kind in (*statistics, COUNTER)]
+
+
+def read_unet(state: State) -> Layout:
+    """`unet_256` and its like: blocks within blocks, `model.model.1.model.3.model.3.model` …
+
+    The outermost is down (0), inner block (1), ReLU, up (3), tanh; others are LeakyReLU, down (1), norm (2), inner
+    block (3), ReLU, up (5), norm (6), dropout; the innermost LeakyReLU, down (1), ReLU, up (3), norm (4). A block joins
+    its input to what it made of it, in this order.
+    """
+    levels = ["model.model", "model.model.1.model"]
+    while any(name.startswith(f"{levels[-1]}.3.model.") for name in state):
+        levels.append(f"{levels[-1]}.3.model")
+    depth, innermost = len(levels), levels[-1]
+    norm = _norm_of(state, f"{innermost}.4", f"{innermost}.3")
+    options = dict(
+        in_channels=_channels(state, "model.model.0", 1),
+        out_channels=_channels(state, "model.model.3", 1),
+        base_channels=_channels(state, "model.model.0", 0),
+        num_downs=depth,
+        norm=norm,
+        encoder_activation="leaky_relu",
+        bottleneck="none",
+        encoder_bias=norm == "instance",
+        dropout=DROPOUT,
+        dropout_stages=max(0, depth - OUTER_STAGES),
+        first_dropout_stage=1,
+    )
+    note = "The file does not say whether it was trained with it; that project's pix2pix is, and tests with it on."
+    layout = Layout(f"unet_{2**depth}", UNetGenerator, options, 2**depth, note)
+    bias = ("bias",) if norm == "instance" else ()
+    layout.pair("encoder.0.conv", "model.model.0", "weight", *bias)
+    layout.pair("output", "model.model.3", "weight", "bias")
+    layout.swapped = ["output.weight", *(f"decoder.{number}.up.weight" for number in range(1, depth - 1))]
+    for number, level in enumerate(levels[1:], 1):
+        inside = level == innermost
+        up, up_norm = (3, 4) if inside else (5, 6)
+        layout.pair(f"encoder.{number}.conv", f"{level}.1", "weight", *(bias if inside else ()))
+        layout.pair(f"decoder.{depth - 1 - number}.up", f"{level}.{up}", "weight")
+        layout.pair_norm(f"decoder.{depth - 1 - number}.norm", f"{level}.{up_norm}")
+        if not inside:
+            layout.pair_norm(f"encoder.{number}.norm", f"{level}.2")
+        if bias:  # a constant added before instance norm leaves again with the mean
+            layout.unused += [f"{level}.{up}.bias", *([] if inside else [f"{level}.1.bias"])]
+    return layout
+
+
+def read_resnet(state: State) -> Layout:
+    """`resnet_9blocks` and its like, one sequence: padding, conv (1), norm (2), ReLU, conv (4), norm, ReLU, conv (7),
+    norm, ReLU, blocks (from 10), up, norm, ReLU, up, norm, ReLU, padding, conv, tanh.
+
+    A block is padding, conv (1), norm (2), ReLU, dropout or not, padding, conv, norm. Up is a transposed convolution,
+    or (as the authors advise against checkerboards) nn.Upsample, padding, convolution.
+    """
+    blocks = {int(found[1]) for name in state if (found := re.match(r"model\.(\d{1,4})\.conv_block\.", name))}
+    after = BLOCKS_START + len(blocks)
+    resized = _channels(state, f"model.{after}", 0) == 0
+    ups, output = ((after + 2, after + 7), after + 11) if resized else ((after, after + 3), after + 7)
+    second = 6 if _channels(state, f"model.{BLOCKS_START}.conv_block.6", 0) else 5  # convolution, after dropout or not
+    norm = _norm_of(state, "model.2", "model.1")
+    options = dict(
+        in_channels=_channels(state, "model.1", 1),
+        out_channels=_channels(state, f"model.{output}", 0),
+        base_channels=_channels(state, "model.1", 0),
+        num_blocks=len(blocks),
+        norm=norm,
+        upsampling="resize" if resized else "transposed",
+        dropout=DROPOUT if second == 6 else 0.0,
+    )
+    note = "That project tests with it on."
+    layout = Layout(f"resnet_{len(blocks)}blocks", ResNetGenerator, options, RESNET_IMAGE_SIZE, note, resized)
+    bias = ("bias",) if norm == "instance" else ()
+    convs = {"stem": ("model", 1), "encoder.0": ("model", 4), "encoder.1": ("model", 7)}
+    for number in range(len(blocks)):
+        block = f"model.{BLOCKS_START + number}.conv_block"
+        convs |= {f"blocks.{number}.first": (block, 1), f"blocks.{number}.second": (block, second)}
+    for ours, (place, position) in convs.items():
+        layout.pair(f"{ours}.conv", f"{place}.{position}", "weight", *bias)
+        layout.pair_norm(f"{ours}.norm", f"{place}.{position + 1}")
+    for number, up in enumerate(ups):
+        layout.pair(f"decoder.{number}.conv{'.1' if resized else ''}", f"model.{up}", "weight", *bias)
+        layout.pair_norm(f"decoder.{number}.norm", f"model.{up + 1}")
+        if resized and norm == "batch" and f"model.{up}.bias" in state:
+            layout.folded[f"decoder.{number}.norm.running_mean"] = f"model.{up}.bias"
+    layout.pair("output", f"model.{output}", "weight", "bias")
+    return layout
+
+
+def _norm_of(state: State, norm: str, convolution: str) -> str:
+    """Which norm follows a convolution: batch norm has parameters; before instance norm there are biases, and where
+    there is no norm none."""
+    if f"{norm}.weight" in state:
+        return "batch"
+    return "instance" if f"{convolution}.bias" in state else "none"
+
+
+def _channels(state: State, name: str, axis: int) -> int:
+    """Length of an axis of a convolution's weight; 0, which no network has, where there is no such weight."""
+    tensor = state.get(f"{name}.weight")
+    return 0 if tensor is None or tensor.ndim != 4 else tensor.shape[axis]
+
+
+# --- our network ---
+
+
+def convert_checkpoint(
+    path: Path, output: Path, *, norm_statistics: str = "image", nearest: bool = False
+) -> tuple[Layout, Generator]:
+    """Write the export of a generator of that project.
+
+    Args:
+        path: the checkpoint.
+        output: folder to make.
+        norm_statistics: what batch norm uses at inference, "image" (as that project tests) or "running".
+        nearest: that enlarging convolutions follow an nn.Upsample in mode nearest, which the file does not say.
+
+    Raises:
+        UserError: `output` exists; a file that cannot be converted; an option that does not fit it.
+    """
+    if output.exists():
+        raise UserError(f"--output {output} exists and is never overwritten: name another folder.")
+    state = read_checkpoint(path)
+    if "model.model.0.weight" in state:
+        layout = read_unet(state)
+    elif "model.1.weight" in state:
+        layout = read_resnet(state)
+    else:
+        raise UserError(
+            f"{path} is no generator that can be converted. Expected one of:{KNOWN}\n"
+            f"What came: {some(_shapes(state))}. "
+            "(Only generators are converted: for example latest_net_G.pth, not latest_net_D.pth.)"
+        )
+    _check_options(layout, norm_statistics, nearest)
+    network = _build_network(layout, state, path, norm_statistics)
+    source, target = (  # that project reads 8-bit pictures
+        PixelFormat(next((mode for mode, count in PICTURE_MODES.items() if count == channels), "channels"), channels)
+        for channels in (network.in_channels, network.out_channels)
+    )
+    size = (layout.image_size, layout.image_size)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_export(
+        output,
+        network,
+        Preprocessor(source, target, size, "exact", network.size_multiple),
+        complete=lambda partial, folder: (partial / CARD_NAME).write_text(
+            _card(layout, network, path.name, folder.name)
+        ),
+    )
+    return layout, network
+
+
+def _check_options(layout: Layout, norm_statistics: str, nearest: bool) -> None:
+    if norm_statistics == "running" and layout.norm != "batch":
+        raise UserError(
+            f"--norm-statistics running: the network has norm {layout.norm!r}, which keeps no statistics. Leave it out."
+        )
+    if layout.resized and not nearest:
+        raise UserError(
+            "the network enlarges with nn.Upsample, and the file does not say in which mode. Type --nearest if it was "
+            "nearest (PyTorch's default); other modes cannot be converted."
+        )
+    if nearest and not layout.resized:
+        raise UserError("--nearest: the network enlarges with transposed convolutions. Leave it out.")
+
+
+def _build_network(layout: Layout, state: dict[str, Tensor], path: Path, norm_statistics: str) -> Generator:
+    """The network with the checkpoint's weights, in float32 and evaluation mode; they are taken out of `state`.
+
+    Raises:
+        UserError: a tensor is missing, not known or of another shape.
+    """
+    theirs = {*layout.names.values(), *layout.folded.values()}
+    unknown = {name: state[name] for name in state if name not in theirs and name not in layout.unused}
+    _refuse(layout, path, missing=sorted(theirs - state.keys()), unknown=_shapes(unknown))
+    options = layout.options | ({"norm_statistics": norm_statistics} if norm_statistics != "image" else {})
+    try:
+        network = build_empty(lambda: layout.network(**options))
+    except ValueError as error:
+        raise UserError(f"{path} looks like {layout.architecture} of {PROJECT}, but its {error}") from error
+    expected = network.state_dict()
+    misshaped = [
+        f"{theirs} {tuple(state[theirs].shape)}, expected {tuple(expected[ours].shape)}"
+        for ours, theirs in (*layout.names.items(), *layout.folded.items())
+        if state[theirs].shape != expected[ours].shape
+    ]
+    _refuse(layout, path, misshaped=misshaped)
+    tensors = {name: _converted(name, layout, state, tensor) for name, tensor in expected.items()}
+    network.load_state_dict(tensors, assign=True)
+    return network.eval()
+
+
+def _refuse(layout: Layout, path: Path, **faults: list[str]) -> None:
+    """Raise `UserError` where a list of faults is not empty."""
+    found = [f"{kind}: {some(names)}" for kind, names in faults.items() if names]
+    if found:
+        raise UserError(
+            f"{path} looks like {layout.architecture} of {PROJECT}, but is not: {'; '.join(found)}. "
+            "Changed networks cannot be converted."
+        )
+
+
+def _converted(name: str, layout: Layout, state: dict[str, Tensor], expected: Tensor) -> Tensor:
+    """Our tensor `name`. What the checkpoint has no tensor for does nothing: scales of 1, offsets and biases of 0."""
+    theirs = layout.names.get(name)
+    if theirs is None:
+        fill = 1.0 if name.endswith("norm.weight") else 0.0
+        return torch.full(expected.shape, fill, dtype=expected.dtype, device="cpu")
+    tensor = state.pop(theirs).to(torch.float32)
+    if name in layout.swapped:
+        skip, map_before = tensor.chunk(2)  # of a transposed convolution, whose first axis is the input's
+        tensor = torch.cat([map_before, skip])
+    if name in layout.folded:
+        tensor -= state[layout.folded[name]].to(torch.float32)
+    return tensor
+
+
+def _shapes(state: State) -> list[str]:
+    return [f"{name[:80]} {tuple(tensor.shape)}" for name, tensor in state.items()]
+
+
+STATISTICS = {
+    ("batch", "image"): "batch norm with the statistics of each image, as that project tests (it leaves batch norm in "
+    "training mode, one image a batch). `pix2pix-hub convert --norm-statistics running` uses the averages of training.",
+    ("batch", "running"): "batch norm with the averages of training (`--norm-statistics running`). That project itself "
+    "tests with the statistics of each image unless it is told `--eval`.",
+    ("instance", "image"): "instance norm: the statistics of each image.",
+    ("none", "image"): "none.",
+}
+CARD = """---
+{data}
+---
+
+# {name}
+
+Image-to-image translation: {network.in_channels} channels in, {network.out_channels} out. Converted by
+`pix2pix-hub convert` from `{file_name}`, a checkpoint of {project}.
+
+## How to use
+
+With the `pix2pix_hub` package installed, and `{name}` this folder or where it was pushed to:
+
+```python
+from pix2pix_hub import Pix2PixPipeline
+
+pipe = Pix2PixPipeline.from_pretrained("{name}")
+result = pipe("source.png")
+```
+
+## What was inferred
+
+- Architecture: `{layout.architecture}` of {project}, here `{network.__class__.__name__}` ({parameters:,} parameters).
+- Normalisation: {statistics}
+- Dropout: {dropout}
+- Images: 8 bits a channel; usually trained at {layout.image_size}x{layout.image_size}. Other sizes work; the further
+  from this one, the worse.
+
+The file says nothing about what it was trained on, nor under which licence its weights are: whoever trained it knows.
+
+## Citation
+
+```bibtex
+@inproceedings{{isola2017image,
+  title={{Image-to-Image Translation with Conditional Adversarial Networks}},
+  author={{Isola, Phillip and Zhu, Jun-Yan and Zhou, Tinghui and Efros, Alexei A}},
+  booktitle={{CVPR}}, year={{2017}}}}
+```
+"""
+
+
+def _card(layout: Layout, network: Generator, file_name: str, name: str) -> str:
+    """Text of README.md: where the weights come from, what was inferred, how they are used."""
+    data = ModelCardData(
+        library_name="pix2pix-hub", pipeline_tag="image-to-image", tags=["pix2pix", "image-to-image", "converted"]
+    )
+    has_dropout = "none: the same image always gives the same result."
+    if network.config["dropout"]:
+        has_dropout = f"off; `stochastic=True` turns it on. {layout.dropout_note}"
+    return CARD.format(
+        data=data.to_yaml(),
+        name=name,
+        network=network,
+        file_name=file_name,
+        project=PROJECT,
+        layout=layout,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        statistics=STATISTICS[layout.norm, str(network.config["norm_statistics"])],
+        dropout=has_dropout,
+    )

@@ -23,22 +23,30 @@ from pix2pix_hub.config import PairOptions, parse_image_size
 from pix2pix_hub.data.examine import Findings, examine
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.pairs import SYNTHETIC, FoundPairs, find_pairs
-from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.splits import Part, assign_splits
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.evaluation.checks import Check, Traces, run_checks, thumbnails_of, traces_of
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.segmentation import Scorer, make_scorer
-from pix2pix_hub.image.format import PREPROCESSOR_NAME, to_unit_range
+from pix2pix_hub.export import (
+    GENERATOR_FILES,
+    PREPROCESSOR_NAME,
+    TRAINING_CONFIG_NAME,
+    WEIGHTS_NAME,
+    Export,
+    Preprocessor,
+    export_of,
+    local_path,
+)
+from pix2pix_hub.image.format import to_unit_range
 from pix2pix_hub.metrics import METRICS, MetricNetworks, image_features, image_values, l1, load_networks, unusable
-from pix2pix_hub.models.auto import Generator, load_generator
-from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
+from pix2pix_hub.models import load_generator
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.dropout import SeededDropout, dropout_layers
-from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files, local_path, split_revision
-from pix2pix_hub.util import UserError, counted, read_object
+from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
+from pix2pix_hub.util import UserError, counted
 
-TRAINING_CONFIG_NAME = "training_config.json"
 # Options of training that a data set is read by again, unless others are given.
 INHERITED = ("direction", "source_column", "target_column", "train_split", "validation_split")
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,8 +82,7 @@ def load_model(model: str, *, revision: str | None = None) -> EvaluatedModel:
     Raises:
         UserError: nothing there, no export, or files that do not belong together.
     """
-    names = [CONFIG_NAME, WEIGHTS_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME]
-    folder = fetch_files(export_of(model), names, revision=revision)
+    folder = fetch_files(export_of(model), (*GENERATOR_FILES, TRAINING_CONFIG_NAME), revision=revision)
     generator = load_generator(folder)
     preprocessor = Preprocessor.from_folder(folder)
     for side, channels in (("source", generator.in_channels), ("target", generator.out_channels)):
@@ -84,7 +91,7 @@ def load_model(model: str, *, revision: str | None = None) -> EvaluatedModel:
                 f"{folder / PREPROCESSOR_NAME} says {getattr(preprocessor, side).describe()} for the {side}, but the "
                 f"generator has {channels} channels there: the files belong to different models."
             )
-    options = read_object(folder / TRAINING_CONFIG_NAME).get("options")
+    options = Export(folder).run.get("options")
     options = options if isinstance(options, dict) else {}
     batch_size = options.get("batch_size")
     return EvaluatedModel(

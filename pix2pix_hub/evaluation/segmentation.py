@@ -29,12 +29,12 @@ from tqdm import tqdm
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
 from pix2pix_hub.evaluation.options import EvaluationOptions
+from pix2pix_hub.export import WEIGHTS_NAME
 from pix2pix_hub.image.format import PixelFormat, from_model_range
 from pix2pix_hub.image.palette import class_colors, color_sample
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.metrics import Floats, confidence_interval
 from pix2pix_hub.models import UNetGenerator
-from pix2pix_hub.models.base import WEIGHTS_NAME
 from pix2pix_hub.util import UserError, write_folder_aside
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,19 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pix2pix_hub.hub.keep import front_matter, kept_block, kept_text, with_kept_text
-from pix2pix_hub.util import UserError, read_object
+from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export
+from pix2pix_hub.util import UserError
 
-CARD_NAME, MAX_CARD_BYTES = "README.md", 1 << 17
+MAX_CARD_BYTES = 1 << 17
+# What stands below this line of a card is a person's: it survives every push.
+MARKER = "<!-- pix2pix-hub: what stands below this line is yours, and survives every push -->"
+# Cards of earlier versions had that text between two lines.
+OLD_MARKERS = re.compile(
+    r"(<!-- What stands between the next two lines is yours[^\n]*-->\n)?<!-- pix2pix-hub: keep ?\w* -->\n"
+    r"(?P<text>(?:(?!<!-- pix2pix-hub: keep).)*?)\n?<!-- pix2pix-hub: end -->\n*",  # linear, whatever the text
+    re.DOTALL,
+)
+FRONT_MATTER = re.compile(r"\A\s*---\n.*?\n---\s*\n", re.DOTALL)
 TEMPLATE = Path(__file__).with_name("card_template.md")
 DEFAULT_LICENSE = "apache-2.0"
 TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
@@ -36,7 +45,7 @@ def write_card(folder: Path, model_id: str, *, previous: Path | None = None, lic
     Args:
         folder: the export.
         model_id: what `from_pretrained` is given in the card: `user/name`, or a folder.
-        previous: the card that this one replaces, whose kept part it takes over.
+        previous: the card that this one replaces, whose person's part it takes over.
         license: of the weights; None: what the previous card says, else apache-2.0.
     """
     earlier = read_card(previous) if previous is not None else None
@@ -47,9 +56,9 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
     """The card's whole text; one that came without a run's files (a converted model's) stays, but for the example.
 
     Args:
-        folder: the export; a card in it gives its kept part, and what `pix2pix-hub evaluate` entered.
+        folder: the export; a card in it gives the person's part, and what `pix2pix-hub evaluate` entered.
         model_id: as in `write_card`.
-        published: text of the card that is on the Hub, whose kept part stays too.
+        published: text of the card that is on the Hub, whose person's part stays too.
         license: as in `write_card`.
 
     Raises:
@@ -64,38 +73,47 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
 
 
 def _made_card(folder: Path, model_id: str, published: str | None, license: str | None) -> str:
+    export = Export(folder)
     local = read_card(folder / CARD_NAME)
-    kept = kept_text(local, published)
-    run = read_object(folder / "training_config.json")
-    license_known = license or _license_of(published) or _license_of(local)
-    if local is not None and not run:
-        return _adapted(local, model_id, kept, license_known)
-    metrics = {name: entry for name, entry in read_object(folder / "metrics.json").items() if entry != {"value": None}}
-    facts = _facts(folder, run, metrics, model_id)
-    card = ModelCard.from_template(
-        _card_data(run, metrics, license_known or DEFAULT_LICENSE, facts["name"], _entered(local)),
-        template_path=str(TEMPLATE),
-        kept=kept_block(kept),
-        **facts,
-    )
-    return re.sub(r"\n{3,}", "\n\n", card.content)
+    known_license = license or _license_of(published) or _license_of(local)
+    if local is not None and not export.run:  # it was written with the export: its example names the new place
+        text = re.sub(r'(?<=from_pretrained\(")[^"]*(?="\))', lambda _: model_id, _parts(local)[0])
+        if known_license is not None:
+            adapted = ModelCard(text)
+            adapted.data["license"] = known_license
+            text = str(adapted.content)
+    else:
+        metrics = {name: entry for name, entry in export.metrics.items() if entry != {"value": None}}
+        facts = _facts(export, metrics, model_id)
+        entered: list[EvalResult] = []  # by `pix2pix-hub evaluate`
+        if local is not None and FRONT_MATTER.match(local):
+            entered = ModelCard(local, ignore_metadata_errors=True).data.get("eval_results") or []
+        data = _card_data(export.run, metrics, known_license or DEFAULT_LICENSE, facts["name"], entered)
+        text = re.sub(r"\n{3,}", "\n\n", ModelCard.from_template(data, template_path=str(TEMPLATE), **facts).content)
+    return f"{text.rstrip()}\n\n{MARKER}\n{_persons_text(local, published)}".rstrip() + "\n"
 
 
-def _adapted(card: str, model_id: str, kept: str, license: str | None) -> str:
-    """A card that was written with the export, where it is published: its example names the place."""
-    text = re.sub(r'(?<=from_pretrained\(")[^"]*(?="\))', lambda _: model_id, with_kept_text(card, kept))
-    if license is None:
-        return text
-    adapted = ModelCard(text)
-    adapted.data["license"] = license
-    return str(adapted.content)
+def _parts(card: str) -> tuple[str, str]:
+    """What was made of a card, and what a person wrote."""
+    made, marker, text = card.partition(MARKER)
+    if not marker and (found := OLD_MARKERS.search(card)) is not None:
+        return card[: found.start()] + card[found.end() :], found["text"].strip()
+    return made, text.strip()
 
 
-def _entered(card: str | None) -> list[EvalResult]:
-    """The results in a card that is there."""
-    if card is None or not front_matter(card):
-        return []
-    return ModelCard(card, ignore_metadata_errors=True).data.get("eval_results") or []
+def _persons_text(local: str | None, published: str | None) -> str:
+    """What a person wrote in the local card and in the published one (None: there is none): where they differ, both.
+
+    A published card without a marker was not made here: all of it is kept.
+    """
+    here = _parts(local)[1] if local is not None else ""
+    if published is None:
+        return here
+    made_here = MARKER in published or OLD_MARKERS.search(published) is not None
+    there = _parts(published)[1] if made_here else FRONT_MATTER.sub("", published).strip()
+    if here in there:
+        return there
+    return here if there in here else f"{there}\n\n{here}"
 
 
 def _card_data(
@@ -147,55 +165,52 @@ def eval_results(
     ]
 
 
-def _facts(folder: Path, run: dict[str, Any], metrics: dict[str, Any], model_id: str) -> dict[str, Any]:
-    """What the template names."""
-    pixels = read_object(folder / "preprocessor_config.json")
-    dataset = run.get("dataset", {})
-    options = run.get("options", {})
-    parameters = run.get("parameters", {})
+def _facts(export: Export, metrics: dict[str, Any], model_id: str) -> dict[str, Any]:
+    """Everything that the template names."""
+    run, pixels = export.run, export.pixels
+    dataset, parameters, versions = (run.get(name, {}) for name in ("dataset", "parameters", "versions"))
+    name, commit = dataset.get("id", ""), _hub_commit(dataset)
+    source_file = "source.png" if _is_picture(pixels["source"]) else "source.npy"
+    call = f'pipe("{source_file}").save("generated.png")'
     return {
-        "name": _name(model_id, dataset),
+        "name": model_id.split("/")[1] if _is_repo_id(model_id) else f"pix2pix-{Path(name or model_id).name}",
         "model_id": model_id,
-        "architecture": read_object(folder / "config.json").get("architecture"),
-        "source": _images(pixels.get("source", {})),
-        "target": _images(pixels.get("target", {})),
-        **_usage(pixels),
-        "size": "x".join(str(side) for side in pixels.get("image_size", [])) or "a size not recorded",
-        "resize": pixels.get("resize", "exact"),
-        "has_samples": (folder / "samples.png").is_file(),
-        "has_discriminator": (folder / "discriminator" / "config.json").is_file(),
+        "architecture": export.read(CONFIG_NAME).get("architecture"),
+        "source": _images(pixels["source"]),
+        "target": _images(pixels["target"]),
+        "source_file": source_file,
+        "call": call if _is_picture(pixels["target"]) else f'generated = pipe("{source_file}")  # an array',
+        "size": "{}x{}".format(*pixels["image_size"]),
+        "resize": pixels["resize"],
+        "has_samples": (export.folder / SAMPLES_NAME).is_file(),
+        "has_discriminator": export.has_discriminator,
         "dataset": dataset,
-        "dataset_link": _dataset_link(dataset),
-        "dataset_version": _dataset_version(dataset),
+        "dataset_link": f"[{name}](https://huggingface.co/datasets/{name})" if commit else f"`{name}`",
+        "dataset_version": f"revision `{commit}`" if commit else f"fingerprint `{dataset.get('fingerprint')}`",
         "metrics": [
-            {"name": name, "text": format(metrics[key]["value"], style)}
-            for key, (name, style) in METRICS.items()
+            {"name": title, "text": format(metrics[key]["value"], style)}
+            for key, (title, style) in METRICS.items()
             if key in metrics
         ],
         "validation_pairs": metrics.get("pairs"),
         "epoch": metrics.get("epoch"),
         "step": metrics.get("step"),
         "command": run.get("command"),
-        "options": options,
+        "options": run.get("options", {}),
         "started_from": _started_from(run),
         "hardware": run.get("hardware") or f"{run.get('processes')} x {run.get('device')}",
         "mixed_precision": run.get("mixed_precision"),
         "time": _duration(metrics.get("seconds")),
         "parameters": ", ".join(f"{network} {count:,}" for network, count in parameters.items()),
-        "versions": ", ".join(f"{package} {number}" for package, number in run.get("versions", {}).items()),
+        "versions": ", ".join(f"{package} {number}" for package, number in versions.items()),
     }
 
 
 def _started_from(run: dict[str, Any]) -> str | None:
     """The published model that training began with, without its revision."""
-    name = run.get("options", {}).get("init_from")
+    options = run.get("options", {})
+    name = options.get("init_from") or options.get("resume_from_hub")  # an option of earlier versions
     return name.split("@")[0] if name else None
-
-
-def _name(model_id: str, dataset: dict[str, Any]) -> str:
-    if _is_repo_id(model_id):
-        return model_id.split("/")[1]
-    return f"pix2pix-{Path(dataset.get('id', model_id)).name}"
 
 
 def _is_repo_id(model_id: str) -> bool:
@@ -204,28 +219,17 @@ def _is_repo_id(model_id: str) -> bool:
 
 def _images(side: dict[str, Any]) -> str:
     """ "8-bit RGB images", "label maps of 12 classes", "float 13-channel images"."""
-    if side.get("mode") == "labels":
-        return f"label maps of {side['channels']} classes"
     mode, channels = side.get("mode", "rgb"), side.get("channels", 3)
-    kind = f"{channels}-channel" if mode == "channels" else "gray" if mode == "gray" else mode.upper()
-    depth = "float" if side.get("dtype") == "float32" else f"{side.get('bit_depth', 8)}-bit"
-    return f"{depth} {kind} images"
-
-
-def _usage(pixels: dict[str, Any]) -> dict[str, str]:
-    """The line that translates a file, and the name of that file: pictures where Pillow has a mode for the pixels."""
-    source, target = (_is_picture(pixels.get(side, {})) for side in ("source", "target"))
-    source_file = "source.png" if source else "source.npy"
-    call = f'pipe("{source_file}").save("generated.png")'
-    return {"source_file": source_file, "call": call if target else f'generated = pipe("{source_file}")  # an array'}
+    if mode == "labels":
+        return f"label maps of {channels} classes"
+    kind = {"channels": f"{channels}-channel", "gray": "gray"}.get(mode, mode.upper())
+    return f"{'float' if side.get('dtype') == 'float32' else str(side.get('bit_depth', 8)) + '-bit'} {kind} images"
 
 
 def _is_picture(side: dict[str, Any]) -> bool:
-    return (
-        side.get("mode") != "channels"
-        and side.get("dtype") != "float32"
-        and (side.get("dtype") != "uint16" or side.get("mode") == "gray")
-    )
+    """Whether Pillow has a mode for such pixels."""
+    dtypes = {"gray": ("uint8", "uint16"), "channels": ()}.get(side.get("mode", "rgb"), ("uint8",))
+    return side.get("dtype", "uint8") in dtypes
 
 
 def _hub_commit(dataset: dict[str, Any]) -> str | None:
@@ -234,18 +238,9 @@ def _hub_commit(dataset: dict[str, Any]) -> str | None:
     return fingerprint if re.fullmatch(r"[0-9a-f]{40}", fingerprint) else None
 
 
-def _dataset_link(dataset: dict[str, Any]) -> str:
-    name = dataset.get("id", "")
-    return f"[{name}](https://huggingface.co/datasets/{name})" if _hub_commit(dataset) else f"`{name}`"
-
-
-def _dataset_version(dataset: dict[str, Any]) -> str:
-    commit = _hub_commit(dataset)
-    return f"revision `{commit}`" if commit else f"fingerprint `{dataset.get('fingerprint')}`"
-
-
 def _license_of(card: str | None) -> str | None:
-    found = re.search(r"^license: *([\w.-]+) *$", front_matter(card), re.MULTILINE) if card is not None else None
+    metadata = FRONT_MATTER.match(card or "")
+    found = re.search(r"^license: *([\w.-]+) *$", metadata.group(), re.MULTILINE) if metadata else None
     return found[1] if found else None
 
 

@@ -5,71 +5,63 @@ pix2pix-hub push runs/facades_default_001 user/pix2pix-facades
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
+import itertools
 import logging
 import os
+import shutil
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from pix2pix_hub.hub.account import open_repo
-from pix2pix_hub.hub.card import CARD_NAME, make_card, read_card
-from pix2pix_hub.hub.failures import PushError, as_push_error
-from pix2pix_hub.util import UserError, is_own_file, read_object
+from pix2pix_hub.export import BEST_MODEL, CARD_NAME, CONFIG_NAME, EXPORT_FILES, MODEL, Export, export_in
+from pix2pix_hub.hub.card import make_card, read_card
+from pix2pix_hub.util import UserError, read_object
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_NAME = "model.safetensors"
-GENERATOR_FILES = ("config.json", WEIGHTS_NAME, "preprocessor_config.json")
-OPTIONAL_FILES = (
-    "discriminator/config.json",
-    "discriminator/model.safetensors",
-    "training_config.json",
-    "metrics.json",
-    "samples.png",
-)
-EXPORT_FILES = (CARD_NAME, *GENERATOR_FILES, *OPTIONAL_FILES)
 WAITS = (2.0, 5.0, 15.0, 45.0, 120.0)  # seconds before each new attempt
+LOGIN = "Run `hf auth login`, or set HF_TOKEN, with a token that may write (https://huggingface.co/settings/tokens)."
+# timeout, conflict, somebody else's commit, too many requests: the Hub may say yes a little later; so may 5xx
+TEMPORARY_STATUS = {408, 409, 412, 425, 429}
+ANSWERED_NONSENSE = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # the client, without a check
+
+
+Result = TypeVar("Result")
+
+
+# --- the export ---
 
 
 def find_export(run_or_export: Path, *, best: bool = False) -> Path:
     """The export itself, or that of a run: `model/`, `model_best/` with `best`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or not a whole one.
     """
-    places = [run_or_export / "model_best"] if best else [run_or_export, run_or_export / "model"]
-    for folder in places:
-        if os.path.isfile(folder / "config.json"):
-            check_export(folder)
-            return folder
+    if (folder := export_in(run_or_export, best=best)) is not None:
+        Export(folder).check_whole()
+        return folder
     if not os.path.isdir(run_or_export):
         raise UserError(f"{run_or_export} is no folder: name a run (runs/…) or its model/.")
-    looked = "neither {} nor {} holds".format(*places) if len(places) == 2 else f"{places[0]} does not hold"
-    raise UserError(f"{looked} a config.json: name a run that has trained an epoch, or an export.")
-
-
-def holds_same_weights(export: Path, other: Path) -> bool:
-    """Whether two exports are of the same generator, byte by byte; False where one is none."""
-    first, second = export / WEIGHTS_NAME, other / WEIGHTS_NAME
-    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
-
-
-def check_export(folder: Path) -> None:
-    """Raise `UserError` unless everything that a generator needs is there, and nothing that lies elsewhere."""
-    missing = [name for name in GENERATOR_FILES if not (folder / name).is_file()]
-    if missing:
-        raise UserError(f"{folder} is no whole export: {', '.join(missing)} missing. Name a run's model/.")
-    linked = [name for name in EXPORT_FILES if not is_own_file(folder / name, folder)]
-    if linked:
-        raise UserError(
-            f"{folder} has links to files that lie elsewhere, which would be published: {', '.join(linked)}. Put the "
-            "files themselves in their place if they may be."
-        )
+    place, best_place = run_or_export / MODEL, run_or_export / BEST_MODEL
+    looked = f"{best_place} does not hold" if best else f"neither {run_or_export} nor {place} holds"
+    raise UserError(f"{looked} a {CONFIG_NAME}: name a run that has trained an epoch, or an export.")
 
 
 def push_export(
@@ -84,10 +76,10 @@ def push_export(
 ) -> str:
     """Commit the export's files, and nothing else, to a model repository, which is made where it does not exist.
 
-    The card is made anew from the export; what a person wrote between its keep markers, here or on the Hub, stays.
-    Files of an earlier push that this export lacks are deleted by the same commit; files that are not an export's
-    (LICENSE, .gitattributes, pictures, …) are left alone. What the Hub or the network fails at for the moment is tried
-    again, after `WAITS`.
+    The card is made anew from the export; what a person wrote below its marker, here or on the Hub, stays. Files of an
+    earlier push that this export lacks are deleted by the same commit; files that are not an export's (LICENSE,
+    .gitattributes, pictures, …) are left alone. What the Hub or the network fails at for the moment is tried again,
+    after `WAITS`.
 
     Args:
         folder: an export, as a run's `model/`.
@@ -105,43 +97,45 @@ def push_export(
         PushError: no right to write there, or it failed to the end; the folder is as it was.
         UserError: the folder is no whole export.
     """
-    check_export(Path(folder))
-    repo_id = retrying(lambda: open_repo(repo_id, private=private, revision=revision, token=token), repo_id)
+    export = Export(Path(folder))
+    export.check_whole()
+    repo_id = retrying(lambda: check_account(repo_id, token), repo_id)
+    retrying(lambda: open_repo(repo_id, private=private, revision=revision, token=token), repo_id)
     return retrying(
-        lambda: commit_export(Path(folder), repo_id, revision=revision, token=token, message=message, license=license),
+        lambda: commit_export(export.folder, repo_id, revision=revision, token=token, message=message, license=license),
         repo_id,
     )
 
 
-def retrying(attempt: Callable[[], str], repo_id: str, give_up: Callable[[float], bool] | None = None) -> str:
-    """What `attempt` returns, at the latest after `WAITS`.
+def push_in_background(folder: Path, repo_id: str, revision: str | None = None) -> Future[str]:
+    """Commit the export as it is now, in a thread that ends with the process; a repository that is open.
 
-    Args:
-        attempt: raises `PushError`, temporary or not.
-        repo_id: for what is said about it.
-        give_up: waits so many seconds, and says whether to stop trying; None: never.
+    The export may be replaced meanwhile: a copy is pushed. A failure is logged in one line besides.
     """
-    for wait in WAITS:
+    push: Future[str] = Future()
+
+    def work() -> None:
         try:
-            return attempt()
-        except PushError as error:
-            if not error.temporary:
-                raise
-            logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, wait)
-            if (give_up or _sleep)(wait):
-                raise
+            with copy:
+                url = retrying(lambda: commit_export(Path(copy.name), repo_id, revision=revision), repo_id)
+        except Exception as error:  # whatever it is, training goes on
+            failed(error)
+        else:
+            logger.info("Pushed to %s", url)
+            push.set_result(url)
+
+    def failed(error: Exception) -> None:
+        logger.warning("Not pushed to %s: %s Training goes on.", repo_id, error)
+        push.set_exception(error)
+
+    copy = tempfile.TemporaryDirectory(prefix="pix2pix_hub_push_")
     try:
-        return attempt()
-    except PushError as error:
-        if not error.temporary:
-            raise
-        text = f"pushing to {repo_id} failed {len(WAITS) + 1} times, at last because {error}. Push again later."
-        raise PushError(text, temporary=True) from error
-
-
-def _sleep(seconds: float) -> bool:
-    time.sleep(seconds)
-    return False
+        shutil.copytree(folder, copy.name, dirs_exist_ok=True)
+    except OSError as error:  # no room
+        failed(error)
+    else:  # no pool of threads, for which the process would wait at its end
+        threading.Thread(target=work, name="push", daemon=True).start()
+    return push
 
 
 def commit_export(
@@ -165,12 +159,16 @@ def commit_export(
         card_file = api.hf_hub_download(repo_id, CARD_NAME, revision=head.sha) if CARD_NAME in present else None
         published = read_card(Path(card_file)) if card_file else None
         card = make_card(folder, repo_id, published=published, license=license)
-        additions = _additions(folder, card)
+        files = [name for name in EXPORT_FILES if name != CARD_NAME and (folder / name).is_file()]
+        additions = [
+            CommitOperationAdd(CARD_NAME, card.encode()),
+            *(CommitOperationAdd(name, folder / name) for name in files),
+        ]
         for addition in additions:
             if addition.path_in_repo.endswith((".safetensors", ".png")):
                 # one at a time, in this thread: the client's pool of threads would keep the process from ending
                 api.preupload_lfs_files(repo_id, [addition], revision=revision)
-        stale = (present & set(EXPORT_FILES)) - {addition.path_in_repo for addition in additions}
+        stale = (present & set(EXPORT_FILES)) - {CARD_NAME, *files}
         try:
             commit = api.create_commit(
                 repo_id,
@@ -213,11 +211,159 @@ def _is_same(ours: CommitOperationAdd, there: Any) -> bool:
 
 def commit_title(folder: Path) -> str:
     """What a commit of this export is called: where its run stands."""
-    metrics = read_object(folder / "metrics.json")
+    metrics = Export(folder).metrics
     where = f": epoch {metrics['epoch']}, step {metrics['step']}" if {"epoch", "step"} <= metrics.keys() else ""
     return f"pix2pix_hub model{where}"
 
 
-def _additions(folder: Path, card: str) -> list[CommitOperationAdd]:
-    files = [name for name in (*GENERATOR_FILES, *OPTIONAL_FILES) if (folder / name).is_file()]
-    return [CommitOperationAdd(CARD_NAME, card.encode()), *(CommitOperationAdd(name, folder / name) for name in files)]
+# --- the repository ---
+
+
+def check_account(repo_id: str, token: str | None = None) -> str:
+    """The whole id of a repository that the token may write to as far as the token itself says; nothing is made.
+
+    Args:
+        repo_id: `user/name`, or `name` of the user whose token it is.
+        token: None: the one of `hf auth login` or HF_TOKEN.
+
+    Raises:
+        PushError: not an id, no token, one the Hub does not know, or one that may only read.
+    """
+    try:
+        validate_repo_id(repo_id)
+        account = HfApi(token=token).whoami()
+        if "/" not in repo_id:
+            repo_id = f"{account['name']}/{repo_id}"
+        namespaces = [account["name"], *(group["name"] for group in account.get("orgs", []))]
+        may_write = _may_write(account, repo_id)
+    except Exception as error:
+        raise as_push_error(error, repo_id) from error
+    namespace = repo_id.split("/")[0]
+    if namespace not in namespaces:
+        where = " or ".join(f"{name}/{repo_id.split('/')[1]}" for name in namespaces[:3])
+        raise PushError(f"the token is {account['name']}'s, who has no part in {namespace}: push to {where}.")
+    if not may_write:
+        raise PushError(f"the token of {account['name']} may only read, not write to {repo_id}. {LOGIN}")
+    return repo_id
+
+
+def _may_write(account: dict[str, Any], repo_id: str) -> bool:
+    """By the token's role; of a fine-grained one, by its permissions on the namespace or the repository itself."""
+    token = account.get("auth", {}).get("accessToken", {})
+    if token.get("role") != "fineGrained":
+        return token.get("role") != "read"
+    places = {repo_id, repo_id.split("/")[0]}
+    return any(
+        "repo.write" in scope.get("permissions", []) and scope.get("entity", {}).get("name") in places
+        for scope in token.get("fineGrained", {}).get("scoped", [])
+    )
+
+
+def open_repo(repo_id: str, *, private: bool = False, revision: str | None = None, token: str | None = None) -> None:
+    """Make model repository and branch where they do not exist yet.
+
+    Args:
+        repo_id: what `check_account` gave.
+        private: make it private; an existing one must be so already.
+        revision: branch; None: the main one.
+        token: as in `check_account`.
+
+    Raises:
+        PushError: the Hub refused; or the repository holds something else than a pix2pix_hub model.
+    """
+    api = HfApi(token=token)
+    try:
+        try:
+            info = api.model_info(repo_id)
+        except RepositoryNotFoundError:
+            api.create_repo(repo_id, private=private or None, exist_ok=True)  # None: as an organisation has it
+        else:
+            _check_existing(api, info, private)
+        if revision is not None and not revision.startswith("refs/"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+    except Exception as error:
+        raise as_push_error(error, repo_id) from error
+
+
+def _check_existing(api: HfApi, info: Any, private: bool) -> None:
+    if private and not info.private:
+        raise PushError(
+            f"{info.id} exists and is public, and pushing does not change that: make it private in its settings on the "
+            "Hub first, or push to another name."
+        )
+    if CONFIG_NAME in {file.rfilename for file in info.siblings}:
+        config = {}
+        with suppress(UserError):
+            config = read_object(Path(api.hf_hub_download(info.id, CONFIG_NAME, revision=info.sha)))
+        if "architecture" not in config:
+            raise PushError(f"{info.id} holds another kind of model, which would be overwritten: push to another name.")
+
+
+# --- failures ---
+
+
+class PushError(UserError):
+    """A push that failed; `temporary`: the same again may work."""
+
+    def __init__(self, text: str, *, temporary: bool = False) -> None:
+        super().__init__(text)
+        self.temporary = temporary
+
+
+def retrying(attempt: Callable[[], Result], repo_id: str) -> Result:
+    """What `attempt`, which raises `PushError`, returns, at the latest after `WAITS`."""
+    for number in itertools.count():
+        try:
+            return attempt()
+        except PushError as error:
+            if not error.temporary:
+                raise
+            if number == len(WAITS):
+                text = f"pushing to {repo_id} failed {number + 1} times, at last because {error}. Push again later."
+                raise PushError(text, temporary=True) from error
+            logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, WAITS[number])
+            time.sleep(WAITS[number])
+    raise AssertionError("it ends above")
+
+
+def as_push_error(error: Exception, repo_id: str) -> PushError:
+    """The `PushError` for what the client raised; anything that is no failure of the Hub or the network is re-raised.
+
+    Uploads wrap their errors: the chain of causes is looked through.
+    """
+    if isinstance(error, UserError) and not isinstance(error, PushError):
+        raise error
+    cause: BaseException | None = error
+    while cause is not None:
+        if (found := _explained(cause, repo_id)) is not None:
+            return found
+        cause = cause.__cause__
+    if isinstance(error, ANSWERED_NONSENSE):
+        return PushError(f"the Hub's answer makes no sense ({_one_line(error)[:300]})", temporary=True)
+    raise error
+
+
+def _explained(error: BaseException, repo_id: str) -> PushError | None:
+    if isinstance(error, PushError):
+        return error
+    if isinstance(error, LocalTokenNotFoundError):
+        return PushError(f"pushing to {repo_id} needs a Hub token. {LOGIN}")
+    if isinstance(error, OfflineModeIsEnabled):
+        return PushError(f"pushing to {repo_id} needs the Hub, and HF_HUB_OFFLINE is set: unset it.")
+    if isinstance(error, HFValidationError):
+        return PushError(f"{repo_id!r} is no repository id ({error}): give user/name.")
+    if isinstance(error, ValueError) and str(error).startswith("Invalid metadata"):
+        return PushError(f"the Hub does not accept the model card: {_one_line(error)}.")
+    if isinstance(error, HfHubHTTPError):
+        status, said = error.response.status_code, " ".join((error.server_message or _one_line(error)).split())
+        if status in (401, 403):
+            refused = "the Hub does not accept the token for" if status == 401 else "the token may not write to"
+            return PushError(f"{refused} {repo_id} ({said}). {LOGIN}")
+        return PushError(f"the Hub answered {status} ({said})", temporary=status in TEMPORARY_STATUS or status >= 500)
+    if isinstance(error, OSError | TimeoutError) or type(error).__module__.split(".")[0].startswith("httpx"):
+        return PushError(f"the Hub cannot be reached ({_one_line(error)})", temporary=True)
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

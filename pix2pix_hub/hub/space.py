@@ -2,15 +2,14 @@
 
 pix2pix-hub space push user/maps-demo --model user/pix2pix-maps
 
-The Space holds what the app needs and nothing else:
+The Space holds:
 
     README.md app.py requirements.txt     the page's entry, the model, the versions it was tested with
-    pix2pix_hub/                          the modules that the app imports, and its styles and scripts
+    pix2pix_hub/                          this package, without the model that it ships
 """
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import logging
 import sys
@@ -23,17 +22,15 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
-from pix2pix_hub.hub.account import check_account
-from pix2pix_hub.hub.failures import PushError, as_push_error
-from pix2pix_hub.hub.push import retrying
+from pix2pix_hub.hub.push import PushError, as_push_error, check_account, retrying
 from pix2pix_hub.models.fetch import split_revision
 
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
-ENTRY = "pix2pix_hub.ui.serve"
-DATA_SUFFIXES = (".css", ".html", ".js")
-# what those modules import, pinned to the versions installed here
+SUFFIXES = (".py", ".css", ".html", ".js", ".md")
+NOT_SHOWN = "assets"  # folder of the shipped model
+# what the app imports, pinned to the versions installed here
 DEPENDENCIES = (
     "gradio[mcp]",
     "torch",
@@ -77,31 +74,19 @@ def space_files(models: Sequence[str], *, title: str, kept: dict[str, Any] | Non
         kept: metadata of its present README, of which people's own choices stay.
     """
     chosen = {name: value for name, value in (kept or {}).items() if name in PERSONAL}
-    files = {path.relative_to(PACKAGE.parent).as_posix(): path.read_bytes() for path in app_sources()}
+    packages = [(name, name.split("[")[0]) for name in DEPENDENCIES]
+    pinned = [f"{name}=={importlib.metadata.version(bare).split('+')[0]}\n" for name, bare in packages]
+    sources = [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in SUFFIXES and path.is_file()]
     return {
         "README.md": _readme(models, title, chosen).encode(),
         "app.py": APP.format(models=", ".join(models), joined=",".join(models)).encode(),
-        "requirements.txt": pinned_requirements().encode(),
-        **files,
+        "requirements.txt": "".join(pinned).encode(),
+        **{
+            path.relative_to(PACKAGE.parent).as_posix(): path.read_bytes()
+            for path in sources
+            if path.relative_to(PACKAGE).parts[0] != NOT_SHOWN
+        },
     }
-
-
-def app_sources() -> list[Path]:
-    """The files of this package that the app imports, wherever in its modules, with its styles and scripts."""
-    found: set[Path] = set()
-    waiting = [ENTRY]
-    while waiting:
-        for path in _files_of(waiting.pop()) - found:
-            found.add(path)
-            waiting += _imports(path)
-    data = {path for path in (PACKAGE / "ui").rglob("*") if path.suffix in DATA_SUFFIXES}
-    return sorted(found | data)
-
-
-def pinned_requirements() -> str:
-    """`requirements.txt` of the Space."""
-    names = [(name, name.split("[")[0]) for name in DEPENDENCIES]
-    return "".join(f"{name}=={importlib.metadata.version(bare).split('+')[0]}\n" for name, bare in names)
 
 
 def push_space(
@@ -128,34 +113,22 @@ def push_space(
         PushError: no right to write there; a model that is not on the Hub; a Space that holds another app; or it
             failed to the end.
     """
-    repo_id = retrying(lambda: _open_space(repo_id, models, private=private, token=token), repo_id)
-    url = retrying(lambda: _commit_space(repo_id, models, token=token), repo_id)
-    if hardware is not None:
-        retrying(lambda: _request_hardware(repo_id, hardware, token=token), repo_id)
-    return url
+    api = HfApi(token=token)
 
-
-def _open_space(repo_id: str, models: Sequence[str], *, private: bool, token: str | None) -> str:
-    """Make the Space where there is none yet; its whole id."""
-    repo_id, api = check_account(repo_id, token), HfApi(token=token)
-    try:
-        for model in models:
-            _check_model(api, model)
+    def attempt() -> str:
+        whole_id = check_account(repo_id, token)
         try:
-            info = api.space_info(repo_id)
-        except RepositoryNotFoundError:
-            api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-            return repo_id
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
-    present = {file.rfilename for file in info.siblings or []}
-    if private and not info.private:
-        raise PushError(
-            f"the Space {repo_id} is public, and pushing does not change that: do so in its settings first."
-        )
-    if "app.py" in present and not any(name.startswith("pix2pix_hub/") for name in present):
-        raise PushError(f"the Space {repo_id} holds another app, which would be overwritten: push to another name.")
-    return repo_id
+            for model in models:
+                _check_model(api, model)
+            _make_space(api, whole_id, private)
+            url = _commit_space(api, whole_id, models)
+            if hardware is not None:
+                api.request_space_hardware(whole_id, hardware)  # type: ignore[arg-type]
+        except Exception as error:
+            raise as_push_error(error, whole_id) from error
+        return url
+
+    return retrying(attempt, repo_id)
 
 
 def _check_model(api: HfApi, model: str) -> None:
@@ -170,36 +143,39 @@ def _check_model(api: HfApi, model: str) -> None:
         logger.warning("%s is private: give the Space a secret HF_TOKEN that may read it.", model)
 
 
-def _commit_space(repo_id: str, models: Sequence[str], *, token: str | None) -> str:
-    api = HfApi(token=token)
+def _make_space(api: HfApi, repo_id: str, private: bool) -> None:
+    """Make the Space where there is none yet; one that is there must be of this app."""
     try:
-        head = api.space_info(repo_id)
-        present = {file.rfilename for file in head.siblings or []}
-        kept = {}
-        if "README.md" in present:
-            kept = metadata_load(api.hf_hub_download(repo_id, "README.md", repo_type="space", revision=head.sha)) or {}
-        files = space_files(models, title=repo_id.split("/")[-1], kept=kept)
-        stale = sorted(name for name in present - set(files) if name.startswith("pix2pix_hub/"))
-        commit = api.create_commit(
-            repo_id,
-            [
-                *(CommitOperationAdd(name, content) for name, content in files.items()),
-                *(CommitOperationDelete(name) for name in stale),
-            ],
-            commit_message=f"Show {', '.join(models)}",
-            repo_type="space",
-            parent_commit=head.sha,
+        info = api.space_info(repo_id)
+    except RepositoryNotFoundError:
+        api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        return
+    present = {file.rfilename for file in info.siblings or []}
+    if private and not info.private:
+        raise PushError(
+            f"the Space {repo_id} is public, and pushing does not change that: do so in its settings first."
         )
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
+    if "app.py" in present and not any(name.startswith("pix2pix_hub/") for name in present):
+        raise PushError(f"the Space {repo_id} holds another app, which would be overwritten: push to another name.")
+
+
+def _commit_space(api: HfApi, repo_id: str, models: Sequence[str]) -> str:
+    head = api.space_info(repo_id)
+    present = {file.rfilename for file in head.siblings or []}
+    kept = {}
+    if "README.md" in present:
+        kept = metadata_load(api.hf_hub_download(repo_id, "README.md", repo_type="space", revision=head.sha)) or {}
+    files = space_files(models, title=repo_id.split("/")[-1], kept=kept)
+    stale = sorted(name for name in present - set(files) if name.startswith("pix2pix_hub/"))
+    additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+    commit = api.create_commit(
+        repo_id,
+        [*additions, *(CommitOperationDelete(name) for name in stale)],
+        commit_message=f"Show {', '.join(models)}",
+        repo_type="space",
+        parent_commit=head.sha,
+    )
     return str(commit.commit_url)
-
-
-def _request_hardware(repo_id: str, hardware: str, *, token: str | None) -> str:
-    try:
-        return str(HfApi(token=token).request_space_hardware(repo_id, hardware).requested_hardware)  # type: ignore[arg-type]
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
 
 
 def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
@@ -221,29 +197,3 @@ def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
     }
     links = ", ".join(f"[{model}](https://huggingface.co/{model})" for model in names)
     return README.format(front=yaml_dump(front, sort_keys=False), title=front["title"], links=links)
-
-
-def _files_of(module: str) -> set[Path]:
-    """The file of a module of this package, or of the module that a name is in, and those of the packages above it."""
-    parts = module.split(".")[1:]
-    found = {PACKAGE / "__init__.py"}
-    for depth in range(1, len(parts) + 1):
-        place = PACKAGE.joinpath(*parts[:depth])
-        found |= {path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()}
-    return found
-
-
-def _imports(path: Path) -> list[str]:
-    """Names of this package that a file imports when it runs."""
-    names: list[str] = []
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
-        waiting += ast.iter_child_nodes(node)
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in names if name.split(".")[0] == PACKAGE.name]

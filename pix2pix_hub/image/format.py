@@ -7,7 +7,6 @@ float32 in [-1, 1]; metrics see [0, 1].
 from __future__ import annotations
 
 import colorsys
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,14 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pix2pix_hub.image.read import ROWS, Decoded
-from pix2pix_hub.image.tiff import MAX_CHANNELS
+from pix2pix_hub.image.read import PICTURE_MODES, ROWS, Decoded
 from pix2pix_hub.util import UserError, counted, write_aside
 
-PICTURE_MODES = {"gray": 1, "rgb": 3, "rgba": 4}  # and their channels
-FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}  # largest value of a picture of that type
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
-PREPROCESSOR_NAME = "preprocessor_config.json"  # in an export: the formats of both sides, and the size trained at
 
 
 @dataclass(frozen=True)
@@ -67,11 +62,7 @@ class PixelFormat:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PixelFormat:
-        """Undo `to_dict`, from JSON that may be anybody's; keys that are no fields are for others.
-
-        Raises:
-            ValueError, KeyError, TypeError, AttributeError: not what `to_dict` gives.
-        """
+        """Undo `to_dict`; keys that are no fields are for others. `Export.pixels` checks what may be anybody's."""
         values = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         values["classes"] = tuple(values.get("classes", ()))
         values["colors"] = tuple((red, green, blue) for red, green, blue in values.get("colors", ()))
@@ -80,19 +71,7 @@ class PixelFormat:
             for entry in values.get("palette", ())
             for red, green, blue in [entry["color"]]
         )
-        found = cls(**values)
-        modes = {**PICTURE_MODES, "channels": found.channels, "labels": len(found.classes)}
-        whole_number(found.channels, 1, MAX_CHANNELS)
-        if found.channels != modes.get(found.mode):
-            raise ValueError(f"mode {found.mode!r} with {found.channels!r} channels")
-        if found.dtype not in FULL_SCALE or not -math.inf < found.low < found.high < math.inf:
-            raise ValueError(f"{found.dtype!r} from {found.low!r} to {found.high!r}")
-        if len(found.colors) not in (0, len(found.classes)) or len(set(found.classes)) != len(found.classes):
-            raise ValueError(f"{len(found.colors)} colors of {len(found.classes)} classes, or one class twice")
-        whole_number(len(found.palette), 0, MAX_CHANNELS)
-        for value in (*found.classes, *(part for color in found.colors for part in color)):
-            whole_number(value, 0, 255)
-        return found
+        return cls(**values)
 
     def describe(self) -> str:
         """ "8-bit RGB", "16-bit gray", "float 13-channel (0 … 1)", "labels of 12 classes"."""
@@ -102,13 +81,6 @@ class PixelFormat:
         if self.dtype == "float32":
             return f"float {kind} ({self.low:g} … {self.high:g})"
         return f"{self.dtype.removeprefix('uint')}-bit {kind}"
-
-
-def whole_number(value: Any, least: int, most: int) -> int:
-    """`value`; raises `ValueError` where it is no whole number, or beyond the bounds."""
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{value!r}, where a whole number from {least} to {most} is expected")
-    return value
 
 
 RGB = PixelFormat()

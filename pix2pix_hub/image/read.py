@@ -31,6 +31,8 @@ from PIL.JpegImagePlugin import MARKER
 from pix2pix_hub.image.tiff import MAX_CHANNELS, TIFF_MAGIC, check_exif, directories, image_pages, read_bands
 from pix2pix_hub.util import UserError
 
+PICTURE_MODES = {"gray": 1, "rgb": 3, "rgba": 4}  # and their channels
+FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}  # largest value of a picture of that type
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # as Pillow calls them; it knows others, and starts programs
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_DECODED_BYTES = psutil.virtual_memory().total // 4  # of one image

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any, Literal, TypeVar
 
 from pix2pix_hub.data.files import IMAGE_SUFFIXES, images_below
-from pix2pix_hub.data.preprocessor import Preprocessor
+from pix2pix_hub.export import Preprocessor
 from pix2pix_hub.image.read import read_bytes, read_image
 from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for
 from pix2pix_hub.inference.pipeline import Canvas, Pix2PixPipeline, Prepared, prepare

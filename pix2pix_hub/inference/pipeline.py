@@ -18,31 +18,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pix2pix_hub.data.preprocessor import Preprocessor
 from pix2pix_hub.devices import accelerated_precision, missing_for_compilation
-from pix2pix_hub.image.format import (
-    FULL_SCALE,
-    PICTURE_MODES,
+from pix2pix_hub.export import (
+    CONFIG_NAME,
+    DISCRIMINATOR,
+    DISCRIMINATOR_FILES,
+    GENERATOR_FILES,
     PREPROCESSOR_NAME,
-    PixelFormat,
-    from_model_range,
-    to_model_range,
-    to_tensor,
-    to_unit_range,
+    Preprocessor,
+    export_of,
 )
-from pix2pix_hub.image.read import KINDS, PICTURE_KINDS, Decoded, from_memory, read_image
+from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
+from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
 from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Split, split_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator
-from pix2pix_hub.models.auto import Generator, load_generator
-from pix2pix_hub.models.base import CONFIG_NAME, WEIGHTS_NAME
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
-from pix2pix_hub.models.fetch import export_of, fetch_files
+from pix2pix_hub.models.fetch import fetch_files
+from pix2pix_hub.models.generators import load_generator
 from pix2pix_hub.util import UserError
 
-DISCRIMINATOR = PatchGANDiscriminator.hub_subfolder
-NETWORK_FILES = CONFIG_NAME, WEIGHTS_NAME
-FILES = (*NETWORK_FILES, PREPROCESSOR_NAME, *(f"{DISCRIMINATOR}/{name}" for name in NETWORK_FILES))
 DTYPES: dict[str | torch.dtype | None, torch.dtype] = {
     None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
     "fp16": torch.float16, "float16": torch.float16,
@@ -425,7 +421,7 @@ class Pix2PixPipeline:
             raise UserError(f"dtype is {dtype!r}; expected auto, float32, bf16 or fp16.")
         folder = fetch_files(
             export_of(repo_or_folder_or_run),
-            FILES,
+            GENERATOR_FILES + DISCRIMINATOR_FILES,
             revision=revision,
             token=token,
             cache_dir=cache_dir,

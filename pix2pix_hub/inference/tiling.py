@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.dropout import SeededDropout
-from pix2pix_hub.models.generator import UNetGenerator
+from pix2pix_hub.models.generators import NormedConv, ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.layers import BatchNorm2d, ConvBlock
-from pix2pix_hub.models.resnet_generator import NormedConv, ResNetGenerator
 
 TILE_SIZE, LEAST_TILE = 1024, 64  # pixels: by default, and at least
 CPU_BODY_BYTES, ACCELERATOR_BODY_BYTES = 2**30, 2**33  # that whole maps may take; above, less is done whole
@@ -118,7 +117,7 @@ def unet_split(generator: UNetGenerator, level: int) -> Split:
     inner_decoder, outer_decoder = generator.decoder[:inner_stages], generator.decoder[inner_stages:]
 
     def skip(x: Tensor) -> Tensor:
-        return F.relu(x) if generator.skip_activation == "relu" else x
+        return F.relu(x)
 
     def encode(x: Tensor, stages: nn.ModuleList, *skips: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Run encoder stages as the generator's `forward` does; skips come after those given."""

@@ -10,21 +10,29 @@ from __future__ import annotations
 import json
 import reprlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from pix2pix_hub.export import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
-from pix2pix_hub.models.weights import build_empty, load_weights
 from pix2pix_hub.util import UserError, read_object, write_aside
 
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
+MAX_HEADER_BYTES = 4 << 20  # real ones have some ten thousand
+LENGTH_BYTES = 8
+NAMES_SHOWN = 4
+FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
+COUNT_TYPES = ("I64",)
+
+Network = TypeVar("Network", bound=nn.Module)
+Model = TypeVar("Model", bound="HubModel")
 
 
 class HubModel(
@@ -39,6 +47,8 @@ class HubModel(
 
     hub_subfolder: ClassVar[str] = ""
     """Folder of a published repository (and of an export) that holds this network."""
+    retired_options: ClassVar[Mapping[str, Any]] = {}
+    """Arguments that earlier versions wrote into `config.json`, with the value that still means what is built."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -86,7 +96,7 @@ class HubModel(
             UserError: as `fetch_files`; no `config.json`, a config of another network or with values that cannot
                 work, weights that do not fit.
         """
-        network = load_network(
+        return load_network(
             pretrained_model_name_or_path,
             [cls],
             subfolders=list(dict.fromkeys((cls.hub_subfolder, ""))) if subfolder is None else [subfolder],
@@ -98,8 +108,6 @@ class HubModel(
             force_download=force_download,
             local_files_only=local_files_only,
         )
-        assert isinstance(network, cls)
-        return network
 
 
 class Generator(HubModel):
@@ -127,13 +135,13 @@ class Generator(HubModel):
 
 def load_network(
     repo_or_folder: str | Path,
-    classes: Sequence[type[HubModel]],
+    classes: Sequence[type[Model]],
     *,
     subfolders: Sequence[str] = ("",),
     map_location: str = "cpu",
     dtype: torch.dtype = torch.float32,
     **hub_options: Any,
-) -> HubModel:
+) -> Model:
     """The network, one of `classes`, of the first of `subfolders` with a `config.json`, in evaluation mode.
 
     The config is looked at before the weights are fetched. `hub_options` are those of `fetch_files`.
@@ -168,7 +176,7 @@ def load_network(
     return network.eval()
 
 
-def _read_config(path: Path, classes: Sequence[type[HubModel]]) -> tuple[type[HubModel], dict[str, Any]]:
+def _read_config(path: Path, classes: Sequence[type[Model]]) -> tuple[type[Model], dict[str, Any]]:
     """Class and constructor arguments that a config names.
 
     Raises:
@@ -180,11 +188,12 @@ def _read_config(path: Path, classes: Sequence[type[HubModel]]) -> tuple[type[Hu
     if not found:
         described = "an unnamed network" if name is None else reprlib.repr(name).strip("'")
         raise UserError(f"{path} describes {described}, expected {_names(classes)}.")
+    retired = found[0].retired_options
+    config = {key: value for key, value in config.items() if key not in retired or value != retired[key]}
     known = list(found[0]._hub_mixin_init_parameters)[1:]  # without self
     unknown = [reprlib.repr(key) for key in config if key not in known]
     if unknown:
-        some = ", ".join(unknown[:10])
-        raise UserError(f"{path} has options unknown to {name}: {some}. Known ones: {', '.join(known)}.")
+        raise UserError(f"{path} has options unknown to {name}: {some(unknown)}. Known ones: {', '.join(known)}.")
     return found[0], config
 
 
@@ -198,3 +207,111 @@ def check_image_batch(images: Tensor, channels: int, name: str) -> None:
         raise ValueError(f"{name} has shape {tuple(images.shape)}, expected (N, {channels}, H, W).")
     if not torch.is_floating_point(images):
         raise ValueError(f"{name} is {images.dtype}, expected floats in [-1, 1] (see pix2pix_hub.image).")
+
+
+# --- weights ---
+#
+# They go into a network that has none yet, built on the meta device, where tensors have shapes and no memory. The
+# file's header names all tensors and must agree with it; safetensors itself sees to it that the file holds what its
+# header says. So memory is bounded by the size of the file, whatever `config.json` asks for.
+
+
+def build_empty(make: Callable[[], Network]) -> Network:
+    """What `make` builds, on the meta device: shapes without memory."""
+    with torch.device("meta"), _NothingComputed():
+        return make()
+
+
+class _NothingComputed(TorchFunctionMode):
+    """Answers what initial weights and spectral norm's first power iterations ask for with the right shape at once.
+
+    Left to the meta device the same takes seconds: most of these operations have Python kernels there, which import
+    half of torch's compiler. An operation that is not listed is merely slow.
+    """
+
+    in_place = ("normal_", "uniform_", "kaiming_uniform_", "fill_", "zero_", "ones_", "zeros_", "normalize")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, options = getattr(func, "__name__", ""), kwargs or {}
+        if name in self.in_place:
+            return args[0] if args else options["tensor"]
+        if name == "mv":
+            return args[0].new_empty(args[0].shape[0])
+        if name in ("vdot", "div"):
+            return args[0].new_empty(() if name == "vdot" else args[0].shape)
+        return func(*args, **options)
+
+
+def load_weights(network: nn.Module, path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    """Give `network`, built on the meta device, the tensors of the file.
+
+    Args:
+        network: of any module; every tensor is in its state dict.
+        path: the safetensors file.
+        device: where the tensors go.
+        dtype: what floating point tensors become, whatever the file holds.
+
+    Raises:
+        UserError: the file is damaged, or its tensors are not exactly those of the network.
+    """
+    check_header_length(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            _check_tensors(network, file, path)
+            tensors = {name: _moved(file.get_tensor(name), device, dtype) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged, or no safetensors file ({error}): fetch or save it again.") from error
+    network.load_state_dict(tensors, strict=True, assign=True)
+
+
+def check_header_length(path: Path) -> None:
+    """Raise `UserError` where the header of a safetensors file would be larger than any model's."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    if length > MAX_HEADER_BYTES:
+        raise UserError(
+            f"{path} is damaged, or no safetensors file: its header would have {length} bytes, expected at most "
+            f"{MAX_HEADER_BYTES}. Fetch or save it again."
+        )
+
+
+def _check_tensors(network: nn.Module, file: Any, path: Path) -> None:
+    """Names, shapes and kinds of the file's tensors are those of the network."""
+    expected: Mapping[str, Tensor] = network.state_dict()
+    found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # a handle, not a dict
+    misshapen, mistyped = [], []
+    for name in expected.keys() & found.keys():
+        shape, dtype, wanted = tuple(found[name].get_shape()), found[name].get_dtype(), expected[name]
+        types = FLOAT_TYPES if wanted.is_floating_point() else COUNT_TYPES
+        if shape != tuple(wanted.shape):
+            misshapen.append(f"{name} {shape}, expected {tuple(wanted.shape)}")
+        if dtype not in types:
+            mistyped.append(f"{name} {dtype}, expected {' or '.join(types)}")
+    faults = {
+        "missing": [name for name in expected if name not in found],
+        "unknown": [name for name in found if name not in expected],
+        "of another shape": sorted(misshapen),
+        "of another type": sorted(mistyped),
+    }
+    words = [f"{kind}: {some(names)}" for kind, names in faults.items() if names]
+    if words:
+        values = sum(tensor.numel() for tensor in expected.values())
+        raise UserError(
+            f"{path} does not fit {type(network).__name__} as config.json describes it ({values:,} values in "
+            f"{len(expected)} tensors). Tensors {'; '.join(words)}. Use config.json and weights of one export."
+        )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of a list of names, which may be anybody's, and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(name[:200] for name in names[:NAMES_SHOWN]) + more
+
+
+def _moved(tensor: Tensor, device: str, dtype: torch.dtype) -> Tensor:
+    """Out of the mapped file into memory of its own.
+
+    Used as mapped, the weights would change under the network with the file, and lie at any byte, for which some
+    kernels round otherwise than for freshly trained weights.
+    """
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, copy=True)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pix2pix_hub.models.arguments import MAX_BASE_CHANNELS, MAX_IMAGE_CHANNELS, check_choice, check_count, check_switch
+from pix2pix_hub.export import DISCRIMINATOR
 from pix2pix_hub.models.base import HubModel, check_image_batch
-from pix2pix_hub.models.layers import NORMS, ConvBlock, init_weights
+from pix2pix_hub.models.layers import (
+    MAX_BASE_CHANNELS,
+    MAX_IMAGE_CHANNELS,
+    NORMS,
+    ConvBlock,
+    check_choice,
+    check_count,
+    check_switch,
+    init_weights,
+)
 
 KERNEL_SIZE = 4
 MINIMUM_SIZE = 32
@@ -27,7 +36,7 @@ class PatchGANDiscriminator(HubModel):
         spectral_norm: normalise every convolution spectrally (Miyato et al. 2018).
     """
 
-    hub_subfolder = "discriminator"
+    hub_subfolder = DISCRIMINATOR
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from pix2pix_hub.export import local_path
 from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
@@ -93,11 +94,6 @@ def fetch_files(
         raise UserError(f"{reason}{_close_folder(folder)}") from error
 
 
-def local_path(name: str | Path) -> Path:
-    """Where on this machine `name` would be; whatever it is, `os.path` says of it whether it is there, or no."""
-    return Path(os.path.expanduser(name))
-
-
 def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
     """`user/name@revision` → the repository's id and the revision; other names as they are, with `revision`.
 
@@ -109,14 +105,6 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
     if revision not in (None, named[2]):
         raise UserError(f"{name} names revision {named[2]}, and {revision} came beside it: give one of them.")
     return named[1], named[2]
-
-
-def export_of(repo_or_folder_or_run: str | Path) -> str | Path:
-    """The `model/` of a run's folder; anything else as it is."""
-    run = local_path(repo_or_folder_or_run)
-    export = run / "model"
-    is_run = os.path.isfile(export / constants.CONFIG_NAME) and not os.path.isfile(run / constants.CONFIG_NAME)
-    return export if is_run else repo_or_folder_or_run
 
 
 def commit_of(folder: Path) -> str | None:
@@ -138,68 +126,53 @@ def _is_plain(name: str) -> bool:
     return name.isprintable() and len(name.encode()) <= MAX_NAME_BYTES
 
 
-def _explain(error: Exception, repo_id: str, revision: str | None, token: str | bool | None) -> str:
+def _explain(error: BaseException | None, repo_id: str, revision: str | None, token: str | bool | None) -> str:
     """What happened, what was expected, what to type next."""
-    where = f"{constants.ENDPOINT}/{repo_id}"
-    if isinstance(error, HFValidationError):
-        return f"{reprlib.repr(repo_id)} is no local folder, nor can it be a repository on the Hub (user/name)."
-    if isinstance(error, LocalTokenNotFoundError):
-        return f"Fetching {repo_id} with your token needs one on this machine: {LOG_IN}."
-    if isinstance(error, GatedRepoError):
-        return f"{repo_id} is gated: ask for access at {where}, then {LOG_IN}."
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"{repo_id} is no local folder, and no repository that you may read on {constants.ENDPOINT}: check the "
-            f"name. {_about_token(token)}"
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f"{repo_id} has no revision {revision!r}: name a branch, tag or commit of {where}, or none for main."
-    if isinstance(error, DisabledRepoError):
-        return f"{repo_id} has been disabled on {constants.ENDPOINT}: use another model."
-    if isinstance(error, LocalEntryNotFoundError):
-        if isinstance(error.__cause__, HfHubHTTPError):
-            return _explain(error.__cause__, repo_id, revision, token)
-        return _explain_unreached(error.__cause__, repo_id)
-    if isinstance(error, HfHubHTTPError):
-        return _explain_status(error, where, token)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full: {repo_id} could not be downloaded to {constants.HF_HUB_CACHE}. Make room there."
-    return (
-        f"The download of {repo_id} from {constants.ENDPOINT} broke off ({type(error).__name__}: {error}). Nothing "
-        "half-finished is used: type the same again."
-    )
-
-
-def _about_token(token: str | bool | None) -> str:
+    hub, where = constants.ENDPOINT, f"{constants.ENDPOINT}/{repo_id}"
+    sent = "A token was sent: if it is private, see that the token may read it."
     if token is False or not (token or get_token()):
-        return f"No token was sent: if it is private, {LOG_IN}."
-    return "A token was sent: if it is private, see that the token may read it."
-
-
-def _explain_unreached(cause: BaseException | None, repo_id: str) -> str:
-    """The cache does not have it, and the Hub was not or could not be asked."""
-    if cause is None or isinstance(cause, OfflineModeIsEnabled):
-        asked = "local_files_only" if cause is None else "HF_HUB_OFFLINE"
-        return (
-            f"{repo_id} is no local folder and not whole in the cache, and {asked} forbids to ask the Hub: fetch it "
-            f"once while online (`hf download {repo_id}`)."
-        )
+        sent = f"No token was sent: if it is private, {LOG_IN}."
+    match error:
+        case HFValidationError():
+            return f"{reprlib.repr(repo_id)} is no local folder, nor can it be a repository on the Hub (user/name)."
+        case LocalTokenNotFoundError():
+            return f"Fetching {repo_id} with your token needs one on this machine: {LOG_IN}."
+        case GatedRepoError():
+            return f"{repo_id} is gated: ask for access at {where}, then {LOG_IN}."
+        case RepositoryNotFoundError():
+            return f"{repo_id} is no local folder, and no repository that you may read on {hub}: check the name. {sent}"
+        case RevisionNotFoundError():
+            return f"{repo_id} has no revision {revision!r}: name a branch, tag or commit of {where}, or none for main."
+        case DisabledRepoError():
+            return f"{repo_id} has been disabled on {hub}: use another model."
+        case LocalEntryNotFoundError(__cause__=HfHubHTTPError() as answer):
+            return _explain(answer, repo_id, revision, token)
+        case LocalEntryNotFoundError(__cause__=None | OfflineModeIsEnabled()):
+            asked = "local_files_only" if error.__cause__ is None else "HF_HUB_OFFLINE"
+            return (
+                f"{repo_id} is no local folder and not whole in the cache, and {asked} forbids to ask the Hub: fetch "
+                f"it once while online (`hf download {repo_id}`)."
+            )
+        case LocalEntryNotFoundError(__cause__=cause):
+            return (
+                f"{repo_id} is no local folder and not whole in the cache, and {hub} could not be reached "
+                f"({type(cause).__name__}: {cause}): check the network and the name, then type the same again."
+            )
+        case HfHubHTTPError(response=response):
+            answered = f"{where} answered {response.status_code} {response.reason_phrase}"
+            if response.status_code in (401, 403):
+                return f"{answered}: you may not read it. {sent}"
+            if response.status_code == 429:
+                return f"{answered}: too many requests. Wait a few minutes; who is logged in may ask more ({LOG_IN})."
+            if response.status_code >= 500:
+                return f"{answered}: the Hub is in trouble. Type the same again later."
+            return f"{answered}: expected a repository of a model."
+        case OSError(errno=errno.ENOSPC):
+            return f"The disk is full: {repo_id} could not be downloaded to {constants.HF_HUB_CACHE}. Make room there."
     return (
-        f"{repo_id} is no local folder and not whole in the cache, and {constants.ENDPOINT} could not be reached "
-        f"({type(cause).__name__}: {cause}): check the network and the name, then type the same again."
+        f"The download of {repo_id} from {hub} broke off ({type(error).__name__}: {error}). Nothing half-finished is "
+        "used: type the same again."
     )
-
-
-def _explain_status(error: HfHubHTTPError, where: str, token: str | bool | None) -> str:
-    status = error.response.status_code
-    answer = f"{where} answered {status} {error.response.reason_phrase}"
-    if status in (401, 403):
-        return f"{answer}: you may not read it. {_about_token(token)}"
-    if status == 429:
-        return f"{answer}: too many requests. Wait a few minutes; who is logged in may ask more often ({LOG_IN})."
-    if status >= 500:
-        return f"{answer}: the Hub is in trouble. Type the same again later."
-    return f"{answer}: expected a repository of a model."
 
 
 def _close_folder(folder: Path) -> str:

@@ -1,19 +1,90 @@
-"""Building blocks of the two networks, smallest first."""
+"""Building blocks of the networks, smallest first, and the checks of their constructors' arguments."""
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
-
-from pix2pix_hub.models.small_maps import Conv2d, ConvTranspose2d
 
 INIT_STD = 0.02  # weights ~ N(0, 0.02) (Isola et al. 2017, section 6.2)
 LEAKY_SLOPE = 0.2
 NORMS = ("instance", "batch", "none")
 UPSAMPLINGS = ("transposed", "resize")
+MAX_IMAGE_CHANNELS = MAX_BASE_CHANNELS = 4096
+
+# --- small maps ---
+#
+# At the innermost stages of a network the weight dwarfs the map: 512 filters of 1024x4x4 values, 33 MB, for a map of
+# 4x4 pixels. Convolution kernels, which are made to go over large maps with small weights, take several times as long
+# there as reading the weight does (docs/performance.md). Laid out as rows, one for each place of the kernel
+# (`F.unfold`), the map is multiplied by the weight once. Where there are few rows beside the weight's own, that is
+# faster on a CPU.
+
+SHARE_OF_WEIGHT = 0.5  # number of rows over that of the weight's, up to which one multiplication is faster
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d`: the same function within rounding, the same parameters, faster on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C_in, H, W) → (N, C_out, H', W')."""
+        if not _applies(self, input):
+            return super().forward(input)
+        kernel, stride, padding = _geometry(self)
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in input.shape[-2:])
+        if len(input) * height * width > SHARE_OF_WEIGHT * self.out_channels:
+            return super().forward(input)
+        columns = F.unfold(input, kernel, padding=padding, stride=stride)  # (N, C_in*k*k, H'*W')
+        products = F.linear(_rows(columns), self.weight.flatten(1), self.bias)  # (N*H'*W', C_out)
+        return products.view(len(input), height, width, -1).permute(0, 3, 1, 2).contiguous()
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d`, as `Conv2d` above."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, C_in, H, W) → (N, C_out, H', W')."""
+        if not _applies(self, input) or output_size is not None:
+            return super().forward(input, output_size)
+        number, channels, height, width = input.shape
+        if number * height * width > SHARE_OF_WEIGHT * channels:
+            return super().forward(input)
+        kernel, stride, padding = _geometry(self)
+        products = _rows(input.flatten(2)) @ self.weight.flatten(1)  # (N*H*W, C_out*k*k)
+        columns = products.view(number, height * width, -1).transpose(1, 2)
+        size = ((height - 1) * stride - 2 * padding + kernel, (width - 1) * stride - 2 * padding + kernel)
+        made = F.fold(columns, size, kernel, padding=padding, stride=stride)
+        return made if self.bias is None else made + self.bias[:, None, None]
+
+
+def _geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int]:
+    """Kernel size, stride and padding of a layer, the same both ways."""
+    assert isinstance(layer.padding, tuple) and layer.padding_mode == "zeros" and layer.groups == 1
+    return layer.kernel_size[0], layer.stride[0], layer.padding[0]
+
+
+def _applies(layer: nn.Module, input: Tensor) -> bool:
+    """Whether to look at sizes at all.
+
+    Only while training and in inference mode, so that nothing but torch's own convolution is ever exported, and not
+    inside `torch.compile`, which has its own ways with convolutions.
+    """
+    if torch.compiler.is_compiling() or input.device.type != "cpu":  # asked first: what follows cannot be compiled
+        return False
+    return layer.training or torch.is_inference_mode_enabled()
+
+
+def _rows(columns: Tensor) -> Tensor:
+    """(N, C, L) → (N*L, C)."""
+    return columns.transpose(1, 2).flatten(0, 1)
+
+
+# --- blocks ---
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -47,24 +118,10 @@ class SpectralNormConv2d(Conv2d):
 
 def make_norm(norm: str, channels: int, statistics: str = "image", affine: bool = True) -> nn.Module:
     """`"instance"`, with scales and offsets where `affine`, `"batch"` (see `BatchNorm2d`) or `"none"`."""
+    check_choice("norm", norm, NORMS)
     if norm == "instance":
         return nn.InstanceNorm2d(channels, affine=affine)
-    if norm == "batch":
-        return BatchNorm2d(channels, statistics)
-    if norm == "none":
-        return nn.Identity()
-    raise ValueError(f"norm {norm!r} is unknown: expected 'instance', 'batch' or 'none'.")
-
-
-def make_activation(activation: str) -> nn.Module:
-    """`"relu"`, `"leaky_relu"` (slope 0.2) or `"none"`."""
-    if activation == "relu":
-        return nn.ReLU(inplace=True)
-    if activation == "leaky_relu":
-        return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
-    if activation == "none":
-        return nn.Identity()
-    raise ValueError(f"activation {activation!r} is unknown: expected 'relu', 'leaky_relu' or 'none'.")
+    return BatchNorm2d(channels, statistics) if norm == "batch" else nn.Identity()
 
 
 class ConvBlock(nn.Module):
@@ -89,7 +146,9 @@ class ConvBlock(nn.Module):
         bias = bias and norm == "none"
         self.conv = convolution(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
         self.norm = make_norm(norm, out_channels, norm_statistics)
-        self.activation = make_activation(activation)
+        check_choice("activation", activation, ("relu", "leaky_relu", "none"))
+        activations = {"relu": nn.ReLU(inplace=True), "leaky_relu": nn.LeakyReLU(LEAKY_SLOPE, inplace=True)}
+        self.activation = activations.get(activation, nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H', W'); H' = H/2 at the default k4 s2 p1."""
@@ -101,9 +160,7 @@ def make_upsampling(upsampling: str, in_channels: int, out_channels: int, bias: 
     weighs every output pixel alike and so leaves no checkerboard (Odena et al. 2016)."""
     if upsampling == "transposed":
         return ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
-    if upsampling == "resize":
-        return nn.Sequential(nn.Upsample(scale_factor=2), Conv2d(in_channels, out_channels, 3, 1, 1, bias=bias))
-    raise ValueError(f"upsampling {upsampling!r} is unknown: expected 'transposed' or 'resize'.")
+    return nn.Sequential(nn.Upsample(scale_factor=2), Conv2d(in_channels, out_channels, 3, 1, 1, bias=bias))
 
 
 class UpBlock(nn.Module):
@@ -139,3 +196,49 @@ def init_weights(module: nn.Module) -> None:
     elif isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d) and module.affine:
         nn.init.normal_(module.weight, 1.0, INIT_STD)
         nn.init.zeros_(module.bias)
+
+
+# --- arguments ---
+#
+# A stranger's `config.json` reaches the constructors as it is. Each check raises `ValueError` naming the argument, what
+# came and what is allowed. The upper bounds are far above anything useful; they keep an absurd value from costing time
+# or memory.
+
+
+def check_count(name: str, value: Any, least: int, most: int) -> None:
+    """A whole number from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} is {reprlib.repr(value)}, expected a whole number from {least} to {most}.")
+
+
+def check_channels(in_channels: Any, out_channels: Any, base_channels: Any) -> None:
+    """The channel counts of a generator."""
+    check_count("in_channels", in_channels, 1, MAX_IMAGE_CHANNELS)
+    check_count("out_channels", out_channels, 1, MAX_IMAGE_CHANNELS)
+    check_count("base_channels", base_channels, 1, MAX_BASE_CHANNELS)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str | int]) -> None:
+    """One of `choices`, of their type."""
+    if type(value) is not type(choices[0]) or value not in choices:
+        allowed = " or ".join([", ".join(map(repr, choices[:-1])), repr(choices[-1])])
+        raise ValueError(f"{name} {reprlib.repr(value)} is unknown: expected {allowed}.")
+
+
+def check_switch(name: str, value: Any) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {reprlib.repr(value)}, expected true or false.")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """A number from 0 up to, but not, 1."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{name} is {reprlib.repr(value)}, expected a number of at least 0 and below 1.")
+
+
+def check_norm_statistics(norm: str, value: Any) -> None:
+    """`"image"`, or `"running"`, which only batch norm has."""
+    check_choice("norm_statistics", value, ("image", "running"))
+    if value == "running" and norm != "batch":
+        raise ValueError(f"norm_statistics is 'running', which norm {norm!r} has none of: expected 'image'.")

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from pix2pix_hub.data.bad_pairs import BAD_PAIRS_NAME, LISTED_FAULTS, Fault, each_once, write_bad_pairs
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
+from pix2pix_hub.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.training.stream_loader import StreamLoader
 from pix2pix_hub.util import write_aside
 

@@ -17,8 +17,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.training.checkpoint import fail_together
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, library_versions, write_aside
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
@@ -17,9 +18,9 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator
-from pix2pix_hub.models.auto import GENERATORS, Generator
+from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.generators import GENERATORS
 from pix2pix_hub.training.compiling import Compilation, choose_compilation
-from pix2pix_hub.training.export import parameter_count
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.schedule import build_schedule
@@ -51,10 +52,8 @@ class Learner:
     @property
     def parameter_counts(self) -> dict[str, int]:
         """Trainable values of each network."""
-        return {
-            "generator": parameter_count(self.generator),
-            "discriminator": parameter_count(self.discriminator),
-        }
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return {name: parameter_count(network) for name, network in networks.items()}
 
     def train_mode(self) -> None:
         """Both networks to training mode: dropout on."""
@@ -84,6 +83,11 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
         # are views of what is sent need no memory and no copies of their own.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def make_networks(

@@ -20,11 +20,11 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.data.preprocessor import preprocessor_config
 from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
+from pix2pix_hub.export import BEST_MODEL, MODEL, TRAINING_CONFIG_NAME, Preprocessor, write_export
 from pix2pix_hub.metrics import METRICS
-from pix2pix_hub.models.auto import Generator
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
@@ -34,7 +34,6 @@ from pix2pix_hub.training.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from pix2pix_hub.training.export import TRAINING_CONFIG_NAME, write_export
 from pix2pix_hub.training.left_out import LeftOut
 from pix2pix_hub.training.loaders import TrainLoader, make_cache, open_together, total_steps
 from pix2pix_hub.training.overfitting import overfitting_words
@@ -181,7 +180,7 @@ class Pix2PixTrainer:
             self._checkpoint()
             if self._exported_step != self.progress.step:
                 with fail_together(self.run_folder):
-                    self._export("model")
+                    self._export(MODEL)
         progress = self.progress
         for words in (overfitting_words(self.reporter.log.read()), waiting_words(progress, self.cache.mode)):
             if words and self.accelerator.is_main_process:
@@ -284,9 +283,9 @@ class Pix2PixTrainer:
             value = metrics[self.config.best_metric]
             if METRICS[self.config.best_metric].improves(value, progress.best_value):
                 progress.best_value, progress.best_epoch = value, progress.epoch
-                self._export("model_best")
+                self._export(BEST_MODEL)
             if self.config.push_every and progress.epoch % self.config.push_every == 0:
-                self._export("model")
+                self._export(MODEL)
                 self._exported_step = progress.step
         if self._checkpoint_due():
             self._checkpoint()
@@ -326,16 +325,14 @@ class Pix2PixTrainer:
         samples = self._samples_path()
         if not samples.exists():
             self.validation.save_samples(samples)
+        config, generator, formats = self.config, self.exported_generator, self.pairs.formats
         write_export(
             self.run_folder / name,
-            generator=self.exported_generator,
-            discriminator=self.learner.discriminator,
-            preprocessor=preprocessor_config(
-                self.config.image_height_width,
-                self.config.resize,
-                self.exported_generator.size_multiple,
-                self.pairs.formats,
+            generator,
+            Preprocessor(
+                formats["source"], formats["target"], config.image_height_width, config.resize, generator.size_multiple
             ),
+            discriminator=self.learner.discriminator,
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
             metrics=progress.facts() | {"pairs": len(self.validation.pairs)},
             samples=samples,

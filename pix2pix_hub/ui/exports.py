@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +10,15 @@ from typing import Any
 
 from PIL import Image
 
+from pix2pix_hub import export
+from pix2pix_hub.export import CARD_NAME, CURVES_NAME, EXPORT_FOLDERS, METRICS_NAME, PREPROCESSOR_NAME, SAMPLES_NAME
 from pix2pix_hub.image.read import open_image
 from pix2pix_hub.ui.limits import Limits, check_picture
-from pix2pix_hub.util import UserError, is_own_file, read_object
+from pix2pix_hub.util import UserError, is_own_file
 
-CARD, CURVES, METRICS, SAMPLES = "README.md", "curves.png", "metrics.json", "samples.png"
-PREPROCESSOR = "preprocessor_config.json"
-SHOWN_FILES = (CARD, CURVES, METRICS, SAMPLES, PREPROCESSOR)
-EXPORT_FOLDERS = ("model", "model_best")  # of a run
+SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME)
 SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
-MAX_PALETTE, MAX_CLASSES, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 256, 40, 100_000, 4096, 100
+MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
 WHITE = (255, 255, 255)
 
 Color = tuple[int, int, int]
@@ -45,19 +43,15 @@ class Side:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Side:
-        """A side of `preprocessor_config.json`. Raises what a file that is not as it should be raises."""
-        classes = tuple(int(value) for value in values.get("classes", ()))
-        if len(classes) > MAX_CLASSES or not all(0 <= value <= 255 for value in classes):
-            raise ValueError(f"{len(classes)} classes, expected at most {MAX_CLASSES} from 0 to 255")
+        """A side of `Export.pixels`."""
+        classes = tuple(values.get("classes", ()))
+        named = [(tuple(entry["color"]), entry.get("name")) for entry in values.get("palette", ())]
         if classes:  # the order of classes counts, not that of frequency
-            named = {tuple(entry["color"]): entry.get("name") for entry in values.get("palette", ())}
             colors = [tuple(color) for color in values.get("colors", ())] or _distinct_colors(len(classes))
-            if len(colors) != len(classes):
-                raise ValueError(f"{len(colors)} colors of {len(classes)} classes")
-            paints = _paints([{"color": color, "name": named.get(color)} for color in colors])
-        else:
-            paints = _paints(values.get("palette", ()))
-        return cls(str(values["mode"]), int(values.get("bit_depth", 8)), paints, classes)
+            named = [(color, dict(named).get(color)) for color in colors]
+        paints = tuple(Paint(color, str(name or hex_color(color))[:MAX_NAME]) for color, name in named[:MAX_PALETTE])
+        depth = {"uint16": 16, "float32": 32}.get(values.get("dtype", "uint8"), 8)
+        return cls(values.get("mode", "rgb"), depth, paints, classes)
 
     def describe(self) -> str:
         """ "8-bit RGB"."""
@@ -74,11 +68,11 @@ class Example:
     target: Image.Image
 
 
-class Export:
-    """The files of an export that describe it.
+class Export(export.Export):
+    """An export as the page shows it.
 
     Args:
-        folder: where they lie.
+        folder: where its files lie.
         name: what people call the model.
 
     Raises:
@@ -86,23 +80,18 @@ class Export:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
-        if not self._has(PREPROCESSOR):
-            raise UserError(f"the model {name} has no {PREPROCESSOR}: expected an export (a run's model/).")
+        super().__init__(folder)
+        self.name = name
+        if not self.has(PREPROCESSOR_NAME):
+            raise UserError(f"the model {name} has no {PREPROCESSOR_NAME}: expected an export (a run's model/).")
         try:
-            config = read_object(folder / PREPROCESSOR)
-            self.height, self.width = (int(side) for side in config["image_size"])
-            self.source, self.target = Side.from_dict(config["source"]), Side.from_dict(config["target"])
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            reason = str(error) if isinstance(error, UserError) else repr(error)[:200]
-            reason = reason.replace(f"{folder}/", "")  # where it lies is nobody's business
-            raise UserError(f"{PREPROCESSOR} of the model {name} is not as an export has it ({reason}).") from error
-        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
-            raise UserError(f"{PREPROCESSOR} of the model {name} says {self.height}x{self.width} pixels.")
-
-    def _has(self, name: str) -> bool:
-        """Whether the export has a file of its own of that name: what a link leads to is not shown to anybody."""
-        return (self.folder / name).is_file() and is_own_file(self.folder / name, self.folder)
+            self.height, self.width = self.pixels["image_size"]
+        except UserError as error:
+            reason = str(error).replace(f"{folder}/", "")  # where it lies is nobody's business
+            raise UserError(f"{PREPROCESSOR_NAME} of the model {name} cannot be used: {reason}") from error
+        if max(self.height, self.width) > MAX_SIDE:
+            raise UserError(f"{PREPROCESSOR_NAME} of the model {name} says {self.height}x{self.width} pixels.")
+        self.source, self.target = Side.from_dict(self.pixels["source"]), Side.from_dict(self.pixels["target"])
 
     @property
     def background(self) -> Color:
@@ -117,9 +106,9 @@ class Export:
     @cached_property
     def card(self) -> str:
         """The model card's text, without its metadata block and its pictures; empty where there is none."""
-        if not self._has(CARD):
+        if not self.has(CARD_NAME):
             return ""
-        with (self.folder / CARD).open("rb") as file:
+        with (self.folder / CARD_NAME).open("rb") as file:
             text = file.read(MAX_CARD).decode(errors="replace")
         text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
         # none of these looks further than the next bracket of its kind: linear, whatever the text
@@ -127,26 +116,26 @@ class Export:
         return text.replace("![", "[").strip()
 
     @cached_property
-    def metrics(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, float]:
         """Name → value of the numbers in `metrics.json`, the first `MAX_ROWS`; none where it is damaged."""
         try:
-            content = read_object(self.folder / METRICS) if self._has(METRICS) else {}
+            content = self.metrics if self.has(METRICS_NAME) else {}
         except UserError:
             return {}
         values = {name: entry.get("value") if isinstance(entry, dict) else entry for name, entry in content.items()}
-        numbers = {name[:MAX_NAME]: value for name, value in values.items() if isinstance(value, int | float)}
-        return dict(list(numbers.items())[:MAX_ROWS])
+        found = {name[:MAX_NAME]: value for name, value in values.items() if isinstance(value, int | float)}
+        return dict(list(found.items())[:MAX_ROWS])
 
     @cached_property
     def samples(self) -> Image.Image | None:
         """`samples.png`: rows of source | generated | target of validation pairs."""
-        return _picture(self.folder / SAMPLES)
+        return _picture(self.folder / SAMPLES_NAME)
 
     @cached_property
     def curves(self) -> Image.Image | None:
         """Its training curves: in the export, or in the run that it is of."""
         run = self.folder.parent if self.folder.name in EXPORT_FOLDERS else self.folder
-        return _picture(self.folder / CURVES) or _picture(run / CURVES)
+        return _picture(self.folder / CURVES_NAME) or _picture(run / CURVES_NAME)
 
     def summary(self) -> str:
         """One line: what it takes and makes."""
@@ -163,17 +152,6 @@ def _picture(path: Path) -> Image.Image | None:
         return open_image(path.read_bytes(), path.name, formats=("PNG",)).convert("RGB")
     except Exception:  # damaged pictures raise almost anything
         return None
-
-
-def _paints(entries: Sequence[dict[str, Any]]) -> tuple[Paint, ...]:
-    """Of a `palette`."""
-    paints = []
-    for entry in entries[:MAX_PALETTE]:
-        red, green, blue = (int(part) for part in entry["color"])
-        if not all(0 <= part <= 255 for part in (red, green, blue)):
-            raise ValueError(f"color {entry['color']}")
-        paints.append(Paint((red, green, blue), str(entry.get("name") or hex_color((red, green, blue)))[:MAX_NAME]))
-    return tuple(paints)
 
 
 def _distinct_colors(count: int) -> list[Color]:

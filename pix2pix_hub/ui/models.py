@@ -12,7 +12,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from pix2pix_hub.ui.exports import EXPORT_FOLDERS, PREPROCESSOR, SHOWN_FILES, Export
+from pix2pix_hub.export import EXPORT_FOLDERS, PREPROCESSOR_NAME, export_in
+from pix2pix_hub.ui.exports import SHOWN_FILES, Export
 from pix2pix_hub.ui.limits import VISIT, Deadline, Limits
 from pix2pix_hub.util import UserError
 
@@ -42,9 +43,9 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
         for location in map(_location, places):
             models[_free_name(_public_name(location), models)] = location
         return models
-    exports = [path.parent for folder in EXPORT_FOLDERS for path in runs.glob(f"*/{folder}/{PREPROCESSOR}")]
+    exports = [path.parent for folder in EXPORT_FOLDERS for path in runs.glob(f"*/{folder}/{PREPROCESSOR_NAME}")]
     if exports:
-        newest = max(exports, key=lambda folder: ((folder / PREPROCESSOR).stat().st_mtime, folder.name == "model"))
+        newest = max(exports, key=lambda folder: ((folder / PREPROCESSOR_NAME).stat().st_mtime, folder.name == "model"))
         return {_public_name(newest): newest}
     return {"demo": SHIPPED}
 
@@ -52,8 +53,7 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
 def _location(place: str) -> Location:
     folder = Path(place)
     if os.path.isdir(folder):
-        inside = [folder / name for name in EXPORT_FOLDERS if (folder / name / PREPROCESSOR).is_file()]
-        return inside[0] if inside and not (folder / PREPROCESSOR).is_file() else folder
+        return export_in(folder) or export_in(folder, best=True) or folder
     if REPOSITORY_ID.fullmatch(place):
         return place
     raise UserError(f"model {place!r} is neither a folder nor a repository id: expected an export, or user/name.")

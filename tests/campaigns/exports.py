@@ -43,8 +43,7 @@ from tiny_exports import GRAY16, LABELS
 from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.image.format import RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
-from pix2pix_hub.models import UNetGenerator
-from pix2pix_hub.models.auto import load_generator
+from pix2pix_hub.models import UNetGenerator, load_generator
 from pix2pix_hub.ui.exports import Export
 from pix2pix_hub.util import UserError
 
@@ -556,7 +555,7 @@ def _peak(pid: int) -> int:
 
 def work() -> None:
     """Read `[kind, path]` a line, and answer with each door's outcome and what it found, until the input ends."""
-    from pix2pix_hub.convert.export_folder import convert_checkpoint
+    from pix2pix_hub.convert.checkpoint import convert_checkpoint
 
     answers, sys.stdout = sys.stdout, sys.stderr
     torch.set_num_threads(1)
@@ -643,4 +642,4 @@ def _app(path: Path) -> dict[str, Any]:
     export = Export(path, "theirs")
     sizes = [each.source.size for each in export.examples]
     pictures = [picture and picture.size for picture in (export.samples, export.curves)]
-    return {"card": export.card, "metrics": export.metrics, "summary": export.summary(), "sizes": [*sizes, *pictures]}
+    return {"card": export.card, "metrics": export.numbers, "summary": export.summary(), "sizes": [*sizes, *pictures]}

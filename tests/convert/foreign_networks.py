@@ -1,5 +1,5 @@
-"""Other projects' generators, written here from the description of their layers, in small: what their checkpoints hold
-and compute. Layers stand where theirs stand, so that the names of the tensors are theirs."""
+"""The generators of pytorch-CycleGAN-and-pix2pix, written here from the description of their layers, in small: what
+their checkpoints hold and compute. Layers stand where theirs stand, so that the names of the tensors are theirs."""
 
 from __future__ import annotations
 
@@ -114,46 +114,6 @@ class CycleGANResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
-
-
-class HugganPart(nn.Module):
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.model = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
-
-
-class HugganUNet(nn.Module):
-    """`GeneratorUNet`: what the encoder's LeakyReLU gives goes on, and across, as it is."""
-
-    def __init__(self, width: int = 4, source: int = 3, target: int = 3) -> None:
-        super().__init__()
-        widths = [width * factor for factor in (1, 2, 4, 8, 8, 8, 8, 8)]
-        for number, (before, after) in enumerate(zip([source, *widths], widths, strict=False), 1):
-            norm = [nn.InstanceNorm2d(after)] if 1 < number < 8 else []
-            dropout = [nn.Dropout(0.5)] if number > 3 else []
-            conv = nn.Conv2d(before, after, 4, 2, 1, bias=False)
-            self.add_module(f"down{number}", HugganPart(conv, *norm, nn.LeakyReLU(0.2), *dropout))
-        before = widths[-1]
-        for number, after in enumerate(widths[-2::-1], 1):
-            conv = nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False)
-            dropout = [nn.Dropout(0.5)] if number < 5 else []
-            self.add_module(f"up{number}", HugganPart(conv, nn.InstanceNorm2d(after), nn.ReLU(inplace=True), *dropout))
-            before = 2 * after
-        enlarged = [nn.Upsample(scale_factor=2), nn.ZeroPad2d((1, 0, 1, 0))]
-        self.final = nn.Sequential(*enlarged, nn.Conv2d(before, target, 4, padding=1), nn.Tanh())
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = []
-        for number in range(1, 9):
-            x = self.get_submodule(f"down{number}")(x)
-            maps.append(x)
-        x = maps.pop()
-        for number in range(1, 8):
-            x = torch.cat([self.get_submodule(f"up{number}")(x), maps.pop()], 1)
-        return self.final(x)
 
 
 def give_weights(network: nn.Module, images: Tensor) -> None:

@@ -12,17 +12,16 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 import torch
-from foreign_networks import CycleGANResNet, CycleGANUNet, HugganUNet, give_weights, save, set_test_mode
+from foreign_networks import CycleGANResNet, CycleGANUNet, give_weights, save, set_test_mode
 from launching import start_command
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.convert.checkpoint import read_checkpoint
-from pix2pix_hub.convert.export_folder import convert_checkpoint
+from pix2pix_hub.convert.checkpoint import convert_checkpoint, read_checkpoint
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
-from pix2pix_hub.models.auto import load_generator
+from pix2pix_hub.models import load_generator
 from pix2pix_hub.util import UserError
 
 NETWORKS = {
@@ -36,7 +35,6 @@ NETWORKS = {
     "resnet_6blocks none": (lambda: CycleGANResNet(6, "none"), 32),
     "resnet_6blocks batch resized": (lambda: CycleGANResNet(6, "batch", resized=True), 32),
     "resnet_6blocks instance resized": (lambda: CycleGANResNet(6, "instance", resized=True), 32),
-    "GeneratorUNet instance": (lambda: HugganUNet(), 256),
 }
 CASES = [(name, "image") for name in NETWORKS] + [(name, "running") for name in NETWORKS if "batch" in name]
 EXPORT = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
@@ -116,7 +114,6 @@ def test_the_command_writes_an_export_that_the_pipeline_opens(
         ("unet_128 batch", "image", "batch norm with the statistics of each image, as that project tests"),
         ("unet_128 batch", "running", "batch norm with the averages of training"),
         ("resnet_9blocks instance", "image", "Dropout: none"),
-        ("GeneratorUNet instance", "image", "a checkpoint of huggan"),
     ],
 )
 def test_the_card_says_where_it_is_from_and_how_it_normalises(
@@ -160,7 +157,6 @@ def test_an_unknown_file_is_told_what_was_expected_and_what_came(tmp_path: Path)
     for expected in (
         "unet_256",
         "resnet_9blocks",
-        "GeneratorUNet",
         "model.0.weight (8, 6, 4, 4)",
         "not latest_net_D.pth",
     ):
@@ -320,7 +316,7 @@ def test_converting_takes_less_than_three_times_the_files_size(tmp_path: Path) -
 import sys
 from pathlib import Path
 import safetensors.torch
-from pix2pix_hub.convert.export_folder import convert_checkpoint
+from pix2pix_hub.convert.checkpoint import convert_checkpoint
 def most():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) << 10
 convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[1] + ".first"))  # what is imported late is imported now

@@ -11,10 +11,9 @@ from tiny_exports import EXPORT_FILES
 from torchvision.utils import save_image
 
 from pix2pix_hub.config import preset_config
-from pix2pix_hub.data.preprocessor import preprocessor_config
+from pix2pix_hub.export import Preprocessor, write_export
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
-from pix2pix_hub.training.export import write_export
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"README.md", *EXPORT_FILES}
@@ -56,9 +55,9 @@ def make_export(
     metrics = {"step": 6 + seed, "epoch": 2, "pairs": 3, "seconds": 3725.4, "d_loss": {"value": 0.5}}
     write_export(
         folder,
-        generator=generator,
+        generator,
+        Preprocessor(formats["source"], formats["target"], (32, 64), "exact", generator.size_multiple),
         discriminator=PatchGANDiscriminator(source + target, base_channels=4),
-        preprocessor=preprocessor_config((32, 64), "exact", generator.size_multiple, formats),
         training_config=place / "training_config.json",
         metrics=metrics | {name: {"value": value} for name, value in (("l1", 0.1234567), ("psnr", 17.891))},
         samples=place / "samples.png",

@@ -13,7 +13,7 @@ from PIL import Image
 from run_exports import COMMIT, make_export
 
 from pix2pix_hub.hub import card
-from pix2pix_hub.hub.card import make_card, write_card
+from pix2pix_hub.hub.card import MARKER, make_card, write_card
 from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.metrics import METRICS
@@ -116,13 +116,14 @@ def test_its_three_lines_work_as_pasted(
 
 
 def edit(card: str, text: str) -> str:
-    """The card with `text` in its kept part."""
-    before, opening, rest = re.split(r"(<!-- pix2pix-hub: keep \w+ -->\n)", card)
-    return f"{before}{opening}{text}\n{rest[rest.index('<!-- pix2pix-hub: end -->') :]}"
+    """The card with `text` below its marker."""
+    made, marker, _ = card.partition(MARKER)
+    return f"{made}{marker}\n{text}\n"
 
 
 def kept(card: str) -> str:
-    return re.findall(r"keep \w+ -->\n(.*?)\n?<!-- pix2pix-hub: end", card, flags=re.S)[0]
+    assert card.count(MARKER) == 1
+    return card.split(MARKER)[1].strip()
 
 
 def test_a_persons_part_survives_wherever_it_was_written(export: Path) -> None:
@@ -137,15 +138,27 @@ def test_a_persons_part_survives_wherever_it_was_written(export: Path) -> None:
     assert kept(on_hub) == "Written on the Hub."
     assert push(on_hub) == on_hub  # and nothing grows
     local.write_text(edit(local.read_text(), "Written here."))
-    both = push(edit(on_hub, "Changed on the Hub."))
-    assert kept(both) == "Changed on the Hub.\n\nWritten here."
-    pushed_here = push(first)
-    assert kept(pushed_here) == "Written here."
-    local.write_text(edit(local.read_text(), "Written better."))
-    assert kept(push(pushed_here)) == "Written better."
-    assert kept(push(edit(pushed_here, "Written here, and more."))) == "Written here, and more.\n\nWritten better."
-    local.write_text(edit(local.read_text(), "Written here."))
-    assert kept(push(edit(pushed_here, "Written on the Hub."))) == "Written on the Hub."
+    assert kept(push(first)) == "Written here."
+    both = push(on_hub)
+    assert kept(both) == "Written on the Hub.\n\nWritten here."
+    assert push(both) == both
+    local.write_text(edit(local.read_text(), kept(both) + " And more."))
+    assert kept(push(both)) == kept(both) + " And more."
+
+
+@pytest.mark.parametrize("text", ["", "Mine.", "## Mine\n\nWith $ and \\1."])
+def test_cards_with_the_markers_of_earlier_versions_keep_their_text(text: str, export: Path) -> None:
+    old = (
+        "---\nlicense: mit\n---\n# Streets\n\n"
+        "<!-- What stands between the next two lines is yours: it survives every push. -->\n"
+        f"<!-- pix2pix-hub: keep 3f2a90c1 -->\n{text}\n<!-- pix2pix-hub: end -->\n\n## Citation\n"
+    )
+    assert kept(make_card(export, REPO, published=old)) == text
+    (export / "README.md").write_text(old)
+    made = make_card(export, REPO)
+    assert kept(made) == text and "pix2pix-hub: keep" not in made and made.count("## Citation") == 1
+    (export / "training_config.json").unlink()  # as a converted model, whose card stays
+    assert make_card(export, REPO).startswith("---\nlicense: mit\n---\n# Streets\n\n## Citation\n")
 
 
 def test_the_next_export_of_a_run_takes_over_what_was_written_in_the_last(export: Path, tmp_path: Path) -> None:
@@ -184,7 +197,7 @@ def test_a_converted_models_own_card_stays(hub: HubServer, export: Path) -> None
     hub.add_commit(hub.repo(REPO), {"README.md": edit(second, "Mine.")})
     push_export(export, REPO)
     third = hub.repo(REPO).read("README.md").decode()
-    assert kept(third) == "Mine." and third.split("<!--")[0] == second.split("<!--")[0]
+    assert kept(third) == "Mine." and third.split(MARKER)[0] == second.split(MARKER)[0]
 
 
 def test_it_knows_every_metric_that_training_and_evaluation_compute() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import signal
 import subprocess
@@ -16,9 +17,12 @@ from accelerate.state import AcceleratorState, GradientState
 from hub_server import HubServer
 from huggingface_hub import close_session
 from launching import LAUNCH_TWO, TINY, environment, finish, start, wait_for
-from run_exports import FILES
+from run_exports import FILES, make_export
 
 from pix2pix_hub.cli import main, parse_training_config, train
+from pix2pix_hub.cli.publishing import Publisher
+from pix2pix_hub.config import preset_config
+from pix2pix_hub.hub import push
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
@@ -57,12 +61,11 @@ def test_two_processes_train_one_model_and_one_of_them_pushes_it(server: HubServ
     repo = server.repo(REPO)
     assert output.count("answered 503") == 1 and "trying again in 2 s" in output
     assert output.count("Pushed to ") == len(repo.commits) - 1 in (1, 2, 3)  # of 3 epochs those that came in time
-    assert sum("whoami" in request for request in server.requests) == 2
+    assert sum("whoami" in request for request in server.requests) == 1
     assert repo.head().title == "pix2pix_hub model: epoch 3, step 9"
     assert all(set(commit.tree) == FILES | {".gitattributes"} for commit in repo.commits[1:])
     for name in FILES - {"README.md"}:
         assert repo.read(name) == (run / "model" / name).read_bytes()
-    assert not list(run.glob(".push_*"))
     assert b'from_pretrained("user/pix2pix-facades")' in (run / "model" / "README.md").read_bytes()
     assert "--push-to-hub user/pix2pix-facades" in repo.read("README.md").decode()
 
@@ -133,7 +136,6 @@ def test_a_stopped_run_does_not_wait_for_its_push_and_says_how_to_do_it_later(
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
-    assert not list((tmp_path / "run").glob(".push_*"))
     assert server.repo("user/stopped").files() == {".gitattributes"}
     held.release()
     assert "Not on the Hub yet; run/model stays. Push it with:" in " ".join(output.split())
@@ -202,6 +204,74 @@ def test_fine_tuning_from_the_hub(hub: HubServer, place: Path) -> None:
     assert train([*run, "second", "--init-from", f"tester/a@{commit}", "--push-to-hub", "tester/b"]) == 0
     assert json.loads(Path("second/model/training_config.json").read_text())["started_from"] == commit
     assert b"\nbase_model: tester/a\n" in hub.repo("tester/b").read("README.md")
+
+
+# --- pushing while training goes on ---
+
+
+@pytest.fixture
+def publisher(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Publisher:
+    """Of a run that pushes to `tester/a`, after training has begun."""
+    monkeypatch.setattr(push, "WAITS", (0.0, 0.0))
+    publisher = Publisher(preset_config("demo", push_to_hub="tester/a", push_every=1), pushes=True)
+    publisher.open()
+    return publisher
+
+
+def titles(hub: HubServer) -> list[str]:
+    return [commit.title.removeprefix("pix2pix_hub model: epoch 2, ") for commit in hub.repo("tester/a").commits[1:]]
+
+
+def test_what_is_under_way_is_pushed_though_it_is_replaced_and_of_the_others_the_newest(
+    hub: HubServer, publisher: Publisher, tmp_path: Path
+) -> None:
+    held = hub.hold("GET /api/models/")  # before anything is read
+    run = tmp_path / "run"
+    publisher.on_export(make_export(run / "model", seed=1))
+    weights = (run / "model" / "model.safetensors").read_bytes()
+    assert held.reached.wait(30)
+    for seed in (2, 3):
+        publisher.on_export(make_export(run / "model", seed=seed))
+    assert (run / "model" / "model.safetensors").read_bytes() != weights
+    held.release()
+    assert publisher.finish(run) is None
+    assert titles(hub) == ["step 7", "step 9"]
+    first = hub.repo("tester/a").commits[1].tree
+    assert first["model.safetensors"].content == weights
+    assert {path.name for path in run.iterdir()} == {"model", "training_config.json", "samples.png"}
+
+
+def test_a_failure_is_a_line_and_the_next_export_is_tried(
+    hub: HubServer, publisher: Publisher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pix2pix_hub")
+    hub.fail(COMMITS, status=403, message="quota")
+    publisher.on_export(make_export(tmp_path / "run" / "model", seed=1))
+    publisher.finish(tmp_path / "run")
+    line, advice = caplog.messages
+    assert line.startswith("Not pushed to tester/a: the token may not write to tester/a (quota).")
+    assert line.endswith("Training goes on.") and "\n" not in line
+    assert "Not on the Hub yet (the token may not write" in advice and "push" in advice.splitlines()[1]
+    hub.fail(COMMITS, status=500, times=2)
+    publisher.on_export(make_export(tmp_path / "run" / "model", seed=2))
+    publisher.finish(tmp_path / "run")
+    assert titles(hub) == ["step 8"]
+    assert caplog.messages[-1].startswith("Pushed to http")
+
+
+@pytest.mark.parametrize("broken", ["commit_export", "shutil.copytree"])
+def test_an_unexpected_error_does_not_reach_training(
+    broken: str, hub: HubServer, publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("a full disk")
+
+    export = make_export(tmp_path / "run" / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"pix2pix_hub.hub.push.{broken}", fail)
+        publisher.on_export(export)
+        publisher.finish(tmp_path / "run")
+    assert titles(hub) == []
 
 
 def test_a_trainer_in_python_hands_its_exports_to_whoever_wants_them(place: Path) -> None:

@@ -14,8 +14,8 @@ from run_exports import FILES, make_export
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.hub import push
-from pix2pix_hub.hub.failures import PushError
-from pix2pix_hub.hub.push import find_export, push_export
+from pix2pix_hub.hub.card import MARKER
+from pix2pix_hub.hub.push import PushError, find_export, push_export
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.util import UserError
 
@@ -39,6 +39,7 @@ def test_a_push_is_one_commit_with_exactly_the_files_of_the_export(hub: HubServe
     url = push_export(export, REPO)
     repo = hub.repo(REPO)
     assert len(repo.commits) == 2 and not repo.private
+    assert sum("whoami" in request for request in hub.requests) == 1
     assert url == f"{hub.url}/{REPO}/commit/{repo.head().oid}"
     assert repo.head().title == "pix2pix_hub model: epoch 2, step 6"
     assert set(repo.head().operations) == {Operation("add", path) for path in FILES}
@@ -185,7 +186,7 @@ def test_a_commit_of_somebody_else_meanwhile_is_kept(
 
     def make_card_while_somebody_commits(*arguments: object, **options: object) -> str:
         monkeypatch.setattr(push, "make_card", make_card)
-        hub.add_commit(hub.repo(REPO), {"README.md": "<!-- pix2pix-hub: keep -->\nTheirs.\n<!-- pix2pix-hub: end -->"})
+        hub.add_commit(hub.repo(REPO), {"README.md": f"{MARKER}\nTheirs.\n"})
         return make_card(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(push, "make_card", make_card_while_somebody_commits)

@@ -22,10 +22,11 @@ from tiny_exports import GRAY, GRAY16, LABELS, RGB16, noise, write_tiny_export
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
 from pix2pix_hub.evaluation.evaluate import load_model
-from pix2pix_hub.image.format import PREPROCESSOR_NAME, RGB, PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.export import PREPROCESSOR_NAME
+from pix2pix_hub.image.format import RGB, PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.image.write import encode
-from pix2pix_hub.models.auto import load_generator
+from pix2pix_hub.models.generators import load_generator
 from pix2pix_hub.ui.models import choose_models
 from pix2pix_hub.util import UserError
 

@@ -32,9 +32,7 @@ GENERATORS = {
         base_channels=2, num_downs=4, norm="batch", bottleneck="none", encoder_activation="leaky_relu"
     ),
     "no norm": lambda: UNetGenerator(base_channels=2, num_downs=4, norm="none"),
-    "huggan's": lambda: UNetGenerator(
-        base_channels=2, num_downs=4, skip_activation="none", output_layer="resize_4x4", dropout_stages=4
-    ),
+    "late dropout": lambda: UNetGenerator(base_channels=2, num_downs=4, dropout_stages=2, first_dropout_stage=1),
     "running": lambda: UNetGenerator(base_channels=2, num_downs=3, norm="batch", norm_statistics="running"),
     "resnet": lambda: ResNetGenerator(base_channels=2, num_blocks=2, dropout=0.5),
     "resnet resize": lambda: ResNetGenerator(base_channels=2, num_blocks=3, upsampling="resize", norm="batch"),
@@ -110,7 +108,7 @@ def test_without_whole_statistics_tiles_differ() -> None:
     assert (apart - whole(generator, source)).abs().mean() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["default", "huggan's", "resnet"])
+@pytest.mark.parametrize("name", ["default", "late dropout", "resnet"])
 def test_dropout_is_that_of_the_whole(name: str) -> None:
     generator = trained(name)
     source = torch.rand(3, 112, 144) * 2 - 1

@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
-from pix2pix_hub.models.auto import load_generator
+from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator, load_generator
 from pix2pix_hub.models.base import HubModel
 from pix2pix_hub.util import UserError
 
@@ -86,6 +85,21 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(change: dict, words: 
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=words):
         UNetGenerator.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("skip_activation", ["relu", "none"])
+def test_options_of_earlier_versions_are_read_where_they_say_what_is_built(
+    skip_activation: str, tmp_path: Path
+) -> None:
+    small_generator().save_files(tmp_path)
+    path = tmp_path / "config.json"
+    earlier = {"skip_activation": skip_activation, "output_layer": "matching"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | earlier))
+    if skip_activation == "relu":
+        assert UNetGenerator.from_pretrained(tmp_path).config == small_generator().config
+    else:
+        with pytest.raises(UserError, match=r"options unknown to UNetGenerator: 'skip_activation'\."):
+            UNetGenerator.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
 
+from pix2pix_hub.export import export_of
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
-from pix2pix_hub.models.fetch import commit_of, export_of, fetch_files
+from pix2pix_hub.models.fetch import commit_of, fetch_files
 from pix2pix_hub.util import UserError
 
 REPO = "tester/model"

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
-from pix2pix_hub.models.auto import GENERATORS, Generator, load_generator
+from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.generators import GENERATORS, load_generator
 
 VARIANTS: dict[str, tuple[type[Generator], dict]] = {
     "unet": (UNetGenerator, dict(num_downs=3)),
@@ -19,10 +20,7 @@ VARIANTS: dict[str, tuple[type[Generator], dict]] = {
         dict(num_downs=4, norm="batch", encoder_activation="leaky_relu", bottleneck="none", encoder_bias=False),
     ),
     "unet, running": (UNetGenerator, dict(num_downs=2, norm="batch", norm_statistics="running", upsampling="resize")),
-    "unet, huggan": (
-        UNetGenerator,
-        dict(num_downs=3, bottleneck="none", skip_activation="none", output_layer="resize_4x4", dropout_stages=2),
-    ),
+    "unet, late dropout": (UNetGenerator, dict(num_downs=4, dropout_stages=2, first_dropout_stage=1)),
     "unet, no norm": (UNetGenerator, dict(num_downs=3, norm="none")),
     "resnet": (ResNetGenerator, dict(num_blocks=2, dropout=0.5)),
     "resnet, batch": (ResNetGenerator, dict(num_blocks=1, norm="batch", dropout=0.5)),

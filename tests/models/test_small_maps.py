@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pix2pix_hub.models import UNetGenerator, small_maps
+from pix2pix_hub.models import UNetGenerator, layers
 from pix2pix_hub.models.layers import SpectralNormConv2d
 
 LAYERS = {
-    "k4 s2": lambda: small_maps.Conv2d(24, 40, 4, 2, 1),
-    "k4 s1, no bias": lambda: small_maps.Conv2d(24, 40, 4, 1, 1, bias=False),
-    "k3 s1": lambda: small_maps.Conv2d(24, 40, 3, 1, 1),
-    "transposed k4 s2": lambda: small_maps.ConvTranspose2d(40, 24, 4, 2, 1),
-    "transposed, no bias": lambda: small_maps.ConvTranspose2d(40, 24, 4, 2, 1, bias=False),
+    "k4 s2": lambda: layers.Conv2d(24, 40, 4, 2, 1),
+    "k4 s1, no bias": lambda: layers.Conv2d(24, 40, 4, 1, 1, bias=False),
+    "k3 s1": lambda: layers.Conv2d(24, 40, 3, 1, 1),
+    "transposed k4 s2": lambda: layers.ConvTranspose2d(40, 24, 4, 2, 1),
+    "transposed, no bias": lambda: layers.ConvTranspose2d(40, 24, 4, 2, 1, bias=False),
     "spectral norm": lambda: SpectralNormConv2d(24, 40, 4, 2, 1),
 }
 SIZES = [(1, 4, 4), (2, 2, 4)]  # (N, H, W)
@@ -34,8 +34,8 @@ def values_and_gradients(made: Tensor, x: Tensor, layer: nn.Module) -> list[Tens
 def products(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Shapes of what was laid out as rows."""
     seen: list[torch.Size] = []
-    rows = small_maps._rows
-    monkeypatch.setattr(small_maps, "_rows", lambda columns: seen.append(columns.shape) or rows(columns))
+    rows = layers._rows
+    monkeypatch.setattr(layers, "_rows", lambda columns: seen.append(columns.shape) or rows(columns))
     return seen
 
 

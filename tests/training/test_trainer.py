@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from tiny_exports import EXPORT_FILES
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator, UNetGenerator
-from pix2pix_hub.models.auto import load_generator
+from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator, UNetGenerator, load_generator
 from pix2pix_hub.training.report import TrainingDiverged
 from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
 from pix2pix_hub.util import UserError

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny_exports import LABELS, write_tiny_export
 
-from pix2pix_hub.ui.exports import SAMPLES
+from pix2pix_hub.export import SAMPLES_NAME
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.limits import Deadline, Limits
 from pix2pix_hub.ui.models import SHIPPED, ModelStore, choose_models
@@ -153,7 +153,7 @@ def test_an_example_of_classes_is_uploaded_as_the_model_takes_it(tmp_path: Path)
     folder, values = write_tiny_export(tmp_path / "classes", LABELS), np.array(LABELS.classes, np.uint8)
     classes = np.random.default_rng(0).integers(0, len(values), (32, 32))
     drawn = np.pad(np.array(LABELS.colors, np.uint8)[classes], ((2, 2), (2, 70), (0, 0)))  # a row of samples.png
-    Image.fromarray(drawn).save(folder / SAMPLES)
+    Image.fromarray(drawn).save(folder / SAMPLES_NAME)
     handlers = Handlers(ModelStore({"classes": folder}, LIMITS), LIMITS, lambda: tmp_path / "results")
     stored, _ = handlers.example(0, None)
     in_colors(stored, handlers.store.export(None).source).save(tmp_path / "example.png")

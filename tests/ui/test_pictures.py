@@ -125,7 +125,7 @@ def test_the_shipped_model_shows_itself() -> None:
         colors = set(map(tuple, np.asarray(example.source).reshape(-1, 3)))
         assert colors <= {paint.color for paint in export.source.paints}
         assert example.source.size == example.generated.size == example.target.size == (128, 128)
-    assert export.metrics["psnr"] > 15
+    assert export.numbers["psnr"] > 15
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*.safetensors")) <= 4e6
 
 
@@ -137,7 +137,7 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
         return Export(tmp_path, "theirs")
 
     plain = export()
-    assert plain.examples == [] and plain.metrics == {} and plain.card == "" and plain.curves is None
+    assert plain.examples == [] and plain.numbers == {} and plain.card == "" and plain.curves is None
     for changes in (
         {"image_size": [10**9, 1]},
         {"image_size": "large"},
@@ -155,7 +155,7 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
         "---\nlicense: mit\n---\n# Mine\n![x](samples.png) <img src='http://x/y.png'> text"
     )
     card = export()
-    assert card.examples == [] and card.metrics == {} and card.card == "# Mine\n  text"
+    assert card.examples == [] and card.numbers == {} and card.card == "# Mine\n  text"
     shutil.copyfile(SHIPPED / "samples.png", tmp_path / "samples.png")
     assert export(image_size=[64, 64]).examples == []  # rows of another size
     for values in (b"[" * 10**6, b'{"image_size": [1e999, 1]}', b'{"image_size": [NaN, 1]}', b'{"a": "\\ud800"}'):
@@ -173,12 +173,12 @@ def test_what_an_export_of_strangers_shows_is_bounded(tmp_path: Path) -> None:
     assert "![" not in export.card
     with (tmp_path / "metrics.json").open("wb") as file:
         file.truncate(1 << 40)  # no disk has that; nor is it read
-    assert export.metrics == {}
+    assert export.numbers == {}
     Image.new("1", (11, 10**6)).save(tmp_path / "samples.png")  # a third of a million rows of 1x1
     export.height = export.width = 1
     assert export.samples is not None and export.examples == []
     (tmp_path / "metrics.json").write_text(json.dumps({f"{number} " + "x" * 99: number for number in range(5000)}))
-    metrics = Export(tmp_path, "theirs").metrics
+    metrics = Export(tmp_path, "theirs").numbers
     assert len(metrics) == 100 and max(map(len, metrics)) == 40
 
 
@@ -190,4 +190,4 @@ def test_what_links_lead_to_is_not_shown(tmp_path: Path) -> None:
         (tmp_path / "export" / name).symlink_to(tmp_path / name)
     Image.new("RGB", (9, 9)).save(tmp_path / "curves.png")
     export = Export(tmp_path / "export", "theirs")
-    assert (export.card, export.samples, export.metrics, export.curves) == ("", None, {}, None)
+    assert (export.card, export.samples, export.numbers, export.curves) == ("", None, {}, None)

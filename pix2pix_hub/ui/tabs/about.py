@@ -64,8 +64,8 @@ def _text(export: Export) -> str:
 
 def _rows(export: Export) -> list[list[str]] | None:
     """What is measured of pictures; not where the run stood, nor its losses."""
-    names = [name for name in export.metrics if name not in COUNTERS and not name.endswith("_loss")]
-    rows = [[METRICS[name][0] if name in METRICS else name, _written(name, export.metrics[name])] for name in names]
+    names = [name for name in export.numbers if name not in COUNTERS and not name.endswith("_loss")]
+    rows = [[METRICS[name][0] if name in METRICS else name, _written(name, export.numbers[name])] for name in names]
     return rows or None
 
 
