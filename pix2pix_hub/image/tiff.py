@@ -256,11 +256,8 @@ def _unpacked(compression: int, block: bytes, size: int, name: str) -> bytes:
         return block[:size]
     if compression == PACKBITS:
         unpacked, complete = _unpacked_bits(block, size), True
-    elif compression in DEFLATE:
-        inflater = zlib.decompressobj()
-        unpacked, complete = inflater.decompress(block, size + 1), inflater.eof
-    elif compression == LZMA:
-        extractor = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+    elif compression in (*DEFLATE, LZMA):
+        extractor = lzma.LZMADecompressor(memlimit=LZMA_MEMORY) if compression == LZMA else zlib.decompressobj()
         unpacked, complete = extractor.decompress(block, size + 1), extractor.eof
     elif compression == LZW or compression in ZSTANDARD:
         try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeVar
@@ -23,14 +22,6 @@ Existing = Literal["refuse", "skip", "overwrite"]  # what happens to results tha
 Item = TypeVar("Item")
 Kept = TypeVar("Kept")
 Done = TypeVar("Done")
-
-
-@dataclass(frozen=True)
-class FileJob:
-    """One file to translate."""
-
-    source: Path
-    outputs: tuple[Path, ...]  # one a sample; the suffix gives way where the file is not what its name says
 
 
 def find_inputs(inputs: Sequence[str]) -> dict[Path, Path]:
@@ -69,8 +60,10 @@ def plan_jobs(
     *,
     existing: Existing = "refuse",
     num_samples: int = 1,
-) -> list[FileJob]:
-    """List the files to translate; all names are settled before anything is written.
+) -> dict[Path, tuple[Path, ...]]:
+    """Settle all names before anything is written: the files to translate, and for each the files of its samples.
+
+    The suffix gives way later where a file is not what its name says.
 
     Args:
         found: of `find_inputs`.
@@ -84,15 +77,15 @@ def plan_jobs(
         UserError: two inputs of one name, an input that would be overwritten, or results that exist.
     """
     suffixes = {name.suffix: _result_suffix(name.suffix, preprocessor) for name in found.values()}
-    jobs = []
+    jobs: dict[Path, tuple[Path, ...]] = {}
     for path, name in found.items():
         suffix = suffixes[name.suffix]
         place = output / (name if name.suffix.lower() == suffix else name.with_suffix(suffix))
         numbered = (place.with_name(f"{place.stem}_{number + 1}{place.suffix}") for number in range(num_samples))
-        jobs.append(FileJob(path, (place,) if num_samples == 1 else tuple(numbered)))
+        jobs[path] = (place,) if num_samples == 1 else tuple(numbered)
     inputs = {path.resolve() for path in found}
     places: dict[Path, Path] = {}
-    for place, source in [(place, job.source) for job in jobs for place in job.outputs]:
+    for place, source in [(place, source) for source, outputs in jobs.items() for place in outputs]:
         if place.resolve() in inputs:
             raise UserError(f"--output {output} would overwrite the input {place}: name another folder.")
         if places.setdefault(place, source) != source:
@@ -103,7 +96,9 @@ def plan_jobs(
             f"Results exist already ({len(there)} of {len(places)}), {there[0]} among them. Go on with what is missing "
             "(--skip-existing), replace them (--overwrite), or name another --output."
         )
-    return [job for job in jobs if existing != "skip" or not all(place.exists() for place in job.outputs)]
+    if existing == "skip":
+        return {path: outputs for path, outputs in jobs.items() if not all(place.exists() for place in outputs)}
+    return jobs
 
 
 def _result_suffix(suffix: str, preprocessor: Preprocessor) -> str:
@@ -120,7 +115,7 @@ def _result_suffix(suffix: str, preprocessor: Preprocessor) -> str:
 
 def translate_files(
     pipe: Pix2PixPipeline,
-    jobs: Sequence[FileJob],
+    jobs: Mapping[Path, Sequence[Path]],
     *,
     existing: Existing = "refuse",
     report: Callable[[], object],
@@ -138,15 +133,15 @@ def translate_files(
     Returns:
         The files that could not be translated, each with the reason, which begins with the file.
     """
-    taken, lock = {job.source.resolve() for job in jobs}, Lock()
+    taken, lock = {source.resolve() for source in jobs}, Lock()
 
-    def read(job: FileJob) -> tuple[Prepared, Metadata]:
-        name = str(job.source)
-        data = read_bytes(job.source, name)
+    def read(source: Path) -> tuple[Prepared, Metadata]:
+        name = str(source)
+        data = read_bytes(source, name)
         return prepare(read_image(data, name), pipe.preprocessor.source, name), read_metadata(data)
 
-    def write(job: FileJob, metadata: Metadata, made: Any) -> None:
-        for place, sample in zip(job.outputs, made if isinstance(made, list) else [made], strict=True):
+    def write(source: Path, metadata: Metadata, made: Any) -> None:
+        for place, sample in zip(jobs[source], made if isinstance(made, list) else [made], strict=True):
             suffix = suffix_for(sample, place.suffix)
             path = place if suffix == place.suffix.lower() else place.with_suffix(suffix)
             with lock:
@@ -163,10 +158,10 @@ def translate_files(
                 partial.write_bytes(content)
 
     bad: dict[Path, str] = {}
-    for job, outcome in translate_each(pipe, jobs, read, write, **options):
+    for source, outcome in translate_each(pipe, list(jobs), read, write, **options):
         if isinstance(outcome, Exception):
-            name, reason = str(job.source), str(outcome)
-            bad[job.source] = reason if reason.startswith(name) else f"{name}: {reason}"
+            name, reason = str(source), str(outcome)
+            bad[source] = reason if reason.startswith(name) else f"{name}: {reason}"
         report()
     return bad
 

@@ -28,13 +28,7 @@ from pix2pix_hub.export import (
     Preprocessor,
     export_of,
 )
-from pix2pix_hub.image.format import (
-    PixelFormat,
-    from_model_range,
-    to_model_range,
-    to_tensor,
-    to_unit_range,
-)
+from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
 from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Split, split_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
