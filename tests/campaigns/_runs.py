@@ -17,6 +17,7 @@ from typing import Any
 
 TESTS = Path(__file__).parents[1]
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200", "TQDM_DISABLE": "1"}
+os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"  # tqdm's lock in killed runs
 os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "campaigns")))  # of the forking one
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
@@ -43,7 +44,7 @@ class Launch:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         together = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
-        self._counts = [CONTEXT.Value("i", 0) for _ in range(processes)]
+        self._counts = [CONTEXT.Value("i", 0, lock=False) for _ in range(processes)]
         self._outputs = [Path(f"{cwd}_{os.urandom(4).hex()}.txt") for _ in range(processes)]
         self._processes: list[BaseProcess] = []
         self._rank, self.statuses = rank, list[int | None]()
