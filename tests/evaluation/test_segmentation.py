@@ -84,7 +84,9 @@ def test_the_classes_of_a_set_are_found(pairs: Path) -> None:
 @pytest.fixture(scope="module")
 def judge() -> UNetGenerator:
     """Trained for a few seconds on sixty of the embedded façades."""
-    photos = LabelledPhotos(load_pairs("synthetic", image_size=(SIZE, SIZE), max_train_pairs=60).train, "target", CMP)
+    photos = LabelledPhotos(
+        load_pairs(PairOptions("synthetic", image_size=str(SIZE), max_train_pairs=60)).train, "target", CMP
+    )
     recipe = SegmenterRecipe((SIZE, SIZE), steps=120, batch_size=4, base_channels=8, learning_rate=6e-3)
     return train_segmenter(photos, recipe, torch.device("cpu"))
 
@@ -120,7 +122,7 @@ def test_the_score_tells_real_from_trained_from_untrained_and_from_shuffled(judg
 
 
 def test_the_same_seed_gives_the_same_network(pairs: Path) -> None:
-    photos = LabelledPhotos(load_pairs(str(pairs)).train, "target", CMP)
+    photos = LabelledPhotos(load_pairs(PairOptions(str(pairs))).train, "target", CMP)
     recipe = SegmenterRecipe((SIZE, SIZE), steps=2, batch_size=2, base_channels=4)
     first, again = (train_segmenter(photos, recipe, torch.device("cpu")) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
