@@ -34,7 +34,7 @@ MAX_VALUES = 2**18  # numbers in the tags of a page: two for each strip or tile
 MAX_TAG_BYTES = 2**24  # in the tags of a page, beyond the size of the file
 
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_TAG_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h", 9: "i", 10: "q", 11: "f", 12: "d",
+_TAG_TYPES = {1: "B", 2: "S1", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h", 9: "i", 10: "q", 11: "f", 12: "d",
               13: "I", 16: "Q", 17: "q", 18: "Q"}  # fmt: skip
 _EXIF_DIRECTORIES = (0x8769, 0x8825, 0xA005)
 _OUTSIDE = (struct.error, OverflowError)  # offsets that lead nowhere
@@ -201,7 +201,7 @@ def _check_block(block: bytes, name: str) -> None:
 
 
 def directories(data: bytes, name: str) -> list[Tags]:
-    """The pages of a TIFF, or of the EXIF of an image: of each the tags whose values lie in the file.
+    """The pages of a TIFF, or of the EXIF of an image, each with its tags; those that are damaged hold nothing.
 
     Raises:
         UserError: a circle, more than `MAX_CHANNELS` pages, tags that claim more than `MAX_VALUES` or the file.
@@ -209,6 +209,8 @@ def directories(data: bytes, name: str) -> list[Tags]:
     """
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
+    if big and struct.unpack_from(order + "HH", data, 4) != (8, 0):
+        raise UserError(f"{name} is damaged: its offsets are not of 8 bytes.")
     (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     pages: list[Tags] = []
     seen: set[int] = set()
@@ -235,15 +237,16 @@ def _directory(data: bytes, offset: int, order: str, big: bool, name: str, depth
         tag, kind, length, place = entry.unpack_from(data, at)
         number = np.dtype(order + _TAG_TYPES.get(kind, "B"))
         place = at + entry.size - inline if length * number.itemsize <= inline else place
-        if kind not in _TAG_TYPES or not length or place + length * number.itemsize > len(data):
+        damaged = kind not in _TAG_TYPES or place + length * number.itemsize > len(data)
+        tags[tag] = np.frombuffer(data, number, length, place) if length and not damaged else np.zeros(0, number)
+        if damaged:
             continue
-        tags[tag] = np.frombuffer(data, number, length, place)
         values += 0 if number.itemsize == 1 else length
         size += length * number.itemsize
         if values > MAX_VALUES or size > len(data) + MAX_TAG_BYTES:
             raise UserError(f"{name} is damaged: its tags claim more than the file holds.")
     for pointer in _EXIF_DIRECTORIES if depth else ():
-        if pointer in tags and tags[pointer].dtype.kind == "u":
+        if pointer in tags and len(tags[pointer]) and tags[pointer].dtype.kind in "iu":
             with contextlib.suppress(*_OUTSIDE):
                 _directory(data, int(tags[pointer][0]), order, big, name, depth - 1)
     (following,) = struct.unpack_from(order + next_format, data, first + count * entry.size)

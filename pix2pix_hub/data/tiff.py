@@ -21,6 +21,7 @@ MAX_TILE_SIDE = 4096  # pixels, where the image is smaller
 LZMA_MEMORY = 2**27  # bytes: twice what the largest preset takes
 RAW, LZW, OLD_JPEG, PACKBITS, LZMA = 1, 5, 6, 32773, 34925
 DEFLATE, ZSTANDARD = (8, 32946, 50013), (34926, 50000)
+LAYOUT = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339)  # tags
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat → NumPy's kind of number
 COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # of RGB, CMYK, YCbCr and Lab; of all else 1
 YCBCR = 6
@@ -34,7 +35,9 @@ def read_bands(data: bytes, name: str) -> NDArray[Any] | None:
     """
     tags = directories(data, name)
     # a further page may be the image made smaller
-    pages = [_Page(page, data, name) for page in tags if page is tags[0] or not int(page.get(254, [0])[0]) & 1]
+    pages = [
+        _Page(page, data, name) for page in tags if page is tags[0] or not int(page[254][0] if 254 in page else 0) & 1
+    ]
     first, channels = pages[0], pages[0].samples * len(pages)
     if any(page.like != first.like for page in pages):
         raise UserError(f"{name} has pages of different sizes or kinds; expected one image or equal pages.")
@@ -54,7 +57,7 @@ class _Page:
 
     Raises:
         UserError: too large, or a strip or tile that is not in the file.
-        KeyError: no height, width or strips.
+        KeyError: no height, width or strips, or an order of samples that there is not.
     """
 
     def __init__(self, tags: Tags, data: bytes, name: str) -> None:
@@ -66,6 +69,8 @@ class _Page:
             values = set(tags[tag][: self.samples].tolist()) if tag in tags else {1}
             return int(values.pop()) if len(values) == 1 else 0
 
+        if any(tag in tags and not (len(tags[tag]) and tags[tag].dtype.kind == "u") for tag in LAYOUT):
+            raise UserError(f"{name} is damaged: its tags hold no whole numbers, or lead out of the file.")
         self.order = "<" if data[:1] == b"I" else ">"
         self.height, self.width, self.samples = one(257), one(256), one(277, 1)
         if not (self.height > 0 and self.width > 0 and 0 < self.samples <= MAX_CHANNELS):
@@ -74,9 +79,9 @@ class _Page:
         self.compression, self.predictor, self.fill_order = one(259, RAW), one(317, 1), one(266, 1)
         self.photometric = one(262, 0)
         self.alphas = int(np.isin(tags[338], (1, 2)).sum()) if 338 in tags else 0
-        tiled, separate = 322 in tags, one(284, 1) == 2
+        self.tiled, separate = 322 in tags, {1: False, 2: True}[one(284, 1)]
         self.rows, self.columns = (
-            (one(323), one(322)) if tiled else (min(one(278, self.height), self.height), self.width)
+            (one(323), one(322)) if self.tiled else (min(one(278, self.height), self.height), self.width)
         )
         if not (
             0 < self.rows <= max(self.height, MAX_TILE_SIDE) and 0 < self.columns <= max(self.width, MAX_TILE_SIDE)
@@ -90,25 +95,24 @@ class _Page:
             math.ceil(self.width / self.columns),
         )
         if self.compression != OLD_JPEG:  # which has tags of its own
-            self._find(tags, 324 if tiled else 273, 325 if tiled else 279, data, name)
+            self._find(tags, data, name)
 
-    def _find(self, tags: Tags, offsets: int, counts: int, data: bytes, name: str) -> None:
+    def _find(self, tags: Tags, data: bytes, name: str) -> None:
         """Where the strips or tiles are, those of one plane after those of another."""
         expected = math.prod(self.grid)
-        with np.errstate(invalid="ignore"):
-            self.offsets = tags[offsets][:expected].astype(np.int64)
-            tops = self.rows * (np.arange(len(self.offsets)) // self.grid[2] % self.grid[1])
-            needed = np.minimum(self.rows, self.height - tops) * self.row_bytes
-            left = len(data) - self.offsets
-            if counts in tags:
-                self.counts = tags[counts][:expected].astype(np.int64)
-            else:
-                self.counts = needed if self.compression == RAW else left
+        offsets, counts = (324, 325) if self.tiled else (273, 279)
+        self.offsets = tags[offsets][:expected].astype(np.int64)
+        tops = self.rows * (np.arange(len(self.offsets)) // self.grid[2] % self.grid[1])
+        needed = np.minimum(self.rows, self.height - tops) * self.row_bytes
+        known = counts in tags or expected > 1 or self.compression != RAW  # else it may be missing
+        self.counts = tags[counts][:expected].astype(np.int64) if known else needed
         if not len(self.offsets) == len(self.counts) == expected:
             raise UserError(f"{name} is damaged or truncated: it has no {expected} strips or tiles.")
-        missing = (self.offsets < 8) | (self.counts < 1) | (self.counts > left)
+        missing = (self.offsets < 8) | (self.counts < 1) | (self.counts > len(data) - self.offsets)
         if self.compression == RAW and self.photometric != YCBCR:
-            missing |= self.counts < needed
+            missing |= (self.counts < needed) | (
+                self.tiled & (self.counts != needed) & (self.counts != self.rows * self.row_bytes)
+            )
         if missing.any():
             raise UserError(
                 f"{name} is damaged or truncated: {missing.sum()} of {expected} strips or tiles are missing."
@@ -149,7 +153,7 @@ class _Page:
             height = min(self.rows, self.height - top)
             most, least = self.rows * self.row_bytes, height * self.row_bytes
             block = _unpacked(self.compression, data[offset : offset + count], most, name)
-            if len(block) < least:
+            if len(block) < least or (self.tiled and len(block) not in (least, most)):
                 raise UserError(f"{name} is damaged or truncated: a strip or tile unpacks to {len(block)} bytes.")
             values = self._values(np.frombuffer(block, np.uint8, least).reshape(height, self.row_bytes), name)
             bands[top : top + height, left : left + self.columns, plane : plane + self.depth] = values[
