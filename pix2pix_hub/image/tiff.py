@@ -23,7 +23,7 @@ MAX_CHANNELS = 256  # bands and pages together
 MAX_TAGS = 2**16  # of a page
 MAX_VALUES = 2**18  # numbers in the tags of a page: two for each strip or tile
 MAX_TAG_BYTES = 2**24  # in the tags of a page, beyond the size of the file
-_TAG_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h", 9: "i", 10: "q", 11: "f", 12: "d",
+_TAG_TYPES = {1: "B", 2: "S1", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h", 9: "i", 10: "q", 11: "f", 12: "d",
               13: "I", 16: "Q", 17: "q", 18: "Q"}  # fmt: skip
 _EXIF_DIRECTORIES = (0x8769, 0x8825, 0xA005)
 _OUTSIDE = (struct.error, OverflowError)  # offsets that lead nowhere
@@ -34,6 +34,7 @@ MAX_TILE_SIDE = 4096  # pixels, where the image is smaller
 LZMA_MEMORY = 2**27  # bytes: twice what the largest preset takes
 RAW, LZW, OLD_JPEG, PACKBITS, LZMA = 1, 5, 6, 32773, 34925
 DEFLATE, ZSTANDARD = (8, 32946, 50013), (34926, 50000)
+LAYOUT = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339)  # tags
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat → NumPy's kind of number
 COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # of RGB, CMYK, YCbCr and Lab; of all else 1
 YCBCR = 6
@@ -48,7 +49,7 @@ def check_exif(block: bytes, name: str) -> None:
 
 
 def directories(data: bytes, name: str) -> list[Tags]:
-    """The pages of a TIFF, or of the EXIF of an image: of each the tags whose values lie in the file.
+    """The pages of a TIFF, or of the EXIF of an image, each with its tags; those that are damaged hold nothing.
 
     Raises:
         UserError: a circle, more than `MAX_CHANNELS` pages, tags that claim more than `MAX_VALUES` or the file.
@@ -56,6 +57,8 @@ def directories(data: bytes, name: str) -> list[Tags]:
     """
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
+    if big and struct.unpack_from(order + "HH", data, 4) != (8, 0):
+        raise UserError(f"{name} is damaged: its offsets are not of 8 bytes.")
     (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     pages: list[Tags] = []
     seen: set[int] = set()
@@ -82,15 +85,16 @@ def _directory(data: bytes, offset: int, order: str, big: bool, name: str, depth
         tag, kind, length, place = entry.unpack_from(data, at)
         number = np.dtype(order + _TAG_TYPES.get(kind, "B"))
         place = at + entry.size - inline if length * number.itemsize <= inline else place
-        if kind not in _TAG_TYPES or not length or place + length * number.itemsize > len(data):
+        damaged = kind not in _TAG_TYPES or place + length * number.itemsize > len(data)
+        tags[tag] = np.frombuffer(data, number, length, place) if length and not damaged else np.zeros(0, number)
+        if damaged:
             continue
-        tags[tag] = np.frombuffer(data, number, length, place)
         values += 0 if number.itemsize == 1 else length
         size += length * number.itemsize
         if values > MAX_VALUES or size > len(data) + MAX_TAG_BYTES:
             raise UserError(f"{name} is damaged: its tags claim more than the file holds.")
     for pointer in _EXIF_DIRECTORIES if depth else ():
-        if pointer in tags and tags[pointer].dtype.kind == "u":
+        if pointer in tags and len(tags[pointer]) and tags[pointer].dtype.kind in "iu":
             with contextlib.suppress(*_OUTSIDE):
                 _directory(data, int(tags[pointer][0]), order, big, name, depth - 1)
     (following,) = struct.unpack_from(order + next_format, data, first + count * entry.size)
@@ -105,7 +109,9 @@ def image_pages(data: bytes, name: str) -> list[Page]:
     """
     tags = directories(data, name)
     # a further page may be the image made smaller
-    pages = [Page(page, data, name) for page in tags if page is tags[0] or not int(page.get(254, [0])[0]) & 1]
+    pages = [
+        Page(page, data, name) for page in tags if page is tags[0] or not int(page[254][0] if 254 in page else 0) & 1
+    ]
     first = pages[0]
     if any(page.like != first.like for page in pages):
         raise UserError(f"{name} has pages of different sizes or kinds; expected one image or equal pages.")
@@ -132,7 +138,7 @@ class Page:
 
     Raises:
         UserError: too large, or a strip or tile that is not in the file.
-        KeyError: no height, width or strips.
+        KeyError: no height, width or strips, or an order of samples that there is not.
     """
 
     def __init__(self, tags: Tags, data: bytes, name: str) -> None:
@@ -144,6 +150,8 @@ class Page:
             values = set(tags[tag][: self.samples].tolist()) if tag in tags else {1}
             return int(values.pop()) if len(values) == 1 else 0
 
+        if any(tag in tags and not (len(tags[tag]) and tags[tag].dtype.kind == "u") for tag in LAYOUT):
+            raise UserError(f"{name} is damaged: its tags hold no whole numbers, or lead out of the file.")
         self.order = "<" if data[:1] == b"I" else ">"
         self.height, self.width, self.samples = one(257), one(256), one(277, 1)
         if not (self.height > 0 and self.width > 0 and 0 < self.samples <= MAX_CHANNELS):
@@ -152,9 +160,9 @@ class Page:
         self.compression, self.predictor, self.fill_order = one(259, RAW), one(317, 1), one(266, 1)
         self.photometric = one(262, 0)
         self.alphas = int(np.isin(tags[338], (1, 2)).sum()) if 338 in tags else 0
-        tiled, separate = 322 in tags, one(284, 1) == 2
+        self.tiled, separate = 322 in tags, {1: False, 2: True}[one(284, 1)]
         self.rows, self.columns = (
-            (one(323), one(322)) if tiled else (min(one(278, self.height), self.height), self.width)
+            (one(323), one(322)) if self.tiled else (min(one(278, self.height), self.height), self.width)
         )
         if not (
             0 < self.rows <= max(self.height, MAX_TILE_SIDE) and 0 < self.columns <= max(self.width, MAX_TILE_SIDE)
@@ -168,25 +176,24 @@ class Page:
             math.ceil(self.width / self.columns),
         )
         if self.compression != OLD_JPEG:  # which has tags of its own
-            self._find(tags, 324 if tiled else 273, 325 if tiled else 279, data, name)
+            self._find(tags, data, name)
 
-    def _find(self, tags: Tags, offsets: int, counts: int, data: bytes, name: str) -> None:
+    def _find(self, tags: Tags, data: bytes, name: str) -> None:
         """Find the strips or tiles, those of one plane after those of another."""
         expected = math.prod(self.grid)
-        with np.errstate(invalid="ignore"):
-            self.offsets = tags[offsets][:expected].astype(np.int64)
-            tops = self.rows * (np.arange(len(self.offsets)) // self.grid[2] % self.grid[1])
-            needed = np.minimum(self.rows, self.height - tops) * self.row_bytes
-            left = len(data) - self.offsets
-            if counts in tags:
-                self.counts = tags[counts][:expected].astype(np.int64)
-            else:
-                self.counts = needed if self.compression == RAW else left
+        offsets, counts = (324, 325) if self.tiled else (273, 279)
+        self.offsets = tags[offsets][:expected].astype(np.int64)
+        tops = self.rows * (np.arange(len(self.offsets)) // self.grid[2] % self.grid[1])
+        needed = np.minimum(self.rows, self.height - tops) * self.row_bytes
+        known = counts in tags or expected > 1 or self.compression != RAW  # else it may be missing
+        self.counts = tags[counts][:expected].astype(np.int64) if known else needed
         if not len(self.offsets) == len(self.counts) == expected:
             raise UserError(f"{name} is damaged or truncated: it has no {expected} strips or tiles.")
-        missing = (self.offsets < 8) | (self.counts < 1) | (self.counts > left)
+        missing = (self.offsets < 8) | (self.counts < 1) | (self.counts > len(data) - self.offsets)
         if self.compression == RAW and self.photometric != YCBCR:
-            missing |= self.counts < needed
+            missing |= (self.counts < needed) | (
+                self.tiled & (self.counts != needed) & (self.counts != self.rows * self.row_bytes)
+            )
         if missing.any():
             raise UserError(
                 f"{name} is damaged or truncated: {missing.sum()} of {expected} strips or tiles are missing."
@@ -227,7 +234,7 @@ class Page:
             height = min(self.rows, self.height - top)
             most, least = self.rows * self.row_bytes, height * self.row_bytes
             block = _unpacked(self.compression, data[offset : offset + count], most, name)
-            if len(block) < least:
+            if len(block) < least or (self.tiled and len(block) not in (least, most)):
                 raise UserError(f"{name} is damaged or truncated: a strip or tile unpacks to {len(block)} bytes.")
             values = self._values(np.frombuffer(block, np.uint8, least).reshape(height, self.row_bytes), name)
             bands[top : top + height, left : left + self.columns, plane : plane + self.depth] = values[
