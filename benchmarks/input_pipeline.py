@@ -28,8 +28,8 @@ from torchvision.transforms import v2
 
 from pix2pix_hub.config import PairOptions, TrainingConfig, preset_config
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
-from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.data.transforms import EpochSampler
+from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.training.loaders import make_cache, make_map_loader
 from pix2pix_hub.training.setup import make_accelerator, make_learner
 

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
 from pix2pix_hub import Pix2PixPipeline
-from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.images import pil_to_tensor, to_model_range
 from pix2pix_hub.inference.pieces import spans
 from pix2pix_hub.models.base import Generator
+from pix2pix_hub.synthetic import render_pair
 
 Statistics = list[tuple[Tensor, Tensor]]  # mean and variance of each norm layer
 Made = tuple[Tensor, list[int]]  # an image, and the lines where its tiles meet

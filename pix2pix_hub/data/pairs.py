@@ -33,9 +33,9 @@ from pix2pix_hub.data.files import (
 from pix2pix_hub.data.pair_dataset import PairDataset
 from pix2pix_hub.data.records import RecordDecoder
 from pix2pix_hub.data.splits import VALIDATION_NAMES, assign_splits
-from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.data.tables import BUILDERS, TABLES, holds_images, is_loose, open_table, undecoded
 from pix2pix_hub.images import PixelFormat
+from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.util import UserError, counted
 
 __all__ = ["FoundPairs", "PairDataset", "PairSplits", "find_pairs", "load_pairs"]

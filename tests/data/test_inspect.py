@@ -10,7 +10,7 @@ from pix2pix_hub.cli import main
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.inspect import inspect_pairs
 from pix2pix_hub.data.pairs import find_pairs, load_pairs
-from pix2pix_hub.data.synthetic import CMP_CLASSES
+from pix2pix_hub.synthetic import CMP_CLASSES
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data import pairs as pairs_module
 from pix2pix_hub.data import splits as splits_module
 from pix2pix_hub.data.pairs import KNOWN_COLUMNS, PairSplits, load_pairs
-from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.images import pil_to_tensor
+from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.util import UserError
 
 SIZE = "32"

@@ -15,8 +15,8 @@ from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.data.palette import class_colors, color_sample
 from pix2pix_hub.data.pixels import PixelArray, read_image
 from pix2pix_hub.data.stream_source import open_stream
-from pix2pix_hub.data.synthetic import CMP_CLASSES
 from pix2pix_hub.images import PaletteColor, PixelFormat
+from pix2pix_hub.synthetic import CMP_CLASSES
 
 COLORS = [(0, 0, 170), (255, 85, 0), (128, 64, 128), (70, 130, 180), (0, 0, 0), (250, 170, 30), (107, 142, 35)]
 SIZE = 192

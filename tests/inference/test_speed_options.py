@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from tiny_exports import write_tiny_export
 from torch._dynamo.utils import counters
 
-from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.images import RGB, PixelFormat
 from pix2pix_hub.inference import hardware
 from pix2pix_hub.inference.compiled import MOST_SHAPES, CompiledGenerator
 from pix2pix_hub.inference.hardware import LARGEST_BATCH, batch_within, choose_dtype
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.ui.models import SHIPPED
 from pix2pix_hub.util import UserError
 

@@ -32,7 +32,7 @@ from running_app import RunningApp
 
 from pix2pix_hub.data.encoding import encode
 from pix2pix_hub.data.pixels import PixelArray, read_image
-from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
+from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.ui.limits import Deadline
 
 SECRET = "/etc/hostname"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pix2pix_hub.data.pixels import PixelArray, read_image
-from pix2pix_hub.data.synthetic import CMP_CLASSES
+from pix2pix_hub.synthetic import CMP_CLASSES
 from pix2pix_hub.ui.exports import Export, Side
 from pix2pix_hub.ui.models import SHIPPED
 from pix2pix_hub.ui.pictures import (
