@@ -26,10 +26,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pix2pix_hub.data.pair_dataset import PairDataset
+from pix2pix_hub.data.decode import PairDataset
+from pix2pix_hub.data.order import EpochSampler
 from pix2pix_hub.data.palette import class_colors, color_sample
 from pix2pix_hub.data.pixels import PixelArray
-from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
+from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.images import PixelFormat, from_model_range
 from pix2pix_hub.metrics import Floats, confidence_interval

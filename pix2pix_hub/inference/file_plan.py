@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from pix2pix_hub.data.encoding import suffix_for
-from pix2pix_hub.data.files import IMAGE_SUFFIXES, images_below
 from pix2pix_hub.data.preprocessor import Preprocessor
+from pix2pix_hub.data.sources import IMAGE_SUFFIXES, images_below
 from pix2pix_hub.inference.inputs import other_depth, output_format
 from pix2pix_hub.inference.results import Canvas, Kind, decoded_result
 from pix2pix_hub.util import UserError
