@@ -163,7 +163,7 @@ def open_stream(
     """
     dataset, split = request.dataset, request.train_split
     builder, streams, mark = open_shards(request)
-    held_split = validation_split_of(dict.fromkeys(streams, 1), request)
+    held_split = validation_split_of(dict.fromkeys(streams), request)
     columns = choose_columns(streams[split].features, request)
     streams = {name: undecoded(stream, columns, name, request) for name, stream in streams.items()}
     decoder = RecordDecoder(columns, request.swap)
@@ -204,17 +204,20 @@ def _describe(pairs: str, request: PairOptions, decoder: RecordDecoder, sizes: s
 # --- splits
 
 
-def validation_split_of(counts: Mapping[str, int], request: PairOptions) -> str | None:
-    """The split that validates, by the pairs in each; None: some of the training split are to be set aside.
+def validation_split_of(counts: Mapping[str, int | None], request: PairOptions) -> str | None:
+    """The split that validates; None: some of the training split are to be set aside.
+
+    Args:
+        counts: pairs in each split; None: not known, but some.
 
     Raises:
         UserError: a split that was named has no rows.
     """
     for flag, split in (("train", request.train_split), ("validation", request.validation_split)):
-        if split is not None and not counts.get(split):
-            listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        if split is not None and counts.get(split, 0) == 0:
+            listed = ", ".join(name if count is None else f"{name} ({count})" for name, count in counts.items())
             raise UserError(f"--{flag}-split {split}: no pairs there. Name a split of {request.dataset}: {listed}.")
-    names = (name for name in VALIDATION_NAMES if name != request.train_split and counts.get(name))
+    names = (name for name in VALIDATION_NAMES if name != request.train_split and counts.get(name, 0) != 0)
     return request.validation_split or next(names, None)
 
 

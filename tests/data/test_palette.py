@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from pix2pix_hub.data.stream_source import open_stream
 from scipy.ndimage import gaussian_filter
 
 from pix2pix_hub.config import PairOptions
-from pix2pix_hub.data.pairs import load_pairs
+from pix2pix_hub.data.pairs import load_pairs, open_stream
 from pix2pix_hub.data.palette import class_colors, color_sample
 from pix2pix_hub.data.pixels import PixelArray, read_image
 from pix2pix_hub.images import PaletteColor, PixelFormat

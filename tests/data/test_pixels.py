@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pix2pix_hub.data.examine import settle_format
+from pix2pix_hub.data.decode import settle_format
 from pix2pix_hub.data.pixels import read_image, size_of, stored_as, to_tensor
 from pix2pix_hub.images import PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.util import UserError
