@@ -22,7 +22,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
-from pix2pix_hub.data.synthetic import render_pair
+from pix2pix_hub.synthetic import render_pair
 
 ROOT = Path(__file__).parents[1]
 EMPTY = "import gradio as gr\nwith gr.Blocks(analytics_enabled=False) as demo: pass\ndemo.launch(quiet=True)"

@@ -30,7 +30,7 @@ from reference_loop import reference_run
 from train_step import reference_step
 
 from pix2pix_hub.config import preset_config
-from pix2pix_hub.data.synthetic import render_pair
+from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
 SIZE = 256  # pixels: the reference's depth allows no smaller one

@@ -28,9 +28,8 @@ from torchvision.transforms import v2
 
 from pix2pix_hub.config import PairOptions, TrainingConfig, preset_config
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
-from pix2pix_hub.data.synthetic import render_pair
-from pix2pix_hub.data.transforms import EpochSampler
-from pix2pix_hub.training.loaders import make_cache, make_map_loader
+from pix2pix_hub.synthetic import render_pair
+from pix2pix_hub.training.loaders import TrainLoader, make_cache
 from pix2pix_hub.training.setup import make_accelerator, make_learner
 
 PAIRS, TRAINING = 120, 100  # files written, and how many of them are trained on
@@ -106,23 +105,22 @@ def write_pairs(folder: Path, size: int) -> Path:
     return folder
 
 
-def ours(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits, cache: str, workers: int) -> Any:
+def ours(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits, cache: str, workers: int) -> TrainLoader:
     """The trainer's loader, its cache filled."""
     config = replace(config, cache=cache, num_workers=workers)
     keeping = make_cache(accelerator, config, pairs)
-    loader = make_map_loader(accelerator, config, pairs, EpochSampler(len(pairs.train), seed=0), keeping)
+    loader = TrainLoader(accelerator, config, pairs, keeping)
     keeping.fill(accelerator)
     return loader
 
 
-def epoch_of(loader: Any) -> Callable[[], None]:
+def epoch_of(loader: TrainLoader) -> Callable[[], None]:
     """One pass over a loader; the next call takes the next epoch."""
     epoch = 0
 
     def run() -> None:
         nonlocal epoch
-        loader.set_epoch(epoch)
-        for _ in loader:
+        for _ in loader.rest_of_epoch(epoch, 0):
             pass
         epoch += 1
 

@@ -56,7 +56,7 @@ def draw(page: Page) -> None:
 
 def fill_batch(page: Page, folder: Path) -> None:
     """Some pictures, and a file that is none."""
-    from pix2pix_hub.data.synthetic import render_pair
+    from pix2pix_hub.synthetic import render_pair
 
     names = [folder / f"house_{number}.png" for number in range(5)]
     for number, name in enumerate(names):

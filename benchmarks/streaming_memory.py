@@ -26,8 +26,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
 from pix2pix_hub.config import PairOptions, preset_config
-from pix2pix_hub.data.stream_source import open_stream
-from pix2pix_hub.training.loaders import make_stream_loader
+from pix2pix_hub.data.pairs import open_stream
+from pix2pix_hub.training.loaders import TrainLoader
 
 SHARDS, PAIRS_PER_SHARD, SIZE = 20, 1000, 64
 MARKS = (1_000, 5_000, 10_000, 15_000)  # pairs
@@ -85,17 +85,17 @@ def stream(folder: str, options: argparse.Namespace) -> dict[int, float]:
         num_workers=options.workers,
         shuffle_buffer=options.shuffle_buffer,
     )
-    pairs = open_stream(PairOptions(folder, image_size=str(SIZE)))
+    pairs = open_stream(PairOptions(folder, image_size=str(SIZE)), options.shuffle_buffer)
     say(pairs.description)
-    loader = make_stream_loader(Accelerator(cpu=True), config, pairs)
+    loader = TrainLoader(Accelerator(cpu=True), config, pairs)
     memory: dict[int, float] = {}
     seen = 0
-    for batch in loader:
+    for batch in loader.rest_of_epoch(0, 0):
         seen += len(batch["index"])
         if len(memory) < len(MARKS) and seen >= MARKS[len(memory)]:
             memory[MARKS[len(memory)]] = round(resident_mib(), 1)
             say(f"{seen:6d} pairs  {resident_mib():8.1f} MiB")
-    assert seen == sum(len(span) for span in pairs.spans)
+    assert seen == len(pairs.train)
     return memory
 
 

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
 from pix2pix_hub import Pix2PixPipeline
-from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.image.format import RGB, to_model_range, to_tensor
 from pix2pix_hub.image.read import from_memory
 from pix2pix_hub.inference.tiling import spans
 from pix2pix_hub.models.base import Generator
+from pix2pix_hub.synthetic import render_pair
 
 Statistics = list[tuple[Tensor, Tensor]]  # mean and variance of each norm layer
 Made = tuple[Tensor, list[int]]  # an image, and the lines where its tiles meet

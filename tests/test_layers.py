@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pix2pix_hub"
 LEVELS = [  # a file or folder imports from levels above its own, and from itself
     {"util"},
-    {"config", "devices"},
+    {"config", "devices", "synthetic"},
     {"image"},
     {"data"},
     {"export"},

@@ -54,7 +54,7 @@ def data_inspect(
     pairs = PairOptions(
         **vars(data), image_size=image_size, resize=resize, source_mode=source_mode, target_mode=target_mode
     )
-    from pix2pix_hub.data.inspect import inspect_pairs
+    from pix2pix_hub.data.tools import inspect_pairs
 
     found = inspect_pairs(pairs, grid, rows)
     say(found.describe())
@@ -82,7 +82,7 @@ def data_build(
     if output is not None and output.exists():
         raise UserError(f"--output {output} exists and is never overwritten: name another folder.")
     pairs = PairOptions(**vars(data), on_bad_pair=on_bad_pair)
-    from pix2pix_hub.data.build import build_pairs, push_dataset, train_command, write_dataset
+    from pix2pix_hub.data.tools import build_pairs, push_dataset, train_command, write_dataset
     from pix2pix_hub.hub.push import check_account
 
     if push is not None:

@@ -1,15 +1,17 @@
-"""Pairs from wherever people keep them: the one place that knows forms and column names.
+"""Pairs from wherever people keep them: the one place that knows forms, column names and splits.
 
 `find_pairs` tells the form by looking, and returns it as a Hugging Face `datasets.Dataset` per split with either one
-image column (A and B side by side) or two (A, then B), undecoded. What follows is shared by all forms: splits
-(`splits.py`), the pass that finds bad pairs and tells how pixels are stored (`examine.py`), and decoding one record
-(`records.py`, which a streamed record goes through as well).
+image column (A and B side by side) or two (A, then B), undecoded. `load_pairs` makes of it, and `open_stream` of shards
+that are not downloaded, what is trained and what is validated on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -19,26 +21,31 @@ from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
 from pix2pix_hub.config import DatasetOptions, PairOptions
-from pix2pix_hub.data.examine import Findings, examine, size_text
-from pix2pix_hub.data.file_rows import IMAGE_COLUMN, image_rows, paired_rows
-from pix2pix_hub.data.files import (
+from pix2pix_hub.data.cache import KeepWhileLooking
+from pix2pix_hub.data.decode import FIRST_PAIRS, Findings, PairDataset, RecordDecoder, examine
+from pix2pix_hub.data.sources import (
+    BUILDERS,
+    IMAGE_COLUMN,
     IMAGE_SUFFIXES,
+    TABLES,
     contents,
     fingerprint,
+    holds_images,
+    image_rows,
     images_below,
     images_in,
+    is_loose,
     left_aside,
+    open_table,
+    paired_rows,
     side_folders,
+    undecoded,
 )
-from pix2pix_hub.data.pair_dataset import PairDataset
-from pix2pix_hub.data.records import RecordDecoder
-from pix2pix_hub.data.splits import VALIDATION_NAMES, assign_splits
-from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
-from pix2pix_hub.data.tables import BUILDERS, TABLES, holds_images, is_loose, open_table, undecoded
+from pix2pix_hub.data.stream import ShardPlaces, ShardRows, first_rows, open_shards, shard_lengths
 from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.util import UserError, counted
 
-__all__ = ["FoundPairs", "PairDataset", "PairSplits", "find_pairs", "load_pairs"]
 SYNTHETIC = "synthetic"
 SYNTHETIC_SPLITS = {"train": range(0, 400), "validation": range(10_000, 10_040)}
 # Columns (or folders) A and B as data sets name them, compared without case, "_" and "-"; the first that fits is taken.
@@ -55,18 +62,28 @@ FORMS_THAT_WORK = (
     "metadata.jsonl, or a Hub data set (user/name), each with one column of side-by-side images or two image "
     f"columns; or `--dataset {SYNTHETIC}`."
 )
+VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test")
+SPLIT_SEED = 0
+VALIDATION_FRACTION = 0.1  # of the training pairs, where there is no validation split
+STREAMED_VALIDATION_PAIRS = 256  # at most, where --max-validation-pairs does not say: they are held in memory
 
 
 @dataclass(frozen=True)
 class FoundPairs:
     """What a form hands on: undecoded rows."""
 
-    form: str  # "synthetic", "side by side", "paired folders" or "two columns"
+    form: str  # "synthetic", "side by side", "paired folders", "two columns" or "one column"
     splits: dict[str, Dataset]  # columns `columns` as {"bytes", "path"} or None; `name` where pairs are files
     columns: tuple[str, ...]  # one: A and B side by side; two: A, B
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
     class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
     left_aside: str = ""  # what lies beside the images and is none of them, in words
+
+    def pairs(self, split: str, swap: bool, indices: Sequence[int] | None = None) -> PairDataset:
+        """Rows of a split (None: all), for `examine` to look at."""
+        rows = self.splits[split]
+        decoder = RecordDecoder(self.columns, swap)
+        return PairDataset(rows, range(len(rows)) if indices is None else indices, decoder, split)
 
 
 @dataclass(frozen=True)
@@ -80,60 +97,163 @@ class PairSplits:
     fingerprint: str
     dataset: str
     findings: Findings  # what looking at the pairs found; given to `load_pairs`, another process need not look again
+    lengths: Sequence[int] | None = None  # rows of each shard that is streamed from; None: not a stream
+    keeper: KeepWhileLooking | None = None  # what was kept decoded in that look
 
     @property
     def formats(self) -> dict[str, PixelFormat]:
         """How the pixels of each side are stored: "source", "target"."""
-        return self.train.formats
+        return self.validation.formats
 
 
-def load_pairs(request: PairOptions, *, check: bool = True, findings: Findings | None = None) -> PairSplits:
-    """Find out which form a data set has, and open it.
+def load_pairs(
+    request: PairOptions,
+    *,
+    findings: Findings | None = None,
+    keep: Callable[[Sequence[PairDataset]], KeepWhileLooking | None] | None = None,
+) -> PairSplits:
+    """Find out which form a data set has, open it, and decode every pair once, before anything is trained.
 
     Args:
         request: which pairs. The synthetic set is rendered at `image_size`, others stay as stored.
-        check: decode every pair once (in threads) and list the bad ones, before anything is trained. Without it the
-            first few pairs tell how pixels are stored.
         findings: of an earlier call with the same arguments, on this process or another: nothing is decoded.
+        keep: from training and validation pairs, with formats as the first of them have, to what keeps them decoded.
 
     Raises:
         UserError: nothing there, a form or columns unknown, bad images, too few pairs. Says what to type next.
     """
     found = find_pairs(request)
-    train_part, validation_part, note = assign_splits(found.splits, request)
-    decoder = RecordDecoder(found.columns, request.swap)
-    parts = [
-        PairDataset(found.splits[part.split], part.indices, decoder, part.split)
-        for part in (train_part, validation_part)
-    ]
-    if findings is None:  # what was just rendered need not be looked at
-        look_at_all = check and found.form != SYNTHETIC
-        skip = request.on_bad_pair == "skip"
-        findings = examine(parts, request, everything=look_at_all, skip=skip, names=found.class_names)
-    if found.form == SYNTHETIC:
-        findings = replace(findings, sizes=size_text([request.image_height_width]))
+    *parts, note = assign_splits(found, request)
+    keeper = None
+    if findings is None:
+        everything = found.form != SYNTHETIC  # what was just rendered need not be looked at
+        if keep is not None and everything:
+            with suppress(UserError):  # none of the first can be read
+                first = examine(parts, request, everything=False)
+                keeper = keep([replace(part, decoder=first.decoder_of(part)) for part in parts])
+        findings = examine(parts, request, everything=everything, names=found.class_names, keeper=keeper)
     train, validation = (findings.applied_to(part) for part in parts)
     if not len(train) or not len(validation):
         raise UserError(
             f"--dataset {request.dataset}: no sound {'validation' if len(train) else 'training'} pair is left."
         )
+    if keeper is not None:
+        keeper.finish([train, validation])
+    pairs = f"{len(train)} training and {counted(len(validation), 'validation pair')}, {found.form}"
+    skipped = f"; {counted(len(findings.faults), 'bad pair')} left out" if findings.faults else ""
     aside = f"; left aside: {found.left_aside}" if found.left_aside else ""
-    description = _describe(found, request, findings, len(train), len(validation)) + note + aside
-    return PairSplits(train, validation, description, found.form, found.fingerprint, request.dataset, findings)
+    description = _describe(pairs, request, train.decoder, findings.size_words) + skipped + note + aside
+    identity = (found.form, found.fingerprint, request.dataset)
+    return PairSplits(train, validation, description, *identity, findings, keeper=keeper)
 
 
-def _describe(found: FoundPairs, request: PairOptions, findings: Findings, train: int, validation: int) -> str:
-    source, target = RecordDecoder(found.columns, request.swap).sides
+def open_stream(
+    request: PairOptions, block: int = 1000, *, lengths: Sequence[int] | None = None, findings: Findings | None = None
+) -> PairSplits:
+    """Open a data set without reading more than its validation pairs and the lengths of its shards.
+
+    Args:
+        request: of a folder or a Hub data set; what is streamed and bad is left to the loader.
+        block: rows that are read, and held, at a time.
+        lengths: of the shards, where somebody has counted them.
+        findings: of the first pairs, from a process that has looked at them.
+
+    Raises:
+        UserError: nothing there, a form that is not streamed, columns or splits unknown, bad pairs, too few pairs.
+    """
+    dataset, split = request.dataset, request.train_split
+    builder, streams, mark = open_shards(request)
+    held_split = validation_split_of(dict.fromkeys(streams), request)
+    columns = choose_columns(streams[split].features, request)
+    streams = {name: undecoded(stream, columns, name, request) for name, stream in streams.items()}
+    decoder = RecordDecoder(columns, request.swap)
+    lengths = lengths or shard_lengths(builder, split, streams[split])
+    count = request.max_validation_pairs or STREAMED_VALIDATION_PAIRS
+    if held_split is None and request.max_validation_pairs is None:
+        count = max(1, min(count, round(sum(lengths) * VALIDATION_FRACTION)))
+    validation = first_rows(streams[held_split or split], held_split or split, count, decoder)
+    taken = Counter(shard for shard, _ in validation.indices) if held_split is None else Counter()
+    places = ShardPlaces([(taken[shard], length) for shard, length in enumerate(lengths)], request.max_train_pairs)
+    if not len(places):
+        raise UserError("--streaming: all pairs are set aside for validation. Give a smaller --max-validation-pairs.")
+    if findings is None:
+        few = min(FIRST_PAIRS, len(places))
+        parts = [validation] if held_split is None else [validation, first_rows(streams[split], split, few, decoder)]
+        findings = examine(parts, request)
+    validation = findings.applied_to(validation)
+    if not len(validation):
+        raise UserError(f"--dataset {dataset}: no sound validation pair is left.")
+    train = PairDataset(ShardRows(streams[split], block), places, findings.decoder_of(validation), split)
+    note = "" if held_split else f" set aside from {split}"
+    pairs = (
+        f"{counted(len(train), 'pair')} in {counted(len(places.stretches), 'shard')}, streamed, and "
+        f"{counted(len(validation), 'validation pair')}{note}"
+    )
+    description = _describe(pairs, request, train.decoder, f"{findings.size_words} (of the first)")
+    return PairSplits(train, validation, description, "stream", mark, dataset, findings, lengths)
+
+
+def _describe(pairs: str, request: PairOptions, decoder: RecordDecoder, sizes: str) -> str:
+    assert decoder.source is not None and decoder.target is not None
     height, width = request.image_height_width
-    pixels = [findings.source.describe(), findings.target.describe()]
-    left_out = f"; {counted(len(findings.faults), 'bad pair')} left out" if findings.faults else ""
+    pixels = dict.fromkeys([decoder.source.describe(), decoder.target.describe()])
+    layout = f"{request.direction}: {' → '.join(decoder.sides)}"
+    return f"{pairs}, {layout}, {sizes} → {height}x{width}, {' → '.join(pixels)}"
+
+
+# --- splits
+
+
+def validation_split_of(counts: Mapping[str, int | None], request: PairOptions) -> str | None:
+    """The split that validates; None: some of the training split are to be set aside.
+
+    Args:
+        counts: pairs in each split; None: not known, but some.
+
+    Raises:
+        UserError: a split that was named has no rows.
+    """
+    for flag, split in (("train", request.train_split), ("validation", request.validation_split)):
+        if split is not None and counts.get(split, 0) == 0:
+            listed = ", ".join(name if count is None else f"{name} ({count})" for name, count in counts.items())
+            raise UserError(f"--{flag}-split {split}: no pairs there. Name a split of {request.dataset}: {listed}.")
+    names = (name for name in VALIDATION_NAMES if name != request.train_split and counts.get(name, 0) != 0)
+    return request.validation_split or next(names, None)
+
+
+def assign_splits(found: FoundPairs, request: PairOptions) -> tuple[PairDataset, PairDataset, str]:
+    """Pairs that train, pairs that validate, and what the description must add about the latter.
+
+    A set without a validation split gets a seeded one, by the order of hashes: the same with every library version.
+
+    Raises:
+        UserError: a split that was named has no rows, or too few pairs to set some aside.
+    """
+    split = request.train_split
+    chosen = validation_split_of({name: len(rows) for name, rows in found.splits.items()}, request)
+    train: Sequence[int] = range(len(found.splits[split]))
+    if chosen is None:
+        if len(train) < 2:
+            raise UserError(
+                f"--dataset {request.dataset} has one pair only and no validation split; expected at least 2 pairs. "
+                "Add pairs, or name a split with --validation-split."
+            )
+        count = min(max(1, round(len(train) * VALIDATION_FRACTION)), len(train) - 1)
+        by_hash = sorted(train, key=lambda row: hashlib.sha256(f"{SPLIT_SEED}/{row}".encode()).digest())
+        held_out: Sequence[int] = sorted(by_hash[:count])
+        train = sorted(by_hash[count:])
+        note = f"; no validation split: {count} set aside from {split}"
+    else:
+        held_out = range(len(found.splits[chosen]))
+        note = f"; validation: split {chosen}" if request.validation_split or chosen == "test" else ""
     return (
-        f"{train} training and {counted(validation, 'validation pair')}, {found.form}, {request.direction}: "
-        f"{source} → {target}, {findings.sizes} → {height}x{width}, {' → '.join(dict.fromkeys(pixels))}{left_out}"
+        found.pairs(split, request.swap, train[: request.max_train_pairs]),
+        found.pairs(chosen or split, request.swap, held_out[: request.max_validation_pairs]),
+        note,
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- forms
+# --- forms
 
 
 def find_pairs(request: PairOptions) -> FoundPairs:
@@ -261,17 +381,14 @@ def _find_side_by_side(root: Path, files: dict[str, list[Path]], request: PairOp
 
 
 def _find_table(path: Path, request: PairOptions) -> FoundPairs:
-    return _from_table(*open_table(path, request, FORMS_THAT_WORK), request)
-
-
-def _from_table(loaded: Dataset | DatasetDict, fingerprint: str, request: PairOptions) -> FoundPairs:
+    loaded, identity = open_table(path, request, FORMS_THAT_WORK)
     splits = _splits_of(loaded)
     if not splits:
         raise UserError(f"--dataset {request.dataset} has no splits. {FORMS_THAT_WORK}")
     columns = choose_columns(splits.get(request.train_split, next(iter(splits.values()))).features, request)
     form = "two columns" if len(columns) == 2 else "side by side"
     rows = {name: undecoded(rows, columns, name, request) for name, rows in splits.items()}
-    return FoundPairs(form, rows, columns, fingerprint)
+    return FoundPairs(form, rows, columns, identity)
 
 
 def _splits_of(loaded: Dataset | DatasetDict) -> dict[str, Dataset]:

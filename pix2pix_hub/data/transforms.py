@@ -7,28 +7,22 @@ worker counts, rank counts nor a resumed run change what a sample looks like (Is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from pix2pix_hub.data.order import mixed_seed
 from pix2pix_hub.image.format import RGB, PixelFormat, stored_to_unit, to_model_range, unit_to_model
 from pix2pix_hub.util import UserError
 
-SIDES = ("source", "target", "both")
-RESIZES = ("exact", "crop", "pad")
+SIDES = ("source", "target")
 COLOR_CHANNELS = (1, 3)  # that colour jitter is defined for
-
-
-def mixed_seed(*parts: int) -> int:
-    """Non-negative integers → one 64-bit seed in which neighbours have nothing in common."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
 def inscribed_margins(height: int, width: int, degrees: float) -> tuple[int, int]:
@@ -124,7 +118,7 @@ class PairTransform:
         seed: a non-negative integer, the first part of every draw.
 
     Raises:
-        UserError: a value outside its range.
+        UserError: colour jitter of images that have no colours.
     """
 
     def __init__(
@@ -141,35 +135,30 @@ class PairTransform:
         color_jitter_side: str = "source",
         seed: int = 0,
     ) -> None:
-        _require(min(image_size) >= 1, "image-size", image_size, "at least 1 pixel high and wide")
-        _require(0.0 <= flip_probability <= 1.0, "flip-probability", flip_probability, "between 0 and 1")
-        _require(0.0 <= rotation_degrees <= 45.0, "rotation-degrees", rotation_degrees, "0 to 45")
-        _require(jitter_scale >= 1.0, "jitter-scale", jitter_scale, "1 or more (1 crops nothing)")
-        _require(0.0 <= color_jitter <= 1.0, "color-jitter", color_jitter, "between 0 (none) and 1")
-        _require(color_jitter_side in SIDES, "color-jitter-side", color_jitter_side, "one of " + ", ".join(SIDES))
-        _require(seed >= 0, "seed", seed, "0 or more")
-        _require(resize in RESIZES, "resize", resize, "one of " + ", ".join(RESIZES))
         self.image_size, self.augment, self.seed = image_size, augment, seed
         self.formats = dict(formats or {"source": RGB, "target": RGB})
-        self.jittered = SIDES[:2] if color_jitter_side == "both" else (color_jitter_side,)
+        self.jittered = SIDES if color_jitter_side == "both" else (color_jitter_side,)
         self.color = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if augment and color_jitter else None
         enlarged = (round(image_size[0] * jitter_scale), round(image_size[1] * jitter_scale))
-        resized = _resize(enlarged if augment else image_size, resize)
+        wanted = enlarged if augment else image_size
+        resized = v2.Resize(list(wanted), antialias=True) if resize == "exact" else FitResize(wanted, resize)
         flip, crop = v2.RandomHorizontalFlip(flip_probability), v2.RandomCrop(image_size)
         turned = augment and rotation_degrees > 0  # at full size: what comes after is not the same in every epoch
         self._steady = v2.Compose([resized] if augment else [resized, v2.CenterCrop(image_size)])
         self._varying = v2.Compose([flip, RotateInside(rotation_degrees), resized, crop] if turned else [flip, crop])
         self._turned = turned
         self.preparation = (augment, image_size, enlarged, resize, turned, self.formats)  # what `prepare` follows from
-        if self.color and formats is not None:
-            self._refuse_jitter_of({side: formats[side].channels for side in self.jittered})
+        for side in self.jittered if self.color else ():
+            stored = self.formats[side]
+            if not has_colors(stored):
+                what = "labels, which have no colours" if stored.mode == "labels" else f"of {stored.channels} channels"
+                raise UserError(
+                    f"The {side} images are {what}; colour jitter is defined for 1 or 3 channels. Turn it off with "
+                    "--color-jitter 0."
+                )
 
     def __call__(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
-        """`(C, H, W)` of stored values, of any sizes → `{"source", "target"}`, float32 in [-1, 1].
-
-        Raises:
-            UserError: colour jitter on an image of neither 1 nor 3 channels.
-        """
+        """`(C, H, W)` of stored values, of any sizes → `{"source", "target"}`, float32 in [-1, 1]."""
         return self.vary(*self.prepare(source, target), epoch=epoch, index=index)
 
     def prepare(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,11 +175,7 @@ class PairTransform:
         return pair["source"].as_subclass(Tensor), pair["target"].as_subclass(Tensor)
 
     def vary(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
-        """What `prepare` made → `{"source", "target"}`, float32 `(C, H, W)` in [-1, 1]; all draws are made here.
-
-        Raises:
-            UserError: as a call.
-        """
+        """What `prepare` made → `{"source", "target"}`, float32 `(C, H, W)` in [-1, 1]; all draws are made here."""
         pair = {"source": self._typed(source, "source"), "target": self._typed(target, "target")}
         if self.augment:
             pair = self._draw(pair, mixed_seed(self.seed, epoch, index))
@@ -215,31 +200,7 @@ class PairTransform:
             # not torch.manual_seed: it would reseed the accelerator too, and with it the dropout of this process
             torch.default_generator.manual_seed(seed)
             pair = self._varying(pair)
-            return self._jitter_colors(pair) if self.color else pair
-
-    def _jitter_colors(self, pair: dict[str, Tensor]) -> dict[str, Tensor]:
-        assert self.color is not None
-        self._refuse_jitter_of({side: pair[side].shape[0] for side in self.jittered})
-        return pair | self.color({side: pair[side] for side in self.jittered})
-
-    def _refuse_jitter_of(self, channels: Mapping[str, int]) -> None:
-        for side, count in channels.items():
-            if self.formats[side].mode == "labels":
-                raise UserError(f"The {side} images are labels, which have no colours. Type --color-jitter 0.")
-            if count not in COLOR_CHANNELS:
-                raise UserError(
-                    f"The {side} images have {count} channels; colour jitter is defined for 1 or 3. "
-                    "Turn it off with --color-jitter 0."
-                )
-
-
-def _resize(size: tuple[int, int], how: str) -> v2.Transform:
-    return v2.Resize(list(size), antialias=True) if how == "exact" else FitResize(size, how)
-
-
-def _require(holds: bool, flag: str, value: object, expected: str) -> None:
-    if not holds:
-        raise UserError(f"--{flag} is {value}; expected {expected}.")
+            return pair | self.color({side: pair[side] for side in self.jittered}) if self.color else pair
 
 
 class Pairs(Protocol):
@@ -253,10 +214,11 @@ class Pairs(Protocol):
 class PairTensors(Dataset[dict[str, Any]]):
     """Stored pairs through a `PairTransform`.
 
-    A key is `(epoch, index)` as `EpochSampler` yields it (so that workers learn the epoch), or an index (epoch 0).
+    A key is `(epoch, index)`, as the samplers of `order.py` yield it so that workers learn the epoch, or an index
+    (epoch 0).
 
     Attributes:
-        prepared: what `transform.prepare` makes of each pair, where that is kept (see `pair_cache.py`).
+        prepared: what `transform.prepare` makes of each pair, where that is kept (see `cache.py`).
     """
 
     def __init__(self, pairs: Pairs, transform: PairTransform) -> None:
@@ -272,27 +234,3 @@ class PairTensors(Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         pair = self.transform.prepare(*self.pairs[index]) if self.prepared is None else self.prepared[index]
         return {**self.transform.vary(*pair, epoch=epoch, index=index), "index": index}
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields `(epoch, index)` for every pair once: in an order drawn from (seed, epoch), or as stored."""
-
-    def __init__(self, length: int, *, seed: int = 0, shuffle: bool = True) -> None:
-        self.length, self.seed, self.shuffle = length, seed, shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Call before iterating; accelerate's loaders do so by this name."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter([(self.epoch, index) for index in self._order()])
-
-    def _order(self) -> list[int]:
-        if not self.shuffle:
-            return list(range(self.length))
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
-        return torch.randperm(self.length, generator=generator).tolist()

@@ -20,11 +20,8 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from pix2pix_hub.config import PairOptions, parse_image_size
-from pix2pix_hub.data.examine import Findings, examine
-from pix2pix_hub.data.pair_dataset import PairDataset
-from pix2pix_hub.data.pairs import SYNTHETIC, FoundPairs, find_pairs
-from pix2pix_hub.data.records import RecordDecoder
-from pix2pix_hub.data.splits import Part, assign_splits
+from pix2pix_hub.data.decode import Findings, PairDataset, examine
+from pix2pix_hub.data.pairs import SYNTHETIC, FoundPairs, assign_splits, find_pairs
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.evaluation.checks import Check, Traces, run_checks, thumbnails_of, traces_of
 from pix2pix_hub.evaluation.options import EvaluationOptions
@@ -159,6 +156,7 @@ def open_pairs(
         image_size="{}x{}".format(*image_size),
         dataset_revision=options.dataset_revision,
         max_validation_pairs=options.max_pairs,
+        on_bad_pair=options.on_bad_pair,
         **chosen,
     )
     found = find_pairs(request)
@@ -170,15 +168,12 @@ def open_pairs(
     if training is not None and (options.checks or options.task == "segmentation"):
         step = max(1, -(-len(training.indices) // MOST_TRAINING_PAIRS))
         parts.append(replace(training, indices=training.indices[::step]))
-    decoder = RecordDecoder(found.columns, request.swap)
-    opened = [PairDataset(found.splits[part.split], part.indices, decoder, part.split) for part in parts]
     findings: Findings | None = None
     if state.is_main_process:  # what was just rendered need not be looked at
-        look_at_all, skip = found.form != SYNTHETIC, options.on_bad_pair == "skip"
-        findings = examine(opened, request, everything=look_at_all, skip=skip, formats=formats)
+        findings = examine(parts, request, everything=found.form != SYNTHETIC, formats=formats)
     (findings,) = broadcast_object_list([findings])
     assert findings is not None
-    pairs, *others = (findings.applied_to(part) for part in opened)
+    pairs, *others = (findings.applied_to(part) for part in parts)
     if len(pairs) < LEAST_PAIRS:
         everything = f", or measure on all of it with --split {evaluated.split}" if held_out else ""
         raise UserError(
@@ -202,19 +197,19 @@ def open_pairs(
     return EvaluationPairs(pairs, training_pairs, [places.get(row) for row in pairs.indices], facts)
 
 
-def _parts(found: FoundPairs, request: PairOptions, split: str | None) -> tuple[Part, Part | None]:
+def _parts(found: FoundPairs, request: PairOptions, split: str | None) -> tuple[PairDataset, PairDataset | None]:
     """Rows to measure on, and rows that training on this set would use."""
     if split is None:
         if request.validation_split not in found.splits:  # that of another set
             request = replace(request, validation_split=None)
-        training, evaluated, _ = assign_splits(found.splits, request)
+        training, evaluated, _ = assign_splits(found, request)
         return evaluated, training
     rows, training_rows = (len(found.splits.get(name, ())) for name in (split, request.train_split))
     if not rows:
         counts = ", ".join(f"{name} ({len(rows)})" for name, rows in found.splits.items())
         raise UserError(f"--split {split}: no pairs there. Name a split of {request.dataset}: {counts}.")
-    evaluated = Part(split, range(rows)[: request.max_validation_pairs])
-    return evaluated, Part(request.train_split, range(training_rows)) if training_rows else None
+    evaluated = found.pairs(split, request.swap, range(rows)[: request.max_validation_pairs])
+    return evaluated, found.pairs(request.train_split, request.swap) if training_rows else None
 
 
 # --- what the generator makes of them

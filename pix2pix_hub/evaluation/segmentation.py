@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pix2pix_hub.data.pair_dataset import PairDataset
-from pix2pix_hub.data.transforms import EpochSampler, PairTensors, PairTransform
+from pix2pix_hub.data.decode import PairDataset
+from pix2pix_hub.data.order import EpochSampler
+from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.export import WEIGHTS_NAME
 from pix2pix_hub.image.format import PixelFormat, from_model_range

@@ -18,8 +18,8 @@ from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 
 from pix2pix_hub.config import DatasetOptions, PairOptions
+from pix2pix_hub.data.decode import RecordDecoder, file_in_words, file_of, read_stored
 from pix2pix_hub.data.pairs import FoundPairs, find_images, find_pairs
-from pix2pix_hub.data.records import RecordDecoder, file_in_words, file_of, read_stored
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.inference.files import translate_each

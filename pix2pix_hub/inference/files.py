@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeVar
 
-from pix2pix_hub.data.files import IMAGE_SUFFIXES, images_below
+from pix2pix_hub.data.sources import IMAGE_SUFFIXES, images_below
 from pix2pix_hub.export import Preprocessor
 from pix2pix_hub.image.read import read_bytes, read_image
 from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for

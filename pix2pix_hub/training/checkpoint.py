@@ -4,7 +4,7 @@ checkpoints/checkpoint_<step>/
     model.safetensors model_1.safetensors optimizer.bin optimizer_1.bin    both networks and optimizers
     custom_checkpoint_<n>.pkl                                              schedules, moving average, progress
     random_states_<rank>.pkl image_buffer_<rank>.pt                        each process's own
-    stream_<rank>.pt                                                       with --streaming: where it stands
+    stream_<rank>.pt                                                       with --streaming: bad pairs it has met
     manifest.json                                                          what is in it, written last
 """
 

@@ -16,16 +16,15 @@ def describe_run(trainer: Pix2PixTrainer) -> str:
     config, accelerator = trainer.config, trainer.accelerator
     counts = ", ".join(f"{name} {count:,} parameters" for name, count in trainer.learner.parameter_counts.items())
     threads = f", {counted(trainer.cpu_threads, 'thread')}" if accelerator.device.type == "cpu" else ""
-    epoch = trainer.train_loader.steps_per_epoch
-    epochs = "" if epoch is None else f", {counted(trainer.total_steps / epoch, 'epoch')}"
+    epochs = counted(trainer.total_steps / trainer.train_loader.steps_per_epoch, "epoch")
     lines = [
         f"pairs      {trainer.pairs.description}",
         f"networks   {counts}",
         f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
         f"mixed precision: {accelerator.mixed_precision}, compile: {trainer.learner.compilation.reason}",
-        f"length     {counted(trainer.total_steps, 'step')}{epochs}, batch size {config.batch_size} x "
+        f"length     {counted(trainer.total_steps, 'step')}, {epochs}, batch size {config.batch_size} x "
         f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
-        f"cache      {trainer.cache.words}",
+        f"cache      {trainer.cache.plan.words}",
         f"run        {trainer.run_folder}",
     ]
     if trainer.published is not None:

@@ -20,7 +20,6 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
 from pix2pix_hub.export import BEST_MODEL, MODEL, TRAINING_CONFIG_NAME, Preprocessor, write_export
 from pix2pix_hub.metrics import METRICS
@@ -34,8 +33,7 @@ from pix2pix_hub.training.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from pix2pix_hub.training.left_out import LeftOut
-from pix2pix_hub.training.loaders import TrainLoader, make_cache, open_together, total_steps
+from pix2pix_hub.training.loaders import PairsOnRecord, TrainLoader, make_cache, open_together, total_steps
 from pix2pix_hub.training.overfitting import overfitting_words
 from pix2pix_hub.training.published import find_start
 from pix2pix_hub.training.report import MetricsLog, Reporter, waiting_words
@@ -87,7 +85,7 @@ class Pix2PixTrainer:
     def __init__(
         self,
         config: TrainingConfig,
-        pairs: PairSplits | StreamedPairs | None = None,
+        pairs: PairSplits | None = None,
         command: str | None = None,
         *,
         complete_export: Callable[[Path, Path], None] | None = None,
@@ -104,7 +102,7 @@ class Pix2PixTrainer:
         if self._stored is not None:
             check_same_run(self._stored, config)
         self.published = find_start(config, self.run_folder, state)
-        self.pairs = pairs if pairs is not None else open_together(config, state)
+        self.pairs = pairs if pairs is not None else open_together(config, state, self.run_folder)
         if self._stored is not None:
             check_same_pairs(self.run_folder, self.pairs.fingerprint)
 
@@ -130,7 +128,7 @@ class Pix2PixTrainer:
         config, accelerator, pairs = self.config, self.accelerator, self.pairs
         self.cache = make_cache(accelerator, config, pairs)
         self.train_loader = TrainLoader(accelerator, config, pairs, self.cache)
-        self.left_out = LeftOut(accelerator, pairs.findings.faults, self.train_loader.stream)
+        self.left_out = PairsOnRecord(accelerator, pairs, self.train_loader)
         self.total_steps = total_steps(config, self.train_loader.steps_per_epoch)
         accelerator.register_for_checkpointing(self.progress)
         if self.published is not None:
@@ -143,8 +141,8 @@ class Pix2PixTrainer:
     def _own(self) -> dict[str, Stateful]:
         """What a checkpoint holds of each process."""
         own: dict[str, Stateful] = {"image_buffer": self.learner.buffer}
-        if self.train_loader.stream is not None:
-            own["stream"] = self.train_loader.stream
+        if self.train_loader.streamed:
+            own["stream"] = self.train_loader
         return own
 
     @property
@@ -250,8 +248,7 @@ class Pix2PixTrainer:
 
     def _stop_requested(self) -> bool:
         """Whether a signal, or a bad pair where none may be, came to any process; asked at the same step by all."""
-        stream = self.train_loader.stream
-        bad_pair = stream is not None and stream.reason_ahead is not None and self.progress.step < self.total_steps
+        bad_pair = self.train_loader.reason_ahead is not None and self.progress.step < self.total_steps
         received = self._signals.received is not None or bad_pair
         if self.accelerator.num_processes == 1:
             return received

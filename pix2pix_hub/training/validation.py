@@ -12,12 +12,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.data.cache import RunCache
 from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.data.stream_source import StreamedPairs
 from pix2pix_hub.data.transforms import PairTensors
 from pix2pix_hub.image.format import PixelFormat, save_grid
 from pix2pix_hub.metrics import METRICS, ImageMetrics, MetricNetworks, load_networks, unusable
-from pix2pix_hub.training.caching import RunCache
 from pix2pix_hub.training.loaders import evaluation_transform, make_validation_loader
 from pix2pix_hub.training.setup import Learner
 from pix2pix_hub.util import UserError
@@ -93,7 +92,7 @@ class Validation:
 def make_validation(
     accelerator: Accelerator,
     config: TrainingConfig,
-    pairs: PairSplits | StreamedPairs,
+    pairs: PairSplits,
     learner: Learner,
     cache: RunCache | None = None,
 ) -> Validation:
@@ -106,7 +105,7 @@ def make_validation(
     seen = PairTensors(pairs.validation, transform)
     networks = _networks(accelerator, config, pairs)
     training_loader = None
-    if isinstance(pairs, PairSplits) and "l1" in config.eval_metrics:
+    if pairs.lengths is None and "l1" in config.eval_metrics:
         step = -(-len(pairs.train) // TRAINING_PAIRS)
         some = replace(pairs.train, indices=pairs.train.indices[::step])
         training_loader = make_validation_loader(accelerator, config, PairTensors(some, transform), cache)
@@ -123,7 +122,7 @@ def make_validation(
     )
 
 
-def _networks(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits | StreamedPairs) -> MetricNetworks:
+def _networks(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits) -> MetricNetworks:
     """What `--eval-metrics` needs, before anything is trained."""
     for name in config.eval_metrics:
         reason = unusable(name, pairs.formats["target"], config.image_height_width)

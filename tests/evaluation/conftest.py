@@ -11,7 +11,7 @@ from known_generators import PAIRS, SIZE
 from PIL import Image
 
 from pix2pix_hub.config import preset_config
-from pix2pix_hub.data.synthetic import render_pair
+from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.image.format import to_model_range
+from pix2pix_hub.synthetic import render_pair
 
 SIZE = 64
 PAIRS = 7  # to validate on, in the folder of the fixture `pairs`

@@ -16,7 +16,6 @@ from PIL import Image
 from pix2pix_hub.cli import main
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.pairs import load_pairs
-from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.data.transforms import PairTensors
 from pix2pix_hub.evaluation import segmentation
 from pix2pix_hub.evaluation.segmentation import (
@@ -32,6 +31,7 @@ from pix2pix_hub.evaluation.segmentation import (
     train_segmenter,
 )
 from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 
 CMP = ClassMap(colors=tuple(CMP_CLASSES.values()))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_exports import noise
 
-from pix2pix_hub.data.examine import settle_format
+from pix2pix_hub.data.decode import settle_format
 from pix2pix_hub.image.format import (
     RGB,
     PixelFormat,

@@ -11,12 +11,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from pix2pix_hub.config import PairOptions
-from pix2pix_hub.data.pairs import load_pairs
-from pix2pix_hub.data.stream_source import open_stream
-from pix2pix_hub.data.synthetic import CMP_CLASSES
+from pix2pix_hub.data.pairs import load_pairs, open_stream
 from pix2pix_hub.image.format import PaletteColor, PixelFormat
 from pix2pix_hub.image.palette import class_colors, color_sample
 from pix2pix_hub.image.read import Decoded, from_memory
+from pix2pix_hub.synthetic import CMP_CLASSES
 
 COLORS = [(0, 0, 170), (255, 85, 0), (128, 64, 128), (70, 130, 180), (0, 0, 0), (250, 170, 30), (107, 142, 35)]
 SIZE = 192

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pix2pix_hub.data.examine import settle_format
+from pix2pix_hub.data.decode import settle_format
 from pix2pix_hub.image.format import PixelFormat, from_model_range, stored_as, to_model_range, to_tensor
 from pix2pix_hub.image.read import read_image
 from pix2pix_hub.util import UserError

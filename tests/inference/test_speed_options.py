@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tiny_exports import write_tiny_export
 from torch._dynamo.utils import counters
 
-from pix2pix_hub.data.synthetic import render_pair
 from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.inference import pipeline
 from pix2pix_hub.inference.pipeline import (
@@ -23,6 +22,7 @@ from pix2pix_hub.inference.pipeline import (
     choose_dtype,
 )
 from pix2pix_hub.models import UNetGenerator
+from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.ui.models import SHIPPED
 from pix2pix_hub.util import UserError
 

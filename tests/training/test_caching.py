@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from pix2pix_hub import devices
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.data.decode import RecordDecoder
 from pix2pix_hub.training.checkpoint import Progress
 from pix2pix_hub.training.report import waiting_words
 from pix2pix_hub.training.trainer import Pix2PixTrainer
@@ -45,12 +48,32 @@ def test_the_same_seed_gives_the_same_weights_and_metrics_with_and_without_a_cac
         trainer = Pix2PixTrainer(config)
         outcomes.append((trainer.train().metrics, load_file(folder / "model" / "model.safetensors")))
         assert trainer.cache.mode == cache
-        assert (trainer.train_loader.loader.dataset.prepared is None) == (cache == "off")
+        assert (trainer.train_loader.dataset.prepared is None) == (cache == "off")
     assert list(datasets_cache.rglob("pixels.bin"))
     (metrics, weights), *others = outcomes
     for other_metrics, other_weights in others:
         assert other_metrics == metrics
         assert all(torch.equal(other_weights[name], weights[name]) for name in weights)
+
+
+def test_every_pair_is_decoded_once_before_training(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(12):
+        (tmp_path / "pairs" / "train").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 32), (index, 0, 0)).save(tmp_path / "pairs" / "train" / f"{index:02}.png")
+    read: Counter[str] = Counter()
+    before = RecordDecoder.read
+    counted = lambda self, row, name: read.update([name]) or before(self, row, name)  # noqa: E731
+    monkeypatch.setattr(RecordDecoder, "read", counted)
+    options = dict(dataset=str(tmp_path / "pairs"), max_train_pairs=None, max_validation_pairs=None, cache="memory")
+    trainer = Pix2PixTrainer(tiny(**options))
+    before_filling = Counter(read)
+    trainer.cache.fill(trainer.accelerator)
+    assert len(read) == 12
+    assert (before_filling - Counter(dict.fromkeys(read, 1))).total() <= 8 + 2 * 8  # the first; a few for their size
+    # what is measured on some training pairs is another picture of them
+    assert (read - before_filling).total() == len(trainer.validation.training_loader.dataset)
 
 
 def test_a_dry_run_writes_no_cache(tiny: Tiny, datasets_cache: Path) -> None:
@@ -70,7 +93,7 @@ def test_pairs_are_kept_while_they_take_at_most_half_of_the_free_memory(
     container(2 * needed - 10)
     cache = Pix2PixTrainer(config).cache
     assert cache.mode == "off"
-    assert "--cache disk" in cache.words
+    assert "--cache disk" in cache.plan.words
 
 
 def test_memory_that_was_asked_for_and_is_not_there_is_refused(tiny: Tiny, container: Callable[[int], None]) -> None:

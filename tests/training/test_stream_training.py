@@ -1,6 +1,5 @@
 """Whole runs on streamed sets, in processes of their own: killed and resumed they end the same, bitwise."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -9,22 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from launching import SCRIPT, TINY, TORCHRUN_TWO, finish, kill, start, wait_for
+from launching import TINY, TORCHRUN_TWO, finish, kill, start, wait_for
 from safetensors.torch import load_file
 from sharded_sets import write_parquet, write_tars
 
-from pix2pix_hub.config import PairOptions, TrainingConfig
-from pix2pix_hub.data.stream_source import StreamedPairs, open_stream
+from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 from pix2pix_hub.util import UserError
 
 Tiny = Callable[..., TrainingConfig]
 LENGTHS = (9, 4, 8)
 BAD = {2: (0, 2), 10: (1, 1), 20: (2, 7)}  # number of the pair: its shard and row; the first is found before training
-UNCOUNTED = Path(__file__).with_name("uncounted_stream.py")
 STREAM = ["--streaming", "--shuffle-buffer", "4", "--checkpoint-every", "2"]
 COUNTED = ["--max-train-pairs", "21"]  # three epochs of 11 steps
-NOT_COUNTED = ["--max-train-pairs", "None", "--max-steps", "20"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,19 +53,19 @@ def left_out(run: Path) -> list[tuple[str, int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("counted", "workers", "launcher", "step"),
+    ("parquet", "workers", "launcher", "step"),
     [(True, "0", (), 14), (True, "2", TORCHRUN_TWO, 8), (False, "1", TORCHRUN_TWO, 8)],
 )
 def test_killed_and_resumed_it_ends_the_same(
-    counted: bool, workers: str, launcher: tuple[str, ...], step: int, tmp_path: Path
+    parquet: bool, workers: str, launcher: tuple[str, ...], step: int, tmp_path: Path
 ) -> None:
     """The same weights, and the same pairs left out, each once."""
-    if counted:
-        folder, length, script = write_parquet(tmp_path / "set", LENGTHS, bad=BAD), COUNTED, SCRIPT
+    if parquet:
+        folder = write_parquet(tmp_path / "set", LENGTHS, bad=BAD)
     else:
-        folder, length, script = write_tars(tmp_path / "set", LENGTHS, bad=BAD), NOT_COUNTED, UNCOUNTED
-    options = [*TINY, *STREAM, *length, "--dataset", str(folder), "--num-workers", workers, "--on-bad-pair", "skip"]
-    how: dict[str, Any] = dict(cwd=tmp_path, launcher=launcher, script=script)
+        folder = write_tars(tmp_path / "set", LENGTHS, bad=BAD)
+    options = [*TINY, *STREAM, *COUNTED, "--dataset", str(folder), "--num-workers", workers, "--on-bad-pair", "skip"]
+    how: dict[str, Any] = dict(cwd=tmp_path, launcher=launcher)
     status, output = finish(*options, "--output-dir", "whole", **how)
     assert status == 0, output
     assert output.count("Left out: row 1 of shard 1 of split train") == 1  # however many epochs meet it
@@ -85,7 +81,7 @@ def test_killed_and_resumed_it_ends_the_same(
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("parts", "whole")]
     losses = [[(e["step"], e.get("g_l1")) for e in map(json.loads, log)] for log in logs]
     assert losses[0] == losses[1]
-    if counted and not launcher:
+    if parquet and not launcher:
         assert losses[0][-2][0] == 33  # three epochs of 11 steps
 
 
@@ -124,22 +120,10 @@ def test_stopped_at_a_bad_pair_it_goes_on_as_if_it_had_skipped_from_the_start(ti
         Pix2PixTrainer(tiny(**options, resume=True))
 
 
-@pytest.fixture
-def unknown(tmp_path: Path, datasets_cache: Path) -> StreamedPairs:
-    folder = write_parquet(tmp_path / "set", LENGTHS)
-    return open_stream(PairOptions(str(folder), image_size="32"), lengths={"train": [None] * 3})
-
-
-def test_a_stream_of_unknown_length_needs_max_steps(tiny: Tiny, unknown: StreamedPairs) -> None:
-    with pytest.raises(UserError, match="--max-steps"):
-        Pix2PixTrainer(tiny(streaming=True), unknown)
-
-
-def test_a_stream_of_unknown_length_is_trained_on_to_max_steps(tiny: Tiny, unknown: StreamedPairs) -> None:
-    result = Pix2PixTrainer(tiny(streaming=True, max_steps=15), unknown).train()
-    assert (result.step, result.epoch) == (15, 2)  # 11 steps in the first, 4 in the second
-
-
-def test_the_size_that_the_set_states_is_enough_to_plan_with(tiny: Tiny, unknown: StreamedPairs) -> None:
-    stated = dataclasses.replace(unknown, expected_pairs=21)
-    assert Pix2PixTrainer(tiny(streaming=True, epochs=2), stated).total_steps == 22
+def test_shards_are_counted_once_for_a_run(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_tars(tmp_path / "set", LENGTHS)
+    columns = dict(source_column="source.png", target_column="target.png")
+    options = dict(dataset=str(folder), streaming=True, max_train_pairs=10, epochs=1, **columns)
+    assert Pix2PixTrainer(tiny(**options)).train().step == 5
+    monkeypatch.setattr("pix2pix_hub.data.pairs.shard_lengths", lambda *a: pytest.fail("they were counted again"))
+    assert Pix2PixTrainer(tiny(**options | {"epochs": 2}, resume=True)).train().step == 10

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from running_app import RunningApp
 
-from pix2pix_hub.data.synthetic import CMP_CLASSES, render_pair
+from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.ui.handlers import shown
 from pix2pix_hub.ui.limits import Deadline
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pix2pix_hub.data.synthetic import CMP_CLASSES
 from pix2pix_hub.image.read import read_image
+from pix2pix_hub.synthetic import CMP_CLASSES
 from pix2pix_hub.ui.exports import Export, Side
 from pix2pix_hub.ui.handlers import (
     FAKE,

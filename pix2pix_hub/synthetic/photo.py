@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pix2pix_hub.data.synthetic_layout import Box, Facade
+from pix2pix_hub.synthetic.layout import Box, Facade
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]

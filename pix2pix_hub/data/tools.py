@@ -1,28 +1,36 @@
-"""Any local form of pairs → a Hugging Face data set: columns `source` and `target`, splits, Parquet shards, a card.
+"""What the `data` commands do: a look at a data set before training, and any local form of pairs → a Hugging Face set.
 
+pix2pix-hub data inspect path/to/pairs --direction BtoA
 pix2pix-hub data build path/to/pairs --output path/to/dataset
 """
 
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
+from torch import Tensor
 
 from pix2pix_hub.config import PairOptions
-from pix2pix_hub.data.bad_pairs import write_bad_pairs
-from pix2pix_hub.data.examine import Findings, examine
-from pix2pix_hub.data.pair_dataset import PairDataset
-from pix2pix_hub.data.pairs import find_pairs
-from pix2pix_hub.data.records import RecordDecoder, file_of
-from pix2pix_hub.data.transforms import has_colors
-from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.data.decode import (
+    LISTED_FAULTS,
+    Fault,
+    Findings,
+    PairDataset,
+    examine,
+    file_of,
+    write_bad_pairs,
+)
+from pix2pix_hub.data.pairs import FoundPairs, find_pairs
+from pix2pix_hub.data.transforms import PairTransform, has_colors
+from pix2pix_hub.image.format import PixelFormat, displayed, save_grid, to_model_range
 from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.util import UserError, counted, write_folder_aside
 
@@ -50,6 +58,102 @@ Say here where the images come from and under which licence they may be used.
 """
 
 
+def _look(request: PairOptions) -> tuple[FoundPairs, list[PairDataset], Findings]:
+    """All pairs of all splits, and what looking at them found."""
+    found = find_pairs(request)
+    parts = [found.pairs(split, request.swap) for split in found.splits]
+    return found, parts, examine(parts, request, names=found.class_names)
+
+
+# --- inspect
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a look at all pairs of all splits found."""
+
+    form: str
+    layout: str  # "right half → left half", "source → target"
+    counts: dict[str, int]  # split → pairs, bad ones included
+    sizes: Counter[str]  # "256x512" (height x width) → pairs
+    formats: dict[str, PixelFormat]  # "source", "target"
+    faults: tuple[Fault, ...]
+    left_aside: str = ""  # what lies beside the images and is none of them
+
+    def describe(self) -> str:
+        """Several lines for a person."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.counts.items())
+        sizes = ", ".join(f"{size} ({count})" for size, count in self.sizes.most_common(5))
+        more = f", and {len(self.sizes) - 5} more" if len(self.sizes) > 5 else ""
+        lines = [
+            f"form       {self.form}: {counts}",
+            f"direction  {self.layout}",
+            f"sizes      {sizes}{more} (height x width, pairs)",
+        ]
+        for side, stored in self.formats.items():
+            lines += [f"{side}     {stored.describe()}{_looks(stored)}", *_color_lines(stored)]
+        if not has_colors(self.formats["source"]):
+            lines.append("           train with --color-jitter 0: colour changes are for 1 or 3 channels")
+        if self.left_aside:
+            lines.append(f"left aside {self.left_aside}")
+        lines.append(f"bad pairs  {len(self.faults) or 'none'}")
+        return "\n".join(lines + [f"           {fault.reason}" for fault in self.faults[:LISTED_FAULTS]])
+
+
+def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6) -> Inspection:
+    """Decode every pair of every split once, and draw the first few.
+
+    Args:
+        request: which pairs; `image_size` and `resize` say how they are drawn.
+        grid: where to write a picture of `rows` rows: source | target | both laid over each other; None: nowhere.
+
+    Raises:
+        UserError: no form fits, or not a single pair is sound.
+    """
+    found, parts, findings = _look(replace(request, on_bad_pair="skip"))
+    formats = {"source": findings.source, "target": findings.target}
+    if grid is not None:
+        sound = [(part, index) for part in map(findings.applied_to, parts) for index in range(len(part))]
+        fit = PairTransform(request.image_height_width, augment=False, resize=request.resize, formats=formats)
+        _draw([part[index] for part, index in sound[:: max(1, len(sound) // rows)][:rows]], fit, grid)
+    return Inspection(
+        found.form,
+        f"{request.direction}: {' → '.join(parts[0].decoder.sides)}",
+        {part.split: len(part) for part in parts},
+        Counter({f"{height}x{width}": count for (height, width), count in findings.sizes.items()}),
+        formats,
+        findings.faults,
+        found.left_aside,
+    )
+
+
+def _draw(pairs: list[tuple[Tensor, Tensor]], fit: PairTransform, path: Path) -> None:
+    """Rows of source | target | half of each, in which edges that do not meet are seen at once."""
+    rows = []
+    for source, target in pairs:
+        pair = fit(source, target, epoch=0, index=0)
+        shown = [to_model_range(displayed(pair[side], fit.formats[side])) for side in ("source", "target")]
+        rows.append((*shown, (shown[0] + shown[1]) / 2.0))
+    save_grid(rows, path)
+
+
+def _looks(stored: PixelFormat) -> str:
+    if stored.mode in ("channels", "rgba"):
+        many = stored.channels >= 3
+        return f", drawn {'are channels 1, 2, 3 as red, green, blue' if many else 'is channel 1 as gray'}"
+    if not stored.palette:
+        return ", many colours: a photo"
+    return f", {counted(len(stored.palette), 'colour')}: labels or a drawing"
+
+
+def _color_lines(stored: PixelFormat) -> list[str]:
+    cells = [f"#{bytes(entry.color).hex()} {entry.share:5.1%} {entry.name or ''}" for entry in stored.palette]
+    return ["           " + "   ".join(cells[start : start + 4]).rstrip() for start in range(0, len(cells), 4)]
+
+
+# --- build
+
+
 @dataclass(frozen=True)
 class BuiltPairs:
     """A data set that is ready to be written or pushed."""
@@ -70,10 +174,7 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     Raises:
         UserError: no form fits, bad pairs, or pixels that no image column holds.
     """
-    found = find_pairs(request)
-    decoder = RecordDecoder(found.columns, request.swap)
-    parts = [PairDataset(rows, range(len(rows)), decoder, split) for split, rows in found.splits.items()]
-    findings = examine(parts, request, everything=True, skip=request.on_bad_pair == "skip")
+    found, parts, findings = _look(request)
     splits = DatasetDict()
     for part in (findings.applied_to(part) for part in parts):
         split = SPLIT_NAMES.get(part.split, part.split)
@@ -82,13 +183,12 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
         splits[split] = Dataset.from_generator(
             _rows, features=FEATURES, gen_kwargs={"pairs": part}, keep_in_memory=True, cache_dir=None, split=split
         )
-    source, target = decoder.sides
     card = CARD.format(
         name=name.rsplit("/", 1)[-1],
         command=train_command(name, findings.source),
         counts=", ".join(f"{counted(len(rows), 'pair')} in `{split}`" for split, rows in splits.items()) + ".",
         form=found.form,
-        layout=f"{source} → {target}",
+        layout=" → ".join(parts[0].decoder.sides),
         source=findings.source.describe(),
         target=findings.target.describe(),
     )
@@ -152,9 +252,8 @@ def shard_count(rows: Dataset) -> int:
 
 def _rows(pairs: PairDataset) -> Iterator[dict[str, Any]]:
     for index in range(len(pairs)):
-        row = pairs.row(index)
-        source, target = pairs.decoder.read(row, pairs.name(index))
-        stem = Path(file_of(row, pairs.columns[0]) or pairs.name(index)).stem
+        source, target = pairs.read(index)
+        stem = Path(file_of(pairs.row(index), pairs.columns[0]) or pairs.name(index)).stem
         yield {
             side: {"bytes": encode(image, pairs.name(index)), "path": f"{stem}{suffix_for(image)}"}
             for side, image in (("source", source), ("target", target))

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pix2pix_hub.data.synthetic import CMP_CLASSES, DEFAULT_SEED, render_pair
+from pix2pix_hub.synthetic import CMP_CLASSES, DEFAULT_SEED, render_pair
 
 PALETTE = np.array(list(CMP_CLASSES.values()), dtype=np.int64)
 NAMES = list(CMP_CLASSES)
@@ -45,7 +45,7 @@ def test_the_palette_has_twelve_distinct_colours():
 
 def test_another_process_draws_the_same_bytes():
     code = (
-        "import hashlib; from pix2pix_hub.data.synthetic import render_pair\n"
+        "import hashlib; from pix2pix_hub.synthetic import render_pair\n"
         "images = [im for i in (0, 7, 23) for im in render_pair(i, (48, 80), seed=5)]\n"
         "print(hashlib.sha256(b''.join(im.tobytes() for im in images)).hexdigest())"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pix2pix_hub.config import PairOptions
-from pix2pix_hub.data.pair_cache import (
+from pix2pix_hub.data.cache import (
     CacheOverflow,
+    KeepWhileLooking,
     PairCache,
+    Plan,
     disk_folder,
     estimated_bytes,
     keep_in_memory,
     keep_on_disk,
 )
-from pix2pix_hub.data.pair_dataset import PairDataset
-from pix2pix_hub.data.pairs import load_pairs
+from pix2pix_hub.data.decode import PairDataset
+from pix2pix_hub.data.pairs import PairSplits, load_pairs
+from pix2pix_hub.data.tools import build_pairs, write_dataset
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -119,9 +122,9 @@ def _descriptors() -> list[str]:
 def test_a_cache_on_disk_is_found_again_by_the_same_set_alone(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "pairs", "bytes", "bytes")
     transform = PairTransform((32, 32), augment=True)
-    first = Path(keep_on_disk(open_pairs(root), transform, ROOM).place.path)
+    first = Path(keep_on_disk(open_pairs(root), transform, ROOM).path)
     written = first.stat().st_mtime_ns
-    assert keep_on_disk(open_pairs(root), transform, ROOM).place.path == str(first)
+    assert keep_on_disk(open_pairs(root), transform, ROOM).path == str(first)
     assert first.stat().st_mtime_ns == written
 
     pairs = open_pairs(root)
@@ -143,7 +146,7 @@ def test_an_image_changed_since_is_never_taken_from_the_disk(tmp_path: Path) -> 
     np.save(name, np.zeros_like(np.load(name)))  # of the same size
     os.utime(name, ns=(1, 1))
     fresh = keep_on_disk(open_pairs(root), transform, ROOM)
-    assert fresh.place.path != stale.place.path
+    assert fresh.path != stale.path
     assert stale[0][0].any() and not fresh[0][0].any()
 
 
@@ -156,8 +159,6 @@ def test_a_table_that_was_written_anew_is_another_set(tmp_path: Path) -> None:
             (root / part).mkdir(parents=True)
             for index in range(6):
                 Image.new("RGB", (32, 32), (shade, side, index)).save(root / part / f"{index}.png")
-        from pix2pix_hub.data.build import build_pairs, write_dataset
-
         write_dataset(build_pairs(PairOptions(str(root)), "set"), tmp_path / f"set{shade}")
         pairs = open_pairs(tmp_path / f"set{shade}")
         again = open_pairs(tmp_path / f"set{shade}")
@@ -172,3 +173,43 @@ def test_what_does_not_fit_leaves_nothing_on_disk(tmp_path: Path, datasets_cache
     with pytest.raises(CacheOverflow):
         keep_on_disk(pairs, PairTransform((32, 32), augment=False), 1000)
     assert not [path for path in datasets_cache.rglob("*.bin") if path.stat().st_size]
+
+
+def keep_while_looking(root: Path, **options: Any) -> tuple[PairSplits, KeepWhileLooking]:
+    request = PairOptions(str(root), image_size="32", **options)
+
+    def keep(parts: Sequence[PairDataset]) -> KeepWhileLooking:
+        plan = Plan("memory", "", limit=ROOM)
+        return KeepWhileLooking(
+            plan, [(part, PairTransform((32, 32), augment=True, formats=part.formats)) for part in parts]
+        )
+
+    pairs = load_pairs(request, keep=keep)
+    assert pairs.keeper is not None
+    return pairs, pairs.keeper
+
+
+def test_what_is_kept_while_looking_is_what_decoding_gives(tmp_path: Path) -> None:
+    """Also where a bad pair is among them."""
+    root = write_pairs(tmp_path / "pairs", "bytes", "bytes")
+    np.save(root / "A" / "3.npy", pixels("float", 49, 3))
+    (root / "B" / "5.npy").write_bytes(b"torn")
+    pairs, keeper = keep_while_looking(root, on_bad_pair="skip", validation_split=None)
+    assert len(pairs.findings.faults) == 2
+    assert all(kept is part for (kept, _), part in zip(keeper.kept, (pairs.train, pairs.validation), strict=True))
+    for (part, cache), (_, transform) in zip(keeper.kept, keeper.parts, strict=True):
+        assert len(cache) == len(part) > 0
+        for index in range(len(part)):
+            expected = transform.prepare(*part[index])
+            assert all(torch.equal(*images) for images in zip(cache[index], expected, strict=True))
+
+
+def test_nothing_is_kept_of_pixels_that_the_first_pairs_did_not_have(tmp_path: Path) -> None:
+    """The first eight images are gray, which makes gray of all of them until another is seen."""
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        for index in range(20):
+            Image.new("RGB" if index > 15 else "L", (32, 32), index).save(tmp_path / side / f"{index}.png")
+    pairs, keeper = keep_while_looking(tmp_path)
+    assert pairs.formats["source"].mode == "rgb"
+    assert not keeper.kept

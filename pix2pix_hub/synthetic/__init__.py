@@ -1,15 +1,15 @@
 """The embedded data set `synthetic`: procedural façades, a CMP-style label map paired with a rendered "photo".
 
-A façade is first drawn as labelled boxes in fractions of the image (`synthetic_layout`), then rasterised twice: here as
-flat class colours, in `synthetic_photo` as a photo.
+A façade is first drawn as labelled boxes in fractions of the image (`layout.py`), then rasterised twice: here as
+flat class colours, in `photo.py` as a photo.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pix2pix_hub.data.synthetic_layout import Box, design
-from pix2pix_hub.data.synthetic_photo import outline, photo, snap
+from pix2pix_hub.synthetic.layout import Box, design
+from pix2pix_hub.synthetic.photo import outline, photo, snap
 
 CMP_CLASSES: dict[str, tuple[int, int, int]] = {
     "background": (0, 0, 170),

@@ -1,0 +1,266 @@
+"""Streams: every pair once, shuffled, taken up again at the very next pair, bad pairs counted."""
+
+from collections.abc import Container, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sharded_sets import png, write_parquet, write_tars
+
+from pix2pix_hub.config import PairOptions
+from pix2pix_hub.data.decode import PairDataset, each_once
+from pix2pix_hub.data.order import BlockSampler, ProcessBatches
+from pix2pix_hub.data.pairs import PairSplits, open_stream
+from pix2pix_hub.data.stream import StreamTensors, collate
+from pix2pix_hub.data.transforms import PairTransform
+from pix2pix_hub.util import UserError
+
+PLAIN = PairTransform((32, 32), augment=False)
+
+
+def stream(
+    train: PairDataset, batch_size: int = 4, *, epoch: int = 0, taken: int = 0, transform: PairTransform = PLAIN
+) -> Iterator[dict[str, Any]]:
+    """The batches of an epoch, or what is left of them."""
+    places = train.indices
+    blocks = [places.blocks(number, train.rows.block) for number in range(len(places.stretches))]
+    sampler = BlockSampler(blocks, workers=1)
+    sampler.set_epoch(epoch)
+    batches = ProcessBatches(sampler, batch_size)
+    batches.taken = taken
+    tensors = StreamTensors(train, transform)
+    return (collate(tensors.__getitems__(keys)) for keys in batches)
+
+
+def seen(batches: Iterator[dict[str, Any]]) -> list[int]:
+    """Which pairs batches hold."""
+    return [number for batch in batches for number in numbers(batch)]
+
+
+def numbers(batch: dict) -> list[int]:
+    """Which pairs a batch holds, by their pixels: source (number, 0, 0), target (0, number, 0)."""
+    source, target = (((batch[side] + 1) * 127.5).round().int()[:, :, 0, 0] for side in ("source", "target"))
+    assert torch.equal(source[:, 0], target[:, 1])
+    assert not source[:, 1:].any()
+    return source[:, 0].tolist()
+
+
+@pytest.fixture
+def train(tmp_path: Path, datasets_cache: Path) -> PairDataset:
+    return open_stream(PairOptions(str(write_parquet(tmp_path / "set")), image_size="32"), block=8).train
+
+
+def test_an_epoch_holds_every_pair_once_in_another_order_each_time(train: PairDataset) -> None:
+    orders = [seen(stream(train, epoch=epoch)) for epoch in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(101))
+    assert orders[0] != orders[1]
+    neighbours = sum(abs(a - b) == 1 for a, b in zip(orders[0], orders[0][1:], strict=False))
+    assert neighbours < 50  # of 100, in order it would be about 96
+
+
+def test_every_block_has_an_order_of_its_own(train: PairDataset) -> None:
+    orders: dict[tuple[int, int], list[int]] = {}
+    for batch in stream(train):
+        for shard, row in (train.indices[index] for index in batch["index"].tolist()):
+            orders.setdefault((shard, row // 8), []).append(row % 8)
+    whole = [tuple(order) for order in orders.values() if len(order) == 8]
+    assert len(whole) == 11  # of shards of 30, 25 and 40 rows
+    assert len(set(whole)) == 11
+
+
+def test_what_a_sample_looks_like_depends_on_its_place_in_the_set_alone(train: PairDataset) -> None:
+    jitter = PairTransform((32, 32), augment=True, rotation_degrees=10, color_jitter=0.2)
+
+    def samples(batch_size: int) -> dict[int, torch.Tensor]:
+        batches = stream(train, batch_size, transform=jitter)
+        return {int(i): image for batch in batches for i, image in zip(batch["index"], batch["source"], strict=True)}
+
+    one, other = samples(4), samples(7)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[index], other[index]) for index in one)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3, 10, 25])
+def test_a_stream_goes_on_at_the_very_next_pair(taken: int, train: PairDataset) -> None:
+    whole = [numbers(batch) for batch in stream(train)]
+    assert [numbers(batch) for batch in stream(train, taken=taken)] == whole[taken:]
+
+
+class Reads:
+    """A stream that counts the rows taken from it."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows, self.count, self.num_shards = rows, 0, rows.num_shards
+
+    def shard(self, *which: int) -> Any:
+        return _Counted(self, self.rows.shard(*which))
+
+
+class _Counted:
+    def __init__(self, reads: Reads, rows: Any) -> None:
+        self.reads, self.rows = reads, rows
+
+    def skip(self, count: int) -> Any:
+        return _Counted(self.reads, self.rows.skip(count))
+
+    def iter(self, size: int) -> Iterator[Any]:
+        for batch in self.rows.iter(size):
+            self.reads.count += len(batch["source"])
+            yield batch
+
+
+def test_a_worker_reads_each_row_once(train: PairDataset) -> None:
+    reads = Reads(train.rows.stream)
+    train.rows.stream = reads
+    assert len(seen(stream(train))) == 101
+    assert reads.count == 101
+
+
+def open_tars(root: Path, **options: Any) -> PairSplits:
+    names = dict(source_column="source.png", target_column="target.png")
+    return open_stream(PairOptions(str(root), image_size="32", max_validation_pairs=3, **names), **options)
+
+
+def test_webdataset_tars_are_counted_once_and_read(
+    tmp_path: Path, datasets_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tars(tmp_path / "set", (20, 13))
+    pairs = open_tars(folder)
+    assert pairs.lengths == [20, 13]
+    assert sorted(seen(stream(pairs.train))) == list(range(3, 33))
+    monkeypatch.setattr("pix2pix_hub.data.pairs.shard_lengths", lambda *a: pytest.fail("they were counted again"))
+    again = open_tars(folder, lengths=pairs.lengths, findings=pairs.findings)
+    assert seen(stream(again.train)) == seen(stream(pairs.train))
+
+
+def test_arrow_files_are_counted_and_read(tmp_path: Path, datasets_cache: Path) -> None:
+    import datasets
+
+    rows = [{"source": {"bytes": png(n, 0, 0)}, "target": {"bytes": png(0, n, 0)}} for n in range(9)]
+    features = datasets.Features({"source": datasets.Image(), "target": datasets.Image()})
+    datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "saved", num_shards=2)
+    (tmp_path / "set").mkdir()
+    for file in (tmp_path / "saved").glob("*.arrow"):
+        file.rename(tmp_path / "set" / f"train-{file.name}")
+    pairs = open_stream(PairOptions(str(tmp_path / "set"), image_size="32", max_validation_pairs=1))
+    assert sorted(seen(stream(pairs.train))) == list(range(1, 9))
+
+
+def test_without_a_validation_split_the_first_pairs_are_set_aside(tmp_path: Path, datasets_cache: Path) -> None:
+    folder = str(write_parquet(tmp_path / "set", (3, 4, 5), validation=0))
+    pairs = open_stream(PairOptions(folder, image_size="32", max_validation_pairs=5, direction="BtoA"))
+    assert [int(pairs.validation[k][0][1, 0, 0]) for k in range(len(pairs.validation))] == [0, 1, 2, 3, 4]
+    pairs = open_stream(PairOptions(folder, image_size="32", max_validation_pairs=5, max_train_pairs=4))
+    assert sorted(seen(stream(pairs.train))) == [5, 6, 7, 8]
+
+
+def break_pairs(train: PairDataset, bad: Container[int]) -> PairDataset:
+    """The same pairs, of which some cannot be decoded."""
+
+    class Decoder(type(train.decoder)):  # type: ignore[misc]
+        def read(self, row: Any, name: str) -> Any:
+            source, target = super().read(row, name)
+            if source.picture().getpixel((0, 0))[0] in bad:
+                raise UserError(f"{name} is bad.")
+            return source, target
+
+    return replace(train, decoder=Decoder(**vars(train.decoder)))
+
+
+def test_a_bad_pair_is_left_out_and_named(train: PairDataset) -> None:
+    batches = list(stream(break_pairs(train, [30, 77])))
+    assert len(batches) == 26
+    assert sorted(seen(iter(batches))) == sorted(set(range(101)) - {30, 77})
+    faults = each_once(fault for batch in batches for fault in batch["bad_pairs"])
+    assert [fault.reason for fault in faults] == [
+        "row 0 of shard 1 of split train is bad.",
+        "row 21 of shard 3 of split train is bad.",
+    ]
+    assert [(fault.split, *fault.place) for fault in faults] == [("train", 1, 0), ("train", 3, 21)]
+
+
+def test_where_a_batch_would_be_empty_a_neighbour_stands_in(train: PairDataset) -> None:
+    numbers_seen = seen(stream(break_pairs(train, [0, 1, 2]), 1))
+    assert len(numbers_seen) == 101  # the steps that the other processes take
+    assert set(numbers_seen) == set(range(3, 101))
+
+
+def test_where_a_whole_shard_is_bad_a_pair_of_another_stands_in(train: PairDataset) -> None:
+    batches = list(stream(break_pairs(train, [30]), 1))  # the only one of its shard
+    assert len(batches) == 101
+    assert [n for batch in batches if batch["bad_pairs"] for n in numbers(batch)] == [0]
+
+
+def test_where_nothing_stands_in_a_batch_has_no_images(train: PairDataset) -> None:
+    assert next(stream(break_pairs(train, range(101)), 1)).keys() == {"bad_pairs"}
+
+
+@pytest.mark.parametrize(
+    "content,words",
+    [("image", "leave --streaming out"), ("saved", "leave --streaming out"), ("split", "validation, train|train, val")],
+)
+def test_what_cannot_be_streamed_is_refused_in_words(
+    content: str, words: str, tmp_path: Path, datasets_cache: Path
+) -> None:
+    folder = write_parquet(tmp_path / "set", (2,))
+    options = {"train_split": "training"} if content == "split" else {}
+    if content != "split":
+        (folder / ("state.json" if content == "saved" else "a.png")).write_bytes(png(0, 0, 0))
+    if content == "image":
+        for file in folder.glob("*.parquet"):
+            file.unlink()
+    with pytest.raises(UserError, match=words):
+        open_stream(PairOptions(str(folder), image_size="32", **options))
+
+
+def test_side_by_side_images_of_gray_pixels_are_streamed(tmp_path: Path, datasets_cache: Path) -> None:
+    import datasets
+    from PIL import Image
+
+    wide = [Image.new("L", (64, 32), 0) for _ in range(9)]
+    for number, image in enumerate(wide):
+        image.paste(number, (0, 0, 32, 32))
+        image.paste(100 + number, (32, 0, 64, 32))
+    (tmp_path / "set").mkdir()
+    rows = datasets.Dataset.from_dict({"image": wide}, features=datasets.Features({"image": datasets.Image()}))
+    rows.to_parquet(tmp_path / "set" / "train-00000-of-00001.parquet")
+    pairs = open_stream(PairOptions(str(tmp_path / "set"), image_size="32", max_validation_pairs=2, direction="BtoA"))
+    assert [pairs.formats[side].mode for side in ("source", "target")] == ["gray", "gray"]
+    assert "right half → left half, 32x64" in pairs.description
+    batches = list(stream(pairs.train, transform=PairTransform((32, 32), augment=False, formats=pairs.formats)))
+    values = {side: torch.cat([(b[side][:, :, 0, 0] + 1) * 127.5 for b in batches]).round() for side in pairs.formats}
+    assert sorted(values["target"].flatten().tolist()) == list(range(2, 9))
+    assert torch.equal(values["source"], values["target"] + 100)
+
+
+def test_the_formats_are_those_of_training_pairs_too(tmp_path: Path, datasets_cache: Path) -> None:
+    import datasets
+    from PIL import Image
+
+    (tmp_path / "set").mkdir()
+    features = datasets.Features({"source": datasets.Image(), "target": datasets.Image()})
+    for split, mode in (("train", "RGB"), ("validation", "L")):
+        image = Image.new(mode, (32, 32))
+        rows = datasets.Dataset.from_dict({"source": [image], "target": [image]}, features=features)
+        rows.to_parquet(tmp_path / "set" / f"{split}-00000-of-00001.parquet")
+    pairs = open_stream(PairOptions(str(tmp_path / "set"), image_size="32"))
+    assert pairs.formats["source"].mode == "rgb"
+    assert pairs.validation[0][0].shape == (3, 32, 32)
+
+
+def test_bad_validation_pairs_are_named_or_skipped(tmp_path: Path, datasets_cache: Path) -> None:
+    import datasets
+
+    folder = write_parquet(tmp_path / "set", (4,), validation=0)
+    stored = [png(1, 0, 0), b"no image", png(2, 0, 0)]
+    features = datasets.Features({"source": datasets.Image(), "target": datasets.Image()})
+    rows = [{"source": {"bytes": content}, "target": {"bytes": content}} for content in stored]
+    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "validation-00000-of-00001.parquet")
+    with pytest.raises(UserError, match="row 1 of shard 0 of split validation"):
+        open_stream(PairOptions(str(folder), image_size="32"))
+    pairs = open_stream(PairOptions(str(folder), image_size="32", on_bad_pair="skip"))
+    assert len(pairs.validation) == 2
+    assert pairs.validation.name(1) == "row 2 of shard 0 of split validation"
+    assert len(pairs.findings.faults) == 1
