@@ -151,9 +151,10 @@ class PairTransform:
         for side in self.jittered if self.color else ():
             stored = self.formats[side]
             if not has_colors(stored):
-                what = "labels, which have no colours" if stored.mode == "labels" else f"of {stored.channels} channels"
+                labels = stored.mode == "labels"
+                what = "are labels, which have no colours" if labels else f"have {stored.channels} channels"
                 raise UserError(
-                    f"The {side} images are {what}; colour jitter is defined for 1 or 3 channels. Turn it off with "
+                    f"The {side} images {what}; colour jitter is defined for 1 or 3 channels. Turn it off with "
                     "--color-jitter 0."
                 )
 
