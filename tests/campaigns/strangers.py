@@ -32,10 +32,13 @@ def cases(random: Random, folder: Path) -> Iterator[tuple[str, str]]:
             values = [random.choice([mine, [mine], *JUNK_VALUES]) for _ in event["inputs"]]
             try:
                 if kind == "path":
-                    values[random.randrange(len(values))] = random.choice(files_named(random.choice(places)))
-                    outcome = judged(ask(http, body(event, values, random)), secret, uploads)
+                    way = random.choice(files_named(random.choice(places)))
+                    values[random.randrange(len(values))] = way
+                    # a text in a field for texts is told again: "the model '/any/where' is not offered here"
+                    told = (secret, secret.parent, uploads) if not isinstance(way, str) else ()
+                    outcome = judged(ask(http, body(event, values, random)), told)
                 elif kind == "values":
-                    outcome = judged(ask(http, body(event, values, random)), secret, uploads, may_answer=True)
+                    outcome = judged(ask(http, body(event, values, random)), (secret, secret.parent), may_answer=True)
                 elif kind == "junk":
                     with http.stream(**junk_request(random)) as answer:
                         outcome = f"status {answer.status_code}" if answer.status_code in (500, 501, 502) else "refused"
@@ -62,10 +65,10 @@ def body(event: dict[str, Any], values: list[Any], random: Random | None = None)
     return {"data": values, "fn_index": event["id"], **extra}
 
 
-def judged(answer: tuple[bool, str], secret: Path, uploads: Path, may_answer: bool = False) -> str:
+def judged(answer: tuple[bool, str], untold: tuple[Path, ...], may_answer: bool = False) -> str:
     """An answer to values that hold a hostile path; `may_answer`: to such as hold none."""
     answered, text = answer
-    if any(str(place) in text for place in (secret, secret.parent)) or (not may_answer and str(uploads) in text):
+    if any(str(place) in text for place in untold):
         return "a path is told"
     if answered:
         return "right" if may_answer else "answered"

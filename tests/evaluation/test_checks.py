@@ -62,7 +62,6 @@ def test_real_targets_are_flagged_by_none() -> None:
 def test_real_targets_of_real_sets_are_flagged_by_none(name: str, direction: str, real_data: Path) -> None:
     pairs = load_pairs(
         PairOptions(str(real_data / name), direction=direction, max_train_pairs=60, max_validation_pairs=20),
-        check=False,
     )
     transform = PairTransform((64, 64), augment=False, formats=pairs.formats)
     training, targets = (
