@@ -282,15 +282,11 @@ class RunCache:
         """None: no room."""
         assert isinstance(tensors.pairs, PairDataset)
         cache = next((cache for pairs, cache in self.kept if pairs is tensors.pairs), None)
-        try:
-            if cache is not None:
-                pass
-            elif self.mode == "disk":  # the others find what the first has written
+        with suppress(CacheOverflow):  # there is no room: it stays None
+            if cache is None and self.mode == "disk":  # the others find what the first has written
                 cache = keep_on_disk(tensors.pairs, tensors.transform, room)
-            elif accelerator.is_local_main_process:
+            elif cache is None and accelerator.is_local_main_process:
                 cache = keep_in_memory(tensors.pairs, tensors.transform, room)
-        except CacheOverflow:
-            pass
         places = gather_object([cache and (cache.path, cache.table)])
         own = places[accelerator.process_index - accelerator.local_process_index]  # of this machine's first process
         return cache or (own and PairCache(*own))

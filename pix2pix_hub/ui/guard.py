@@ -101,8 +101,8 @@ class RequestGuard:
         except _TooLarge:
             if not answered:
                 await too_large(scope, receive, send)
-        except ClientDisconnect:
-            pass
+        except ClientDisconnect:  # there is nobody to answer
+            return
         except JUNK as error:
             if answered:
                 raise
