@@ -9,7 +9,6 @@ least one pair, or the gradient exchange between them would wait for ever.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -37,7 +36,6 @@ def even_share(count: int, parts: int, part: int) -> range:
     return range(start, start + each + (part < left_over))
 
 
-@dataclass(frozen=True)
 class Deal:
     """How an epoch's pairs are dealt to the processes, step by step.
 
@@ -49,16 +47,19 @@ class Deal:
         UserError: fewer pairs than processes.
     """
 
-    pairs: int
-    processes: int
-    batch_size: int  # pairs per step and process
-
-    def __post_init__(self) -> None:
-        if self.pairs < self.processes:
+    def __init__(self, pairs: int, processes: int, batch_size: int) -> None:
+        if pairs < processes:
             raise UserError(
-                f"{self.pairs} training pairs are too few for {self.processes} processes: each needs one at every "
-                f"step. Launch with --num_processes {max(1, self.pairs)} or fewer."
+                f"{pairs} training pairs are too few for {processes} processes: each needs one at every step. Launch "
+                f"with --num_processes {max(1, pairs)} or fewer."
             )
+        self.processes, self.batch_size = processes, batch_size
+        self._full_steps, left = divmod(pairs, processes * batch_size)
+        self._tail = [left] if left else []  # pairs, of all processes, in each step that is not full
+        if 0 < left < processes:
+            self._full_steps -= 1
+            left += processes * batch_size
+            self._tail = [left - left // 2, left // 2] if batch_size > 1 else [left]
 
     def __len__(self) -> int:
         """Steps, the same for every process."""
@@ -77,22 +78,6 @@ class Deal:
         full = len(range(first, self._full_steps, every))
         tail = (step for step in range(self._full_steps, len(self)) if step >= first and (step - first) % every == 0)
         return full * self.batch_size + sum(len(self.share(step, process)) for step in tail)
-
-    @property
-    def _too_few_left(self) -> bool:
-        return 0 < self.pairs % (self.processes * self.batch_size) < self.processes
-
-    @property
-    def _full_steps(self) -> int:
-        return self.pairs // (self.processes * self.batch_size) - self._too_few_left
-
-    @property
-    def _tail(self) -> tuple[int, ...]:
-        """Pairs, of all processes, in each step that is not full."""
-        left = self.pairs - self._full_steps * self.processes * self.batch_size
-        if self._too_few_left and self.batch_size > 1:
-            return (left - left // 2, left // 2)
-        return (left,) if left else ()
 
 
 def shuffled(count: int, *seed: int) -> list[int]:
