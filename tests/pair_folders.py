@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,20 @@ import numpy as np
 
 
 def write_sides(
-    root: Path, sources: Iterable[Any], targets: Iterable[Any], folders: tuple[str, str] = ("A", "B")
+    root: Path,
+    sources: Iterable[Any],
+    targets: Iterable[Any],
+    folders: Sequence[str] = ("A", "B"),
+    suffixes: Sequence[str] = (".png", ".png"),
+    stem: str = "{}",
 ) -> Path:
-    """`root/A/0.png`, …: PIL images as PNG, arrays as .npy."""
-    for folder, images in zip(folders, (sources, targets), strict=True):
+    """`root/A/0.png`, …: PIL images with those suffixes, arrays as .npy."""
+    for folder, images, suffix in zip(folders, (sources, targets), suffixes, strict=True):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(images):
+            path = root / folder / stem.format(index)
             if isinstance(image, np.ndarray):
-                np.save(root / folder / f"{index}.npy", image)
+                np.save(f"{path}.npy", image)
             else:
-                image.save(root / folder / f"{index}.png")
+                image.save(f"{path}{suffix}")
     return root

@@ -131,14 +131,14 @@ class PairWriter:
         return self.cache(range(len(pairs)))
 
     def cache(self, pairs: Iterable[Hashable]) -> PairCache:
-        """Those of the pairs that were written."""
+        """Make a cache of these pairs, which were written."""
         self.sink.flush()
         table = np.array([self.entries[pair] for pair in pairs], np.int64).reshape(-1, 2, 5)
         return PairCache(self.path, table, self)
 
 
 def estimated_bytes(pairs: PairDataset, transform: PairTransform) -> int:
-    """What `pairs` will take, told by a few of them."""
+    """Estimate the bytes of all prepared `pairs` from a few of them."""
     sampled = range(0, len(pairs), max(1, len(pairs) // SAMPLED))
     images = (image for index in sampled for image in transform.prepare(*pairs[index]))
     return sum(-(-image.nbytes // ALIGNMENT) * ALIGNMENT for image in images) * len(pairs) // len(sampled)
@@ -256,7 +256,17 @@ class RunCache:
         """
         mode, _, room, asked = self.plan
         for tensors in self._sets if mode != "off" else []:
-            tensors.prepared = self._kept(accelerator, tensors, room)
+            pairs, transform = tensors.pairs, tensors.transform
+            assert isinstance(pairs, PairDataset)
+            cache = next((cache for looked_at, cache in self.kept if looked_at is pairs), None)
+            with suppress(CacheOverflow):  # there is no room: it stays None
+                if cache is None and mode == "disk":  # the others find what the first has written
+                    cache = keep_on_disk(pairs, transform, room)
+                elif cache is None and accelerator.is_local_main_process:
+                    cache = PairWriter(room).write_all(pairs, transform)
+            places = gather_object([cache and (cache.path, cache.table)])
+            own = places[accelerator.process_index - accelerator.local_process_index]  # of this machine's first process
+            tensors.prepared = cache or (own and PairCache(*own))
             if tensors.prepared is None:
                 message = f"--cache {mode}: the pairs take more than the {_size(self.plan.limit)} they may"
                 if asked:
@@ -265,22 +275,13 @@ class RunCache:
                 return
             room -= tensors.prepared.nbytes
 
-    def _kept(self, accelerator: Accelerator, tensors: PairTensors, room: int) -> PairCache | None:
-        """None: no room."""
-        assert isinstance(tensors.pairs, PairDataset)
-        cache = next((cache for pairs, cache in self.kept if pairs is tensors.pairs), None)
-        with suppress(CacheOverflow):  # there is no room: it stays None
-            if cache is None and self.mode == "disk":  # the others find what the first has written
-                cache = keep_on_disk(tensors.pairs, tensors.transform, room)
-            elif cache is None and accelerator.is_local_main_process:
-                cache = PairWriter(room).write_all(tensors.pairs, tensors.transform)
-        places = gather_object([cache and (cache.path, cache.table)])
-        own = places[accelerator.process_index - accelerator.local_process_index]  # of this machine's first process
-        return cache or (own and PairCache(*own))
-
 
 def plan_cache(config: TrainingConfig, parts: Mapping[str, Part]) -> Plan:
-    """What `config.cache` comes to for `parts`, by their names, which are empty where pairs are streamed.
+    """Decide where pairs are kept, as `config.cache` says and the room there is.
+
+    Args:
+        config: of the run.
+        parts: pairs and what prepares them, by names for people; empty where pairs are streamed.
 
     Raises:
         UserError: there is no room for what was asked for.

@@ -77,7 +77,7 @@ def file_in_words(row: Mapping[str, Any], column: str) -> str:
 
 
 def read_stored(stored: Mapping[str, Any] | None, name: str) -> Decoded:
-    """What `datasets` keeps of an undecoded image: its bytes, or the path of its file.
+    """Decode an image as `datasets` stores it: its bytes, or the path of its file.
 
     Raises:
         UserError: missing, or an image that cannot be read; the text starts with `name`.
@@ -158,7 +158,7 @@ class PairDataset:
         return self.rows[row]["name"] if "name" in self.rows.column_names else f"row {row} of split {self.split}"
 
     def names(self, row: Mapping[str, Any], name: str) -> tuple[str, str]:
-        """What errors call source and target of a record: their files, where pairs are files of two folders."""
+        """Names of source and target of a record, for errors: their files, where pairs are files of two folders."""
         if len(self.columns) == 1:
             return f"{name}, {self.sides[0]},", f"{name}, {self.sides[1]},"
         if "pair_files" in row:
@@ -173,19 +173,19 @@ class PairDataset:
         return place if isinstance(place, tuple) else (None, place)
 
     def fault(self, index: int, reason: str) -> Fault:
-        """What is wrong with a pair."""
+        """Make a `Fault` of a pair."""
         shard, row = self.place(index)
         return Fault(self.split, row, reason, shard)
 
     @property
     def sides(self) -> tuple[str, str]:
-        """What source and target are called in the data: columns, folders or halves."""
+        """Names of source and target in the data: columns, folders or halves."""
         first, second = ("left half", "right half") if len(self.columns) == 1 else self.columns
         return (second, first) if self.swap else (first, second)
 
     @property
     def formats(self) -> dict[str, PixelFormat]:
-        """How the pixels of each side are stored: "source", "target"."""
+        """Format of the pixels of "source" and "target"."""
         assert self.source is not None and self.target is not None, "formats are not known yet"
         return {"source": self.source, "target": self.target}
 
@@ -195,7 +195,7 @@ class PairDataset:
 
 @dataclass(frozen=True)
 class Findings:
-    """What looking at the pairs found. Picklable: one process looks, the others are told."""
+    """Formats, sizes and bad pairs of a set. Picklable: one process looks, the others are told."""
 
     source: PixelFormat
     target: PixelFormat
@@ -250,7 +250,7 @@ def examine(
     keys = [(part, index) for part, pairs in enumerate(parts) for index in range(len(pairs))]
     keys = keys if everything else keys[:FIRST_PAIRS]
     step = max(1, -(-len(keys) // SAMPLED_PAIRS))
-    modes = {"source": request.source_mode, "target": request.target_mode}
+    modes = request.source_mode, request.target_mode
 
     def look(number: int) -> _Look | Fault:
         part, index = keys[number]
@@ -260,35 +260,34 @@ def examine(
             return parts[part].fault(index, str(error))
         height, width = images[0].size
         size = (height, width * (1 if len(parts[part].columns) == 2 else 2))
-        both = [(image, mode == "labels") for image, mode in zip(images, modes.values(), strict=True)]
+        both = [(image, mode == "labels") for image, mode in zip(images, modes, strict=True)]
         colors = [color_sample(*one) for one in both] if number % step == 0 else None  # evenly spread
         return _Look(size, [stored_as(*one) for one in both], colors, visit and visit(part, index, *images))
 
-    seen: list[tuple[PairDataset, int, _Look]] = []
+    def settled(k: int) -> PixelFormat:
+        side = ("source", "target")[k]
+        stored = settle_format(side, [one.stored[k] for one in seen.values()], modes[k])
+        samples = [one.colors[k] for one in seen.values() if one.colors is not None]
+        return replace(stored, palette=palette_of(samples, names or {}, stored))
+
+    seen: dict[tuple[int, int], _Look] = {}
     faults: list[Fault] = []
-    for (part, index), found in zip(keys, in_threads(look, len(keys), "checking pairs"), strict=True):
+    for key, found in zip(keys, in_threads(look, len(keys), "checking pairs"), strict=True):
         if isinstance(found, Fault):
             faults.append(found)
-            continue
-        if found.then is not None:
-            found.then()
-        seen.append((parts[part], index, found._replace(then=None)))
+        else:
+            if found.then is not None:
+                found.then()
+            seen[key] = found._replace(then=None)
     if seen and formats is None:
-        samples = [look.colors for *_, look in seen if look.colors is not None]
-        source, target = (
-            replace(stored, palette=palette_of([colors[k] for colors in samples], names or {}, stored))
-            for k, (side, mode) in enumerate(modes.items())
-            for stored in [settle_format(side, [look.stored[k] for *_, look in seen], mode)]
-        )
-        formats = source, target
-    for pairs, index, look_at in seen:
+        formats = settled(0), settled(1)
+    for (part, index), one in seen.items():
         assert formats is not None
-        misfits = (misfit_of(stored, wanted) for stored, wanted in zip(look_at.stored, formats, strict=True))
-        for side, reason in enumerate(misfits):
-            if reason is not None:
-                name = pairs.names(pairs.row(index), pairs.name(index))[side]
-                faults.append(pairs.fault(index, f"{name} {reason}"))
-                break
+        misfits = [misfit_of(stored, wanted) for stored, wanted in zip(one.stored, formats, strict=True)]
+        if (side := next((k for k in (0, 1) if misfits[k] is not None), None)) is not None:
+            pairs = parts[part]
+            name = pairs.names(pairs.row(index), pairs.name(index))[side]
+            faults.append(pairs.fault(index, f"{name} {misfits[side]}"))
     if formats is None or not seen or (everything and faults and request.on_bad_pair != "skip"):
         listed = "".join(f"\n  {fault.reason}" for fault in faults[:LISTED_FAULTS])
         more = f"\n  … and {len(faults) - LISTED_FAULTS} more" if len(faults) > LISTED_FAULTS else ""
@@ -296,12 +295,12 @@ def examine(
             f"--dataset {request.dataset}: {len(faults)} of {counted(len(keys), 'pair')} cannot be used:{listed}{more}"
             "\nReplace or remove them and start again, or leave them out with --on-bad-pair skip."
         )
-    sizes = Counter(look.size for *_, look in seen) if everything else Counter([seen[0][2].size])
-    return Findings(*formats, sizes, tuple(faults) if everything else ())
+    sizes = [one.size for one in seen.values()]
+    return Findings(*formats, Counter(sizes if everything else sizes[:1]), tuple(faults) if everything else ())
 
 
 def in_threads(work: Callable[[int], T], count: int, words: str) -> Iterator[T]:
-    """What `work` makes of 0, 1, … `count` - 1, in order (Pillow and torch work outside the interpreter's lock)."""
+    """Yield `work(0)`, `work(1)`, …, `work(count - 1)` (Pillow and torch work outside the interpreter's lock)."""
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         tqdm(total=count, desc=words, unit="pair", leave=False, disable=count <= 1000) as bar,

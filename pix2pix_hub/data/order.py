@@ -25,19 +25,8 @@ def mixed_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
-def even_share(count: int, parts: int, part: int) -> range:
-    """Which of `count` things the `part`-th of `parts` gets: neighbours, and nobody more than one above another.
-
-    >>> [list(even_share(5, 3, part)) for part in range(3)]
-    [[0, 1], [2, 3], [4]]
-    """
-    each, left_over = divmod(count, parts)
-    start = part * each + min(part, left_over)
-    return range(start, start + each + (part < left_over))
-
-
 class Deal:
-    """How an epoch's pairs are dealt to the processes, step by step.
+    """Deals an epoch's pairs to the processes, step by step.
 
     Each step takes `batch_size` pairs for each process. What is left at the end is dealt out evenly in one more step.
     Where that is too little for one pair each, the last two steps share their pairs evenly; with `batch_size` 1, where
@@ -66,12 +55,13 @@ class Deal:
         return self._full_steps + len(self._tail)
 
     def share(self, step: int, process: int) -> range:
-        """Places in the epoch's order of the pairs that `process` takes at `step`; never empty."""
+        """Places in the epoch's order of the pairs that `process` takes at `step`: neighbours, and never none."""
         whole = self.processes * self.batch_size
         start = min(step, self._full_steps) * whole + sum(self._tail[: max(0, step - self._full_steps)])
         count = whole if step < self._full_steps else self._tail[step - self._full_steps]
-        share = even_share(count, self.processes, process)
-        return range(start + share.start, start + share.stop)
+        each, left_over = divmod(count, self.processes)  # the first processes take one pair more
+        start += process * each + min(process, left_over)
+        return range(start, start + each + (process < left_over))
 
     def count(self, process: int, first: int = 0, every: int = 1) -> int:
         """Pairs of steps `first`, `first + every`, … that `process` takes."""
@@ -104,7 +94,7 @@ class EpochSampler(Sampler[Key]):
         return iter([(self.epoch, index) for index in order])
 
     def batches(self, deal: Deal, process: int) -> Iterator[list[Key]]:
-        """Those of one process, step by step."""
+        """Yield the batches of one process, step by step."""
         keys = list(self)
         shares = (deal.share(step, process) for step in range(len(deal)))
         return (keys[share.start : share.stop] for share in shares)
@@ -131,7 +121,7 @@ class BlockSampler(EpochSampler):
         return self._keys(self._blocks())
 
     def batches(self, deal: Deal, process: int) -> Iterator[list[Key]]:
-        """Those of one process, step by step."""
+        """Yield the batches of one process, step by step."""
         blocks = self._blocks()
         start = sum(deal.count(before) for before in range(process))
         stretches = []

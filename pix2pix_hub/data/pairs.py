@@ -69,7 +69,7 @@ VALIDATION_FRACTION = 0.1  # of the training pairs, where there is no validation
 
 @dataclass(frozen=True)
 class FoundPairs:
-    """What a form hands on: undecoded rows."""
+    """Undecoded rows of a data set of any form."""
 
     form: str  # "synthetic", "side by side", "paired folders", "two columns" or "one column"
     splits: dict[str, Dataset]  # columns `columns` as {"bytes", "path"} or None; `name` where pairs are files
@@ -100,7 +100,7 @@ class PairSplits:
 
     @property
     def formats(self) -> dict[str, PixelFormat]:
-        """How the pixels of each side are stored: "source", "target"."""
+        """Format of the pixels of "source" and "target"."""
         return self.validation.formats
 
 
@@ -316,7 +316,7 @@ def images_in(folder: Path, *, deep: bool = False) -> list[Path]:
 
 
 def ignored_beside(folders: Iterable[Path], used: Iterable[Path]) -> str:
-    """What lies in folders beside what of them is used, in words ("2 .txt, 1 folder, 3 broken links"; "" for nothing).
+    """Count what lies in folders and is not used, in words ("2 .txt, 1 folder, 3 broken links"; "" for nothing).
 
     Hidden files are not spoken of.
     """
@@ -342,7 +342,7 @@ def fingerprint(root: Path, files: Iterable[Path] | None = None) -> str:
 
 
 def contents(root: Path) -> str:
-    """What a folder without pairs holds, for the error that says so."""
+    """Describe a folder without pairs, for the error."""
     suffixes = Counter(file.suffix or "no suffix" for file in islice(root.rglob("*"), 10_000) if file.is_file())
     if not suffixes:
         return "an empty folder"
@@ -435,7 +435,7 @@ def _name(root: Path, file: Path) -> str:
 
 
 def _find_table(path: Path, request: DatasetOptions) -> FoundPairs:
-    """What `datasets` reads: a Hub data set, a single file, what it saved itself, else a folder."""
+    """Open a set that `datasets` reads: on the Hub, a single file, one it saved itself, else a folder."""
     if not request.dataset or not path.exists():
         loaded, identity = open_on_hub(request)
     else:
@@ -468,7 +468,7 @@ def holds_images(feature: Any) -> bool:
 
 
 def undecoded(splits: Mapping[str, Any], columns: Sequence[str], request: DatasetOptions) -> dict[str, Any]:
-    """Those columns of each split, map-style or streamed, as `{"bytes", "path"}` or None.
+    """Select columns of each split, map-style or streamed, whose images come as `{"bytes", "path"}` or None.
 
     Raises:
         UserError: a split lacks one.

@@ -180,7 +180,7 @@ class ShardPlaces(Sequence[Place]):
         return shard, start + index - self.starts[number]
 
     def stretch_of(self, index: int) -> int:
-        """Which of `stretches` a pair is in."""
+        """Number, in `stretches`, of the one that holds a pair."""
         return bisect_right(self.starts, index) - 1
 
     def blocks(self, number: int, size: int) -> list[range]:

@@ -1,4 +1,4 @@
-"""What the `data` commands do: a look at a data set before training, and any local form of pairs → a Hugging Face set.
+"""The `data` commands: a look at a data set before training, and any local form of pairs → a Hugging Face set.
 
 pix2pix-hub data inspect path/to/pairs --direction BtoA
 pix2pix-hub data build path/to/pairs --output path/to/dataset
@@ -58,7 +58,7 @@ Say here where the images come from and under which licence they may be used.
 
 @dataclass(frozen=True)
 class Inspection:
-    """What looking at all pairs of all splits found."""
+    """A data set, all of whose pairs have been looked at."""
 
     found: FoundPairs
     parts: list[PairDataset]  # of each split, bad pairs included
@@ -149,6 +149,11 @@ class BuiltPairs:
     card: str
     seen: Inspection
 
+    @property
+    def shards(self) -> dict[str, int]:
+        """Parquet files of each split: one for each `SHARD_BYTES`."""
+        return {split: max(1, -(-rows.data.nbytes // SHARD_BYTES)) for split, rows in self.splits.items()}
+
 
 def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     """Read all splits of `request`, check every pair, and encode both sides without loss.
@@ -182,7 +187,7 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
 
 
 def train_command(dataset: str, source: PixelFormat) -> str:
-    """What trains on the set; colour jitter, on by default, is not for all kinds of images."""
+    """Give the command that trains on the set; colour jitter, on by default, is not for all kinds of images."""
     command = ["accelerate", "launch", "train_accelerate.py", "--dataset", dataset]
     return shlex.join(command if has_colors(source) else [*command, "--color-jitter", "0"])
 
@@ -198,7 +203,7 @@ def write_dataset(built: BuiltPairs, folder: Path) -> list[Path]:
     with write_folder_aside(folder) as partial:
         (partial / "data").mkdir()
         for split, rows in built.splits.items():
-            shards = shard_count(rows)
+            shards = built.shards[split]
             for index in range(shards):
                 path = partial / "data" / f"{split}-{index:05d}-of-{shards:05d}.parquet"
                 rows.shard(shards, index, contiguous=True).to_parquet(path)
@@ -218,8 +223,7 @@ def push_dataset(built: BuiltPairs, repo_id: str, *, private: bool = False) -> s
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        shards = {split: shard_count(rows) for split, rows in built.splits.items()}
-        built.splits.push_to_hub(repo_id, private=private, num_shards=shards)
+        built.splits.push_to_hub(repo_id, private=private, num_shards=built.shards)
         card = DatasetCard.load(repo_id)  # `datasets` has written the splits' metadata into it
         card.text = DatasetCard(built.card).text
         card.data.task_categories, card.data.tags = ["image-to-image"], ["pix2pix", "paired"]
@@ -229,11 +233,6 @@ def push_dataset(built: BuiltPairs, repo_id: str, *, private: bool = False) -> s
             f"--push {repo_id}: the Hub refused ({error}). Nothing local was changed; try again."
         ) from error
     return f"{datasets.config.HF_ENDPOINT}/datasets/{repo_id}"
-
-
-def shard_count(rows: Dataset) -> int:
-    """Parquet files for a split: one for each `SHARD_BYTES`."""
-    return max(1, -(-rows.data.nbytes // SHARD_BYTES))
 
 
 def _rows(pairs: PairDataset) -> Iterator[dict[str, Any]]:

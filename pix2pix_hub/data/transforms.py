@@ -1,4 +1,4 @@
-"""What happens to a stored pair before it meets the networks: training and evaluation transforms, side by side.
+"""Transforms from a stored pair to the input of the networks, for training and for evaluation.
 
 Every draw is made once for both images and depends only on (seed, epoch, index in the set), so that neither
 worker counts, rank counts nor a resumed run change what a sample looks like (Isola et al. 2017, §3.3, for the jitter).
@@ -92,7 +92,7 @@ class FitResize(v2.Transform):
 
 
 def has_colors(stored: PixelFormat) -> bool:
-    """Whether colour jitter is defined for such images."""
+    """Tell whether colour jitter is defined for such images."""
     return stored.mode != "labels" and stored.channels in COLOR_CHANNELS
 
 
@@ -176,7 +176,7 @@ class PairTransform:
         return pair["source"].as_subclass(Tensor), pair["target"].as_subclass(Tensor)
 
     def vary(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
-        """What `prepare` made → `{"source", "target"}`, float32 `(C, H, W)` in [-1, 1]; all draws are made here."""
+        """Prepared images → `{"source", "target"}`, float32 `(C, H, W)` in [-1, 1]; all draws are made here."""
         pair = {side: self._kinds[side](image) for side, image in zip(SIDES, (source, target), strict=True)}
         if self.augment:
             with torch.random.fork_rng(devices=[]):

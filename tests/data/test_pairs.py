@@ -7,7 +7,7 @@ import multiprocessing
 import pickle
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,7 +67,7 @@ def write_folder(root: Path, suffix: str = ".png", **counts: int) -> Path:
 
 
 def table(count: int, a: str = "imageA", b: str = "imageB", **more: list[Any]) -> Dataset:
-    columns = {a: [side(i) for i in range(count)], b: [side(i, True) for i in range(count)], **more}
+    columns = dict(zip((a, b), sides(count), strict=True)) | more
     return Dataset.from_dict(columns).cast_column(a, ImageFeature()).cast_column(b, ImageFeature())
 
 
@@ -89,16 +89,17 @@ def names(part: Any) -> list[str]:
 # ------------------------------------------------------------------------------ the same content in every form
 
 
-def in_folders(layout: str, suffixes: tuple[str, str] = (".png", ".png"), name: str = "{}") -> Callable[[Path], Path]:
+def sides(count: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    return [side(index) for index in range(count)], [side(index, True) for index in range(count)]
+
+
+def in_folders(layout: str, suffixes: Sequence[str] = (".png", ".png"), stem: str = "{}") -> Callable[[Path], Path]:
     """A writer of sides in folders of their own: `layout` with "S" for the split and "X" for the side."""
 
     def write(root: Path) -> Path:
         for split, count in (("train", 5), ("val", 2)):
-            for b, suffix in enumerate(suffixes):
-                folder = root / layout.replace("S", split).replace("X", "AB"[b])
-                folder.mkdir(parents=True)
-                for index in range(count):
-                    side(index, bool(b)).save(folder / (name.format(index) + suffix))
+            folders = [layout.replace("S", split).replace("X", letter) for letter in "AB"]
+            write_sides(root, *sides(count), folders, suffixes, stem)
         return root
 
     return write
@@ -123,16 +124,13 @@ def saved_dict(root: Path) -> Path:
 
 def plain_bytes(root: Path, split: str, count: int) -> None:
     """As pandas or Arrow write it: binary columns, nothing that says image."""
-    columns = {name: [png(side(i, b)) for i in range(count)] for b, name in enumerate(("source", "target"))}
-    pq.write_table(pa.table(columns), root / f"{split}.parquet")
+    images = zip(("source", "target"), sides(count), strict=True)
+    pq.write_table(pa.table({name: [png(image) for image in side] for name, side in images}), root / f"{split}.parquet")
 
 
 def image_folder(root: Path, split: str, count: int) -> None:
-    (root / split).mkdir()
-    for index in range(count):
-        side(index).save(root / split / f"{index}_a.png")
-        side(index, True).save(root / split / f"{index}_b.png")
-    line = '{{"input_file_name": "{0}_a.png", "output_file_name": "{0}_b.png"}}\n'
+    write_sides(root / split, *sides(count), ("a", "b"))
+    line = '{{"input_file_name": "a/{0}.png", "output_file_name": "b/{0}.png"}}\n'
     (root / split / "metadata.jsonl").write_text("".join(line.format(index) for index in range(count)))
 
 
@@ -201,7 +199,7 @@ def test_a_table_without_splits_is_the_training_split(name: str, tmp_path: Path,
 
 def test_folders_of_sides_without_splits_are_the_training_split(tmp_path: Path) -> None:
     known = "Input", "output"  # in any case
-    write_sides(tmp_path, *([side(index, b) for index in range(12)] for b in (False, True)), folders=known)
+    write_sides(tmp_path, *sides(12), known)
     splits = load(tmp_path)
     assert (splits.form, len(splits.train), len(splits.validation)) == ("paired folders", 11, 1)
     assert splits.description.startswith("11 training and 1 validation pair, paired folders, AtoB: input → output, 8x8")
@@ -210,10 +208,8 @@ def test_folders_of_sides_without_splits_are_the_training_split(tmp_path: Path) 
 
 
 def test_folders_of_other_names_can_be_named(tmp_path: Path) -> None:
-    in_folders("S/X")(tmp_path)
-    for split in ("train", "val"):
-        (tmp_path / split / "A").rename(tmp_path / split / "photos")
-        (tmp_path / split / "B").rename(tmp_path / split / "masks")
+    for split, count in SPLITS.items():
+        write_sides(tmp_path, *sides(count), (f"{split}/photos", f"{split}/masks"))
     splits = load(tmp_path, source_column="masks", target_column="photos")
     assert (splits.form, len(splits.train), splits.train.columns) == ("paired folders", 5, ("masks", "photos"))
     assert torch.equal(splits.train[3][0], pil_to_tensor(side(3, True)))

@@ -1,5 +1,6 @@
 """Streams: every pair once, shuffled, taken up again at the very next pair, bad pairs counted."""
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,13 @@ import datasets
 import pytest
 import torch
 from PIL import Image
-from sharded_sets import png, write_parquet, write_tars
+from sharded_sets import UNEVEN, png, write_parquet, write_tars
 
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.decode import PairDataset, each_once
 from pix2pix_hub.data.order import BlockSampler, ProcessBatches
 from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.data.stream import StreamTensors, open_stream
+from pix2pix_hub.data.stream import StreamTensors, open_stream, rows_of
 from pix2pix_hub.data.transforms import PairTransform, collate
 from pix2pix_hub.util import UserError
 
@@ -101,34 +102,17 @@ def test_a_stream_goes_on_at_the_very_next_pair(train: PairDataset) -> None:
         assert [numbers(batch) for batch in stream(train, taken=taken)] == whole[taken:]
 
 
-class Reads:
-    """A stream that counts the rows taken from it."""
+def test_a_worker_reads_each_row_once(train: PairDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: Counter[int] = Counter()
 
-    def __init__(self, rows: Any) -> None:
-        self.rows, self.count, self.num_shards = rows, 0, rows.num_shards
+    def counting(rows: Any, shard: int, start: int = 0) -> Iterator[dict[str, Any]]:
+        for row in rows_of(rows, shard, start):
+            read[shard] += 1
+            yield row
 
-    def shard(self, *which: int) -> Any:
-        return _Counted(self, self.rows.shard(*which))
-
-
-class _Counted:
-    def __init__(self, reads: Reads, rows: Any) -> None:
-        self.reads, self.rows = reads, rows
-
-    def skip(self, count: int) -> Any:
-        return _Counted(self.reads, self.rows.skip(count))
-
-    def iter(self, size: int) -> Iterator[Any]:
-        for batch in self.rows.iter(size):
-            self.reads.count += len(batch["source"])
-            yield batch
-
-
-def test_a_worker_reads_each_row_once(train: PairDataset) -> None:
-    reads = Reads(train.rows.stream)
-    train.rows.stream = reads
+    monkeypatch.setattr("pix2pix_hub.data.stream.rows_of", counting)
     assert len(seen(stream(train))) == 101
-    assert reads.count == 101
+    assert [read[shard] for shard in range(5)] == [*UNEVEN]
 
 
 def test_webdataset_tars_are_counted_once_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,20 +187,18 @@ def test_where_nothing_stands_in_a_batch_has_no_images(train: PairDataset) -> No
     assert next(stream(break_pairs(train, range(101)), 1)).keys() == {"bad_pairs"}
 
 
-@pytest.mark.parametrize(
-    "content,words",
-    [("image", "leave --streaming out"), ("saved", "leave --streaming out"), ("split", "validation, train|train, val")],
-)
-def test_what_cannot_be_streamed_is_refused_in_words(content: str, words: str, tmp_path: Path) -> None:
-    folder = write_parquet(tmp_path / "set", (2,))
-    options = {"train_split": "training"} if content == "split" else {}
-    if content != "split":
-        (folder / ("state.json" if content == "saved" else "a.png")).write_bytes(png(0, 0, 0))
-    if content == "image":
-        for file in folder.glob("*.parquet"):
-            file.unlink()
-    with pytest.raises(UserError, match=words):
-        open_set(folder, **options)
+@pytest.mark.parametrize("content", ["image", "saved"])
+def test_what_cannot_be_streamed_is_refused_in_words(content: str, tmp_path: Path) -> None:
+    folder = tmp_path / "images" if content == "image" else write_parquet(tmp_path / "set", (2,))
+    folder.mkdir(exist_ok=True)
+    (folder / ("state.json" if content == "saved" else "a.png")).write_bytes(png(0, 0, 0))
+    with pytest.raises(UserError, match="leave --streaming out"):
+        open_set(folder)
+
+
+def test_splits_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="validation, train|train, val"):
+        open_set(write_parquet(tmp_path / "set", (2,)), train_split="training")
 
 
 def test_side_by_side_images_of_gray_pixels_are_streamed(tmp_path: Path) -> None:

@@ -120,12 +120,6 @@ def test_inscribed_rectangle_is_inside_and_the_largest(height: int, width: int, 
     assert (top, left) == (0, 0) or not inside(max(top - 1, 0), max(left - 1, 0), slack=-1e-5)
 
 
-def test_rotation_by_ten_degrees_keeps_the_known_share_of_a_square() -> None:
-    top, left = inscribed_margins(1001, 1001, 10.0)
-    expected = 1 / (math.cos(math.radians(10)) + math.sin(math.radians(10)))  # the square's own closed form
-    assert top == left and (1001 - 2 * top) / 1001 == pytest.approx(expected, abs=0.003)
-
-
 # -------------------------------------------------------------------------------------------------- determinism
 
 
@@ -210,21 +204,6 @@ def test_evaluation_ignores_colour_jitter() -> None:
 # ------------------------------------------------------------------------------------------- what the networks see
 
 
-@pytest.mark.parametrize("augment", [True, False])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
-@pytest.mark.parametrize("stored", [(24, 24), (50, 31), (7, 9)])
-def test_shape_type_and_range(augment: bool, channels: int, stored: tuple[int, int]) -> None:
-    options = ALL if augment else {}
-    transform = PairTransform((24, 32), augment=augment, **options)
-    extremes = torch.tensor([0, 255], dtype=torch.uint8)[torch.randint(0, 2, (channels, *stored))]
-    pair = transform(extremes, noise(1), epoch=0, index=0)
-    assert set(pair) == {"source", "target"}
-    assert pair["source"].shape == (channels, 24, 32) and pair["target"].shape == (1, 24, 32)
-    for image in pair.values():
-        assert type(image) is Tensor and image.dtype == torch.float32 and image.is_contiguous()
-        assert image.min() >= -1 and image.max() <= 1
-
-
 def test_evaluation_keeps_pixels_that_fit_and_leaves_the_stored_ones_alone() -> None:
     image = noise()
     pair = PairTransform((24, 24), augment=False)(image, image, epoch=0, index=0)
@@ -285,33 +264,36 @@ def test_pad_reflects_and_then_repeats_the_border() -> None:
     assert columns == [3, 3, 3, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 0, 0, 0]
 
 
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(
     st.tuples(st.integers(1, 70), st.integers(1, 70)),
     st.sampled_from([(32, 32), (16, 48), (48, 16)]),
     st.sampled_from(["exact", "crop", "pad"]),
     st.booleans(),
     st.sampled_from(["uint8", "uint16", "float32", "labels"]),
+    st.sampled_from([1, 2, 3, 4, 13]),
 )
 def test_any_size_and_any_pixels_come_out_right(
-    stored: tuple[int, int], size: tuple[int, int], resize: str, augment: bool, kind: str
+    stored: tuple[int, int], size: tuple[int, int], resize: str, augment: bool, kind: str, channels: int
 ) -> None:
-    rng = np.random.default_rng(stored)
+    rng, shape = np.random.default_rng(stored), (channels, *stored)
     pixels, image = {
-        "uint8": (PixelFormat("channels", 2), rng.integers(0, 256, (2, *stored), np.uint8)),
-        "uint16": (PixelFormat("channels", 2, "uint16", 0.0, 65535.0), rng.integers(0, 65536, (2, *stored))),
-        "float32": (PixelFormat("channels", 2, "float32", -3.0, 5.0), rng.uniform(-3, 5, (2, *stored))),
+        "uint8": (PixelFormat("channels", channels), rng.choice([0, 255], shape)),
+        "uint16": (PixelFormat("channels", channels, "uint16", 0.0, 65535.0), rng.integers(0, 65536, shape)),
+        "float32": (PixelFormat("channels", channels, "float32", -3.0, 5.0), rng.uniform(-3, 5, shape)),
         "labels": (PixelFormat("labels", 3, classes=(0, 7, 255)), rng.choice([0, 7, 255], (1, *stored))),
     }[kind]
     values = torch.from_numpy(image.astype(np.uint8 if kind in ("uint8", "labels") else np.float32))
     options = ALL if augment else {}
     both = dict.fromkeys(("source", "target"), pixels)
     pair = seen(values, size, augment=augment, resize=resize, formats=both, seed=sum(stored), **options)
-    assert torch.equal(pair["source"], pair["target"])
-    assert pair["source"].shape == (pixels.channels, *size) and pair["source"].dtype == torch.float32
-    assert pair["source"].min() >= -1 - 1e-6 and pair["source"].max() <= 1 + 1e-6
-    if kind == "labels":
-        assert set(pair["source"].unique().tolist()) <= {-1, 1} and (pair["source"].sum(0) == -1).all()
+    assert pair.keys() == both.keys() and torch.equal(pair["source"], pair["target"])
+    for found in pair.values():
+        assert type(found) is Tensor and found.dtype == torch.float32 and (kind == "labels" or found.is_contiguous())
+        assert found.shape == (pixels.channels, *size)
+        assert found.min() >= -1 - 1e-6 and found.max() <= 1 + 1e-6
+        if kind == "labels":
+            assert set(found.unique().tolist()) <= {-1, 1} and (found.sum(0) == -1).all()
 
 
 def test_deep_pixels_that_fit_are_kept_exactly() -> None:

@@ -13,11 +13,9 @@ from scipy.ndimage import gaussian_filter
 
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.pairs import load_pairs
-from pix2pix_hub.data.stream import open_stream
 from pix2pix_hub.image.format import PaletteColor, PixelFormat
 from pix2pix_hub.image.palette import class_colors, color_sample
 from pix2pix_hub.image.read import Decoded, from_memory
-from pix2pix_hub.synthetic import CMP_CLASSES
 
 COLORS = [(0, 0, 170), (255, 85, 0), (128, 64, 128), (70, 130, 180), (0, 0, 0), (250, 170, 30), (107, 142, 35)]
 SIZE = 192
@@ -121,14 +119,6 @@ def test_deep_images_have_none() -> None:
     assert class_colors([None, None]) == {}
 
 
-def test_the_classes_of_the_synthetic_set_have_names() -> None:
-    formats = load_pairs(PairOptions("synthetic", image_size="32", max_train_pairs=1, max_validation_pairs=1)).formats
-    names = {entry.color: entry.name for entry in formats["source"].palette}
-    assert names == {color: name for name, color in CMP_CLASSES.items()}  # those that one façade lacks as well
-    assert sum(entry.share for entry in formats["source"].palette) == pytest.approx(1, abs=1e-3)
-    assert formats["target"].palette == ()
-
-
 def test_labels_offer_every_class_in_its_colour(tmp_path: Path) -> None:
     values = np.zeros((33, 33), np.uint8)
     values[:16], values[16:17, :5] = 7, 9
@@ -149,16 +139,3 @@ def test_it_survives_json_and_changes_nothing_else() -> None:
     assert PixelFormat.from_dict(content).palette == full.palette
     assert "palette" not in bare.to_dict() and PixelFormat.from_dict(bare.to_dict()).palette == ()
     assert full == bare
-
-
-def test_a_stream_tells_it_by_its_first_pairs(tmp_path: Path, datasets_cache: Path) -> None:
-    import datasets
-
-    (tmp_path / "set").mkdir()
-    features = datasets.Features({"source": datasets.Image(), "target": datasets.Image()})
-    columns = {"source": label_map, "target": PHOTOS["colours"]}
-    images = {side: [Image.fromarray(draw(seed)) for seed in range(6)] for side, draw in columns.items()}
-    datasets.Dataset.from_dict(images, features=features).to_parquet(tmp_path / "set" / "train-00000-of-00001.parquet")
-    formats = open_stream(PairOptions(str(tmp_path / "set"), image_size="32")).formats
-    assert {entry.color for entry in formats["source"].palette} == set(COLORS)
-    assert formats["target"].palette == ()
