@@ -83,8 +83,9 @@ class PairCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all pairs."""
-        return self._bytes.nbytes
+        """Bytes of all pairs; the file may hold others as well."""
+        entries = self.table.reshape(-1, 5)
+        return int((entries[:, 2:].prod(1) * np.where(entries[:, 1], 4, 1)).sum())
 
     def _image(self, offset: int, is_float: int, channels: int, height: int, width: int) -> Tensor:
         dtype = np.float32 if is_float else np.uint8
@@ -178,7 +179,7 @@ def disk_folder(pairs: PairDataset, transform: PairTransform) -> Path:
 # --- of a run
 
 
-class Plan(NamedTuple):
+class CachePlan(NamedTuple):
     """Where pairs are kept."""
 
     mode: str  # "memory", "disk" or "off"
@@ -198,7 +199,7 @@ class KeepWhileLooking:
         kept: the sound pairs of each part, once all were kept.
     """
 
-    def __init__(self, plan: Plan, parts: Sequence[Part]) -> None:
+    def __init__(self, plan: CachePlan, parts: Sequence[Part]) -> None:
         self.plan, self.parts = plan, parts
         self.kept: list[tuple[PairDataset, PairCache]] = []
         self._writer: PairWriter | None = PairWriter(plan.limit)  # None: there is no room
@@ -234,7 +235,7 @@ class KeepWhileLooking:
 class RunCache:
     """The sets whose pairs are kept. On every process, with the same `plan`."""
 
-    plan: Plan
+    plan: CachePlan
     kept: Sequence[tuple[PairDataset, PairCache]] = ()  # by the process that looked at the pairs
     _sets: list[PairTensors] = field(default_factory=list)
 
@@ -276,7 +277,7 @@ class RunCache:
             room -= tensors.prepared.nbytes
 
 
-def plan_cache(config: TrainingConfig, parts: Mapping[str, Part]) -> Plan:
+def plan_cache(config: TrainingConfig, parts: Mapping[str, Part]) -> CachePlan:
     """Decide where pairs are kept, as `config.cache` says and the room there is.
 
     Args:
@@ -287,9 +288,9 @@ def plan_cache(config: TrainingConfig, parts: Mapping[str, Part]) -> Plan:
         UserError: there is no room for what was asked for.
     """
     if config.cache == "off" or not parts:
-        return Plan("off", "none: pairs are decoded whenever they are needed")
+        return CachePlan("off", "none: pairs are decoded whenever they are needed")
     if config.cache == "auto" and config.epochs == 1:
-        return Plan("off", "none: every pair is seen once")
+        return CachePlan("off", "none: every pair is seen once")
     asked = config.cache != "auto"
     mode = config.cache if asked else "memory"
     needed = sum(estimated_bytes(*part) for part in parts.values())
@@ -303,9 +304,9 @@ def plan_cache(config: TrainingConfig, parts: Mapping[str, Part]) -> Plan:
     sizes = f"{_size(needed)} of {_size(free)} free in {place}"
     if needed <= limit:
         counts = ", ".join(f"{len(pairs)} {name}" for name, (pairs, _) in parts.items())
-        return Plan(mode, f"decoded pairs ({counts}) take about {sizes}", limit, asked)
+        return CachePlan(mode, f"decoded pairs ({counts}) take about {sizes}", limit, asked)
     if not asked:
-        return Plan("off", f"none: decoded pairs would take about {sizes}; --cache disk keeps them there")
+        return CachePlan("off", f"none: decoded pairs would take about {sizes}; --cache disk keeps them there")
     raise UserError(f"--cache {mode}: decoded pairs would take about {sizes}. Type --cache {OTHER_MODES[mode]}.")
 
 

@@ -18,10 +18,10 @@ from PIL import Image
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.cache import (
     CacheOverflow,
+    CachePlan,
     KeepWhileLooking,
     PairCache,
     PairWriter,
-    Plan,
     disk_folder,
     estimated_bytes,
     keep_on_disk,
@@ -158,7 +158,7 @@ def test_what_does_not_fit_leaves_nothing_on_disk(pairs: PairDataset, datasets_c
 def keep_while_looking(root: Path, limit: int = ROOM) -> tuple[PairSplits, KeepWhileLooking]:
     def keep(parts: Sequence[PairDataset]) -> KeepWhileLooking:
         transforms = [PairTransform((32, 32), augment=True, formats=part.formats) for part in parts]
-        return KeepWhileLooking(Plan("memory", "", limit), list(zip(parts, transforms, strict=True)))
+        return KeepWhileLooking(CachePlan("memory", "", limit), list(zip(parts, transforms, strict=True)))
 
     pairs = load_pairs(PairOptions(str(root), image_size="32", on_bad_pair="skip"), keep=keep)
     assert pairs.keeper is not None
@@ -175,9 +175,9 @@ def test_what_is_kept_while_looking_is_what_decoding_gives(tmp_path: Path) -> No
     assert all(kept is part for (kept, _), part in zip(keeper.kept, (pairs.train, pairs.validation), strict=True))
     for (part, cache), (_, transform) in zip(keeper.kept, keeper.parts, strict=True):
         assert len(cache) == len(part) > 0
-        for index in range(len(part)):
-            expected = transform.prepare(*part[index])
-            assert all(torch.equal(*images) for images in zip(cache[index], expected, strict=True))
+        expected = [transform.prepare(*pair) for pair in part]
+        assert all(torch.equal(*both) for k, pair in enumerate(expected) for both in zip(cache[k], pair, strict=True))
+        assert cache.nbytes == sum(image.nbytes for pair in expected for image in pair)
     assert not keep_while_looking(root, limit=10_000)[1].kept
 
 
