@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,7 +34,7 @@ from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.devices import available_memory
 from pix2pix_hub.image.format import to_tensor
 from pix2pix_hub.image.read import Decoded
-from pix2pix_hub.util import UserError, library_versions, write_folder_aside
+from pix2pix_hub.util import UserError, library_versions, one_at_a_time, write_folder_aside
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +152,7 @@ def keep_on_disk(pairs: PairDataset, transform: PairTransform, limit: int) -> Pa
         UserError: a pair that cannot be read.
     """
     folder = disk_folder(pairs, transform)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with one_at_a_time(folder):
         if not folder.is_dir():
             with write_folder_aside(folder) as partial:
                 kept = PairWriter(limit, partial / PIXELS_NAME).write_all(pairs, transform)

@@ -131,9 +131,8 @@ def load_pairs(
         findings = examine(parts, request, everything=everything, names=found.class_names, visit=keeper)
     train, validation = (findings.applied_to(part) for part in parts)
     if not len(train) or not len(validation):
-        raise UserError(
-            f"--dataset {request.dataset}: no sound {'validation' if len(train) else 'training'} pair is left."
-        )
+        which = "validation" if len(train) else "training"
+        raise UserError(f"--dataset {request.dataset}: no sound {which} pair is left.")
     if keeper is not None:
         keeper.finish([train, validation])
     pairs = f"{len(train)} training and {counted(len(validation), 'validation pair')}, {found.form}"

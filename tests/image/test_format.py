@@ -69,24 +69,15 @@ def test_pixels_land_where_numpy_has_them_also_read_only_and_in_halves() -> None
         np.testing.assert_array_equal(to_tensor(half, RGB, "x").numpy(), expected.transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ([0.0, 0.4], (0, 1)),
-        ([-0.2, 0.4], (-1, 1)),
-        ([-3.0, 5.0], (-3, 5)),
-        ([7.0, 7.0], (7, 8)),
-        ([0.0, 255.0], (0, 255)),
-    ],
-)
-def test_floats_are_scaled_by_what_was_found(content: list[float], expected: tuple[float, float]) -> None:
-    decoded = from_memory(np.array([content], np.float32), "x")
-    chosen = settle_format("source", [stored_as(decoded, False)], "auto")
-    tensor = to_tensor(decoded, chosen, "x")
-    assert (chosen.low, chosen.high) == expected
-    scaled = to_model_range(tensor, chosen)
-    assert scaled.min() >= -1 and scaled.max() <= 1
-    np.testing.assert_allclose(from_model_range(scaled, chosen).numpy(), tensor.numpy(), atol=1e-6)
+def test_floats_are_scaled_by_what_was_found() -> None:
+    for low, high, expected in ((0.0, 0.4, (0, 1)), (-0.2, 0.4, (-1, 1)), (-3.0, 5.0, (-3, 5)), (7.0, 7.0, (7, 8))):
+        decoded = from_memory(np.array([[low, high]], np.float32), "x")
+        chosen = settle_format("source", [stored_as(decoded, False)], "auto")
+        assert (chosen.low, chosen.high) == expected
+        tensor = to_tensor(decoded, chosen, "x")
+        scaled = to_model_range(tensor, chosen)
+        assert scaled.min() >= -1 and scaled.max() <= 1
+        np.testing.assert_allclose(from_model_range(scaled, chosen).numpy(), tensor.numpy(), atol=1e-6)
 
 
 @settings(max_examples=50)
