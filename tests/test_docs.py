@@ -27,7 +27,7 @@ from pix2pix_hub.cli import main, train
 from pix2pix_hub.config import PRESETS, preset_config
 from pix2pix_hub.models import ResNetGenerator
 from pix2pix_hub.training.setup import make_networks
-from pix2pix_hub.ui.limits import Limits
+from pix2pix_hub.ui.store import Limits
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 NOT_PASTED = ("docs/results.md", "docs/app.md")  # 49 long runs; needs a running app, so it has a test of its own

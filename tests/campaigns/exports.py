@@ -44,7 +44,7 @@ from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.image.format import RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator, load_generator
-from pix2pix_hub.ui.exports import Export
+from pix2pix_hub.ui.models import ModelInfo
 from pix2pix_hub.util import UserError
 
 COUNT = 200
@@ -639,7 +639,7 @@ def _pipeline(path: Path) -> dict[str, Any]:
 
 
 def _app(path: Path) -> dict[str, Any]:
-    export = Export(path, "theirs")
-    sizes = [each.source.size for each in export.examples]
-    pictures = [picture and picture.size for picture in (export.samples, export.curves)]
-    return {"card": export.card, "metrics": export.numbers, "summary": export.summary(), "sizes": [*sizes, *pictures]}
+    info = ModelInfo(path, "theirs")
+    sizes = [each.source.size for each in info.examples]
+    pictures = [picture and picture.size for picture in (info.samples, info.curves)]
+    return {"card": info.card, "metrics": info.numbers, "summary": info.summary(), "sizes": [*sizes, *pictures]}

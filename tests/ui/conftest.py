@@ -14,8 +14,8 @@ from running_app import RunningApp
 from tiny_exports import RGB16, write_tiny_export
 
 import pix2pix_hub.metrics  # noqa: F401  # takes its time, which no test shall wait for
-from pix2pix_hub.ui.limits import Limits
-from pix2pix_hub.ui.models import SHIPPED, ModelStore
+from pix2pix_hub.ui.models import SHIPPED
+from pix2pix_hub.ui.store import Limits, ModelStore
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 CHROMIUM_OPTIONS = (

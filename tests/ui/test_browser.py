@@ -18,7 +18,7 @@ from running_app import RunningApp
 
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.ui.handlers import shown
-from pix2pix_hub.ui.limits import Deadline
+from pix2pix_hub.ui.store import Deadline
 
 PATIENCE = 60_000  # milliseconds: the machine may be busy
 IMAGE_AS_BYTES = """async (image) => {
@@ -159,7 +159,7 @@ def test_a_stroke_changes_the_picture_where_it_was_drawn(page: Page, app: Runnin
 
 
 def _shown_example(app: RunningApp) -> Image.Image:
-    return shown(app.store.export("demo").examples[0].generated)
+    return shown(app.store.info("demo").examples[0].generated)
 
 
 def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
@@ -189,7 +189,7 @@ def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
     before = result.get_attribute("src")
     page.locator("#draw-examples").get_by_role("button").nth(2).click()
     wait_for_another(result, before)
-    np.testing.assert_array_equal(drawing(canvas), np.asarray(app.store.export("demo").examples[2].source))
+    np.testing.assert_array_equal(drawing(canvas), np.asarray(app.store.info("demo").examples[2].source))
 
 
 def test_compare_a_validation_pair_and_ones_own(page: Page, app: RunningApp, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_compare_a_validation_pair_and_ones_own(page: Page, app: RunningApp, tmp
     first = numbers.all_inner_texts()
     page.locator("#compare-examples").get_by_role("button").nth(1).click()
     expect(numbers.first).not_to_have_text(first[0])
-    example = app.store.export("demo").examples[1]
+    example = app.store.info("demo").examples[1]
     l1 = np.abs(expected(app, example.source) - np.asarray(example.target)).mean() / 255
     assert abs(float(numbers.first.inner_text()) - l1) < 2e-3
     heat, generated = (pixels(page.locator(f"#compare-{name} img")) for name in ("realism", "generated"))
@@ -266,7 +266,7 @@ def choose_model(page: Page, name: str) -> None:
 def test_about_shows_the_card_and_the_metrics(page: Page, app: RunningApp) -> None:
     open_tab(page, "About this model")
     expect(page.locator("#about-card")).to_contain_text("demo")
-    expect(page.locator("#about-metrics")).to_contain_text(f"{app.store.export('demo').numbers['psnr']:.2f} dB")
+    expect(page.locator("#about-metrics")).to_contain_text(f"{app.store.info('demo').numbers['psnr']:.2f} dB")
     expect(page.locator("#about-samples img")).to_be_visible()
 
 

@@ -36,7 +36,7 @@ from pix2pix_hub.image.read import Decoded, read_image
 from pix2pix_hub.image.write import encode
 from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.ui.guard import UNREADABLE, uploads_only
-from pix2pix_hub.ui.limits import Deadline
+from pix2pix_hub.ui.store import Deadline
 from pix2pix_hub.util import UserError
 
 SECRET = "/etc/hostname"

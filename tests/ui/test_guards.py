@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,11 +29,11 @@ from pix2pix_hub.ui.guard import (
     Newest,
     RequestGuard,
     answering,
-    on_gpu,
+    computing,
 )
-from pix2pix_hub.ui.handlers import Handlers
-from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
-from pix2pix_hub.ui.models import SHIPPED, ModelStore
+from pix2pix_hub.ui.handlers import Handlers, check_picture
+from pix2pix_hub.ui.models import SHIPPED
+from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
 
@@ -126,7 +127,7 @@ def test_a_gpu_is_asked_for_where_spaces_lend_one(monkeypatch: pytest.MonkeyPatc
     def work() -> int:
         return 1
 
-    assert on_gpu(work) is work
+    assert computing(work)() == 1
     asked: list[Any] = []
 
     class Spaces:
@@ -136,19 +137,17 @@ def test_a_gpu_is_asked_for_where_spaces_lend_one(monkeypatch: pytest.MonkeyPatc
             return function
 
     monkeypatch.setitem(__import__("sys").modules, "spaces", Spaces)
-    assert on_gpu(work) is work and asked == [work]
+    assert computing(work)() == 1 and asked == [work]
 
 
 def test_a_request_that_takes_too_long_is_stopped_between_tiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(max_seconds=1000)
-    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    seconds = iter(
-        [*range(5), *[2000.0] * 100]
-    )  # begins, gets the model, has it, decodes, has decoded, has made a tile
-    monkeypatch.setattr("pix2pix_hub.ui.limits.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    seconds = iter([*range(6), *[2000.0] * 100])  # until a tile is made
+    monkeypatch.setattr("pix2pix_hub.ui.store.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     with pytest.raises(UserError, match="took longer than 1000 seconds"):
         handlers.translate(tmp_path / "a.png", None)
     monkeypatch.undo()
@@ -163,6 +162,9 @@ def test_a_request_that_takes_too_long_is_stopped_between_tiles(
 # ------------------------------------------------------------------------------------------------------- the queue
 
 
+NOW = time.monotonic()
+
+
 @pytest.fixture(scope="module")
 def demo() -> gr.Blocks:
     """A page of two functions."""
@@ -175,7 +177,7 @@ def demo() -> gr.Blocks:
 @pytest.fixture
 def queue(demo: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> FairQueue:
     """A queue that nothing is processed of, at a time that stands still."""
-    monkeypatch.setattr("pix2pix_hub.ui.guard.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr("pix2pix_hub.ui.guard.time", SimpleNamespace(monotonic=lambda: NOW))
     return FairQueue(demo, max_size=10, max_places=3)
 
 
@@ -221,7 +223,7 @@ def test_who_has_left_holds_no_place(queue: FairQueue, monkeypatch: pytest.Monke
         push(queue, "a", "gone")
     kept = push(queue, "b", "here")
     for event in queue._waiting():
-        event.enqueue_time = 1000.0 - PATIENCE - 1.0
+        event.enqueue_time = NOW - PATIENCE - 1.0
     with queue.listening("here"):
         push(queue, "a", "back")
         assert {event.session_hash for event in queue._waiting()} == {"here", "back"}
@@ -231,11 +233,11 @@ def test_who_has_left_holds_no_place(queue: FairQueue, monkeypatch: pytest.Monke
 def test_whoever_has_used_least_goes_first(queue: FairQueue) -> None:
     for client in "aaabbc":
         push(queue, client, client)
-    queue._used |= {"a": (9.0, 1000.0), "b": (1.0, 1000.0), "c": (2.0, 1000.0)}
+    queue._used |= {"a": (9.0, NOW), "b": (1.0, NOW), "c": (2.0, NOW)}
     with queue.listening("a"), queue.listening("b"), queue.listening("c"):
         order = [next_client(queue) for _ in range(7)]
         assert order == [*"bbcaaa", None]
-        queue._used["a"] = (9.0, 1000.0 - 10 * HALF_LIFE)  # long ago
+        queue._used["a"] = (9.0, NOW - 10 * HALF_LIFE)  # long ago
         for client in "ba":
             push(queue, client, client)
         assert next_client(queue) == "a"
@@ -273,7 +275,7 @@ def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monke
 
 def test_one_picture_at_a_time_is_decoded_and_waiting_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(max_seconds=1000)
-    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     decode, taken = read.read_image, []
 

@@ -14,9 +14,9 @@ from PIL import Image
 from tiny_exports import LABELS, write_tiny_export
 
 from pix2pix_hub.export import SAMPLES_NAME
-from pix2pix_hub.ui.handlers import Handlers, in_colors
-from pix2pix_hub.ui.limits import Deadline, Limits
-from pix2pix_hub.ui.models import SHIPPED, ModelStore, choose_models
+from pix2pix_hub.ui.handlers import Handlers
+from pix2pix_hub.ui.models import SHIPPED, choose_models
+from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
 LIMITS = Limits(max_models=2, max_seconds=30)
@@ -118,7 +118,7 @@ def test_a_model_that_cannot_be_loaded_says_why_without_its_place_and_leaves_the
         assert pipeline.folder == good
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="the model empty has no preprocessor_config.json"):
-        ModelStore({"empty": tmp_path / "empty"}, LIMITS).export(None)
+        ModelStore({"empty": tmp_path / "empty"}, LIMITS).info(None)
 
 
 def test_only_offered_models_are_reached_unless_any_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +153,9 @@ def test_an_example_of_classes_is_uploaded_as_the_model_takes_it(tmp_path: Path)
     classes = np.random.default_rng(0).integers(0, len(values), (32, 32))
     drawn = np.pad(np.array(LABELS.colors, np.uint8)[classes], ((2, 2), (2, 70), (0, 0)))  # a row of samples.png
     Image.fromarray(drawn).save(folder / SAMPLES_NAME)
-    handlers = Handlers(ModelStore({"classes": folder}, LIMITS), lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"classes": folder}, LIMITS), tmp_path / "results")
     stored, _ = handlers.example(0, None)
-    in_colors(stored, handlers.store.export(None).source).save(tmp_path / "example.png")
+    stored.picture().save(tmp_path / "example.png")
     made, _, _ = handlers.translate(tmp_path / "example.png", None)
     with handlers.store.use(None, Deadline(LIMITS)) as pipeline:
         wanted = pipeline(values[classes])
