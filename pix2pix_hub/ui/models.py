@@ -126,15 +126,10 @@ class ModelInfo:
         count, rest = divmod(self.samples.height - SAMPLES_PADDING, step_y)
         if rest or count > MAX_ROWS:
             return []
-        corners = [
-            [(SAMPLES_PADDING + column * step_x, SAMPLES_PADDING + row * step_y) for column in range(3)]
-            for row in range(count)
-        ]
-        size = self.width, self.height
-        return [
-            Example(*(self.samples.crop((left, top, left + size[0], top + size[1])) for left, top in row))
-            for row in corners
-        ]
+        lefts = [SAMPLES_PADDING + column * step_x for column in range(3)]
+        tops = [SAMPLES_PADDING + row * step_y for row in range(count)]
+        crop, width, height = self.samples.crop, self.width, self.height
+        return [Example(*(crop((left, top, left + width, top + height)) for left in lefts)) for top in tops]
 
     @cached_property
     def card(self) -> str:

@@ -64,19 +64,14 @@ LOOKS = {  # the theme's variable → its value in light, in dark; None: as in G
 }
 
 
-def theme() -> Base:
-    """The theme."""
+def launch_options(limits: Limits) -> dict[str, Any]:
+    """What `demo.launch` is to be given: the looks, the guard, MCP, and nothing that this app has no use for."""
     light = {name: value for name, (value, _) in LOOKS.items() if value}
     dark = {f"{name}_dark": value for name, (_, value) in LOOKS.items() if value}
     plain = Base(primary_hue=TEAL, secondary_hue=TEAL, neutral_hue=STONE, font=FONT, font_mono=MONO)
-    return plain.set(**light, **dark)
-
-
-def launch_options(limits: Limits) -> dict[str, Any]:
-    """What `demo.launch` is to be given: the looks, the guard, MCP, and nothing that this app has no use for."""
     most = {"max_upload_bytes": limits.max_request_mb * 10**6, "max_message_bytes": limits.max_message_mb * 10**6}
     return {
-        "theme": theme(),
+        "theme": plain.set(**light, **dark),
         "css_paths": [Path(__file__).with_name("style.css")],
         "js": Path(__file__).with_name("page.js").read_text(),
         "mcp_server": True,

@@ -34,17 +34,14 @@ BLUE, RED, GREEN = (0, 0, 255), (255, 0, 0), (0, 200, 0)
 
 
 def test_smoothed_borders_become_one_of_their_two_sides_never_a_third() -> None:
-    purple = (128, 0, 128)  # halfway between blue and red, and a class of its own
-    pixels = np.array([[BLUE, BLUE, (100, 0, 155), (200, 0, 55), RED, RED]], np.uint8)
-    assert nearest_paints(pixels, [BLUE, purple, RED]).tolist() == [[0, 0, 0, 2, 2, 2]]
-    assert nearest_paints(np.array([[(130, 3, 120)]], np.uint8), [BLUE, purple, RED]).tolist() == [[1]]
-
-
-def test_nothing_is_taken_from_beyond_the_edge() -> None:
-    pixels = np.array([[RED, (90, 90, 90), (90, 90, 90), BLUE]], np.uint8)
-    assert nearest_paints(pixels, [BLUE, RED]).tolist() == [[1, 1, 0, 0]]
-    pixels = np.array([[(90, 90, 90), (90, 90, 90), (90, 90, 90), BLUE]], np.uint8)
-    assert nearest_paints(pixels, [BLUE, RED]).tolist() == [[0, 0, 0, 0]]
+    purple, gray = (128, 0, 128), (90, 90, 90)  # halfway between blue and red, and a class of its own; none
+    for pixels, palette, wanted in (
+        ([BLUE, BLUE, (100, 0, 155), (200, 0, 55), RED, RED], [BLUE, purple, RED], [0, 0, 0, 2, 2, 2]),
+        ([(130, 3, 120)], [BLUE, purple, RED], [1]),
+        ([RED, gray, gray, BLUE], [BLUE, RED], [1, 1, 0, 0]),  # and nothing from beyond the edge
+        ([gray, gray, gray, BLUE], [BLUE, RED], [0, 0, 0, 0]),
+    ):
+        assert nearest_paints(np.array([pixels], np.uint8), palette).tolist() == [wanted]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
