@@ -1,7 +1,8 @@
-"""Requests that try to make the app read files that nobody uploaded, or that are junk."""
+"""Requests to the app: such as are well-formed, try to read files that nobody uploaded, or are junk."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -86,10 +87,19 @@ def ask(http: httpx.Client, body: dict[str, Any]) -> tuple[bool, str]:
     return False, "no answer"
 
 
-def upload(http: httpx.Client, path: Path) -> dict[str, Any]:
-    """The file as events take it."""
-    answer = http.post("gradio_api/upload", files={"files": (path.name, path.read_bytes())})
-    return {"path": answer.json()[0], **META}
+def upload(http: httpx.Client, picture: Path | Image.Image) -> dict[str, Any]:
+    """The file, or the picture as PNG, as events take it."""
+    content = io.BytesIO(picture.read_bytes() if isinstance(picture, Path) else b"")
+    if isinstance(picture, Image.Image):
+        picture.save(content, "PNG")
+    name = picture.name if isinstance(picture, Path) else "a.png"
+    return {"path": http.post("gradio_api/upload", files={"files": (name, content.getvalue())}).json()[0], **META}
+
+
+def called(http: httpx.Client, endpoint: str, data: list[Any]) -> str:
+    """What an endpoint says to whoever speaks plain HTTP."""
+    event = http.post(f"gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
+    return http.get(f"gradio_api/call/{endpoint}/{event}").text
 
 
 def secret_picture(folder: Path) -> Path:

@@ -42,7 +42,7 @@ def compare_tab(tab: gr.Tab, handlers: Handlers, picker: gr.Dropdown, info: Mode
     numbers = gr.HTML(numbers_html({}), elem_id="compare-numbers")
     outputs, compared = [*pictures, numbers], gr.State("")  # the model whose pair is shown
 
-    def compare(*pair: Any) -> list[Any]:
+    def measure(*pair: Any) -> list[Any]:
         """Compare a pair, of the person's own or of the model's."""
         *shown, metrics = handlers.compare(*pair)
         return [*shown, numbers_html(metrics)]
@@ -50,19 +50,19 @@ def compare_tab(tab: gr.Tab, handlers: Handlers, picker: gr.Dropdown, info: Mode
     @computing
     def compare_example(model: str, chosen: gr.EventData) -> list[Any]:
         """Compare a validation pair."""
-        return compare(*handlers.example(chosen_index(chosen), model), model)
+        return measure(*handlers.example(chosen_index(chosen), model), model)
 
     @computing
     def compare_first(compared: str, model: str) -> Any:
         """Compare the first pair of a model when the tab is first opened with it."""
         if compared == model or not handlers.store.info(model).examples:
             return gr.skip()
-        return [*compare(*handlers.example(0, model), model), model]
+        return [*measure(*handlers.example(0, model), model), model]
 
     options = PRIVATE | {"show_progress": "minimal"}
     tab.select(compare_first, [compared, picker], [*outputs, compared], **options)
     examples.select(compare_example, picker, outputs, trigger_mode="always_last", **options)
-    button.click(computing(compare), [source, target, picker], outputs, **options)
+    button.click(computing(measure), [source, target, picker], outputs, **options)
     emptied: Followers = dict.fromkeys([source, target, *pictures], lambda info: None)
     return {examples: example_pictures, **emptied, numbers: lambda info: numbers_html({})}
 

@@ -26,7 +26,7 @@ import psutil
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from hostile_requests import META, ask, files_named, hostile_places, junk_request, secret_picture, upload
+from hostile_requests import META, ask, called, files_named, hostile_places, junk_request, secret_picture, upload
 from numpy.typing import NDArray
 from PIL import Image
 from running_app import RunningApp
@@ -73,15 +73,9 @@ def http(app: RunningApp) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def small(http: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def small(http: httpx.Client) -> dict[str, Any]:
     """A picture that was uploaded."""
-    return upload(http, Path(saved(random_picture(1, (32, 32)), tmp_path_factory.mktemp("small") / "a.png")))
-
-
-def called(http: httpx.Client, endpoint: str, data: list[Any]) -> str:
-    """What an endpoint says to whoever speaks plain HTTP."""
-    event = http.post(f"gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
-    return http.get(f"gradio_api/call/{endpoint}/{event}").text
+    return upload(http, random_picture(1, (32, 32)))
 
 
 # ------------------------------------------------------------------------------------------------------- answers
@@ -196,24 +190,21 @@ def test_mcp_tools(app: RunningApp, http: httpx.Client) -> None:
 # ------------------------------------------------------------------------------------------------------- many at once
 
 
-def test_forty_clients_each_get_their_own_picture_of_any_size(
-    app: RunningApp, http: httpx.Client, tmp_path: Path
-) -> None:
+def test_forty_clients_each_get_their_own_picture_of_any_size(app: RunningApp, http: httpx.Client) -> None:
     """Over plain HTTP, and without much memory: `campaigns/clients.py` lets them come again and again, and attacks."""
     sizes = [(32, 32), (64, 48), (128, 128), (31, 77), (201, 90)] * 8
     pictures = [random_picture(seed, size) for seed, size in enumerate(sizes)]
     wanted = [np.asarray(pipeline_answer(app, "demo", picture)) for picture in pictures]
-    files = [Path(saved(picture, tmp_path / f"{number}.png")) for number, picture in enumerate(pictures)]
     before = psutil.Process().memory_info().rss
 
-    def translated(path: Path) -> NDArray[np.uint8]:
-        answer = called(http, "translate", [upload(http, path), "demo", False, 0])
+    def translated(picture: Image.Image) -> NDArray[np.uint8]:
+        answer = called(http, "translate", [upload(http, picture), "demo", False, 0])
         assert answer.startswith("event: complete"), answer
         result = http.get(json.loads(answer.split("data: ", 1)[1])[0]["url"])
         return np.asarray(Image.open(io.BytesIO(result.content)))
 
     with ThreadPoolExecutor(40) as clients:
-        answers = list(clients.map(translated, files))
+        answers = list(clients.map(translated, pictures))
     for answer, expected in zip(answers, wanted, strict=True):
         np.testing.assert_array_equal(answer, expected)
     assert psutil.Process().memory_info().rss - before < 500e6
@@ -327,7 +318,10 @@ def test_junk_is_answered_in_a_line(http: httpx.Client, caplog: pytest.LogCaptur
     for route, content in (
         ("queue/join", b'{"data":[],"fn_index":99,"session_hash":"x"}'),
         ("queue/join", b'{"data":[],"session_hash":"x"}'),
-        ("queue/join", b'{"data":[],"fn_index":0,"session_hash":"\\ud800"}'),
+        *(
+            ("queue/join", b'{"data":[],"fn_index":0,"session_hash":"%b"}' % session)
+            for session in (b"\\ud800", b"x" * 65, b"a b", b"", "ä".encode())
+        ),
         ("queue/join", b"[" * 100_000),
         ("call/nothing", b'{"data":[]}'),
         ("call/v2/nothing", b"{}"),
@@ -349,8 +343,8 @@ def test_nothing_is_fetched_from_addresses(app: RunningApp, http: httpx.Client) 
     address = f"{app.url}static/img/logo.svg"
     answer = called(http, "translate", [{"path": address, "url": address, **META}, None, False, 0])
     assert "web address came in place of a picture" in answer
-    assert http.get(f"gradio_api/file={address}").status_code == 403
-    assert http.get("gradio_api/proxy=https://example.hf.space/x").status_code == 403
+    for route in (f"file={address}", "file=HTTPS://example.com/", "proxy=https://example.hf.space/x"):
+        assert http.get(f"gradio_api/{route}").status_code == 403
 
 
 def test_values_of_other_types(http: httpx.Client) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from fastapi import HTTPException
 from gradio.data_classes import PredictBodyInternal
 from PIL import Image
 from starlette.applications import Starlette
@@ -66,17 +65,13 @@ def test_the_largest_picture_allowed_is_allowed_and_one_more_row_is_not(tmp_path
         check_picture(tmp_path / "a.png", "a", Limits(max_upload_mb=0))
 
 
-def guarded() -> TestClient:
+def test_bodies_end_at_their_limit_announced_or_not() -> None:
     async def echo(request: Request) -> PlainTextResponse:
         return PlainTextResponse(str(len(await request.body())))
 
-    routes = [Route(path, echo, methods=["GET", "POST"]) for path in ("/upload", "/join", "/file={path:path}")]
     guard = Middleware(RequestGuard, max_upload_bytes=1000, max_message_bytes=100)
-    return TestClient(Starlette(routes=routes, middleware=[guard]))
-
-
-def test_bodies_end_at_their_limit_announced_or_not() -> None:
-    client = guarded()
+    routes = [Route(path, echo, methods=["POST"]) for path in ("/upload", "/join")]
+    client = TestClient(Starlette(routes=routes, middleware=[guard]))
     for path, most in (("/upload", 1000), ("/join", 100)):
         assert client.post(path, content=bytes(most)).text == str(most)
         assert client.post(path, content=bytes(most + 1)).status_code == 413
@@ -85,13 +80,6 @@ def test_bodies_end_at_their_limit_announced_or_not() -> None:
         chunks = (bytes(50) for _ in range(most // 50 + 1))
         answer = client.post(path, content=chunks)
         assert answer.status_code == 413 and "send less" in answer.text
-
-
-def test_nobody_browses_the_web_through_the_server() -> None:
-    client = guarded()
-    assert client.get("/file=/tmp/x.png").status_code == 200
-    for path in ("file=http://example.com/a.png", "file=HTTPS://example.com/", "gradio_api/proxy=https://x.hf.space/"):
-        assert client.get(f"/{path}").status_code == 403
 
 
 def test_only_the_newest_request_of_a_session_is_answered() -> None:
@@ -185,15 +173,6 @@ def next_client(queue: FairQueue) -> str | None:
     return found[0][0].request.client.host if found else None
 
 
-def test_one_client_holds_a_few_places(queue: FairQueue) -> None:
-    for number in range(3):
-        push(queue, "a", number=number % 2)
-    with pytest.raises(HTTPException) as refused:
-        push(queue, "a", session="another")
-    assert refused.value.status_code == 429
-    push(queue, "b")
-
-
 def test_nothing_is_computed_for_nobody(queue: FairQueue) -> None:
     first = push(queue, "a", "x")
     assert next_client(queue) is None
@@ -231,13 +210,6 @@ def test_whoever_has_used_least_goes_first(queue: FairQueue) -> None:
         for client in "ba":
             push(queue, client, client)
         assert next_client(queue) == "a"
-
-
-def test_sessions_have_plain_names(queue: FairQueue) -> None:
-    for session in ("\ud800", "x" * 65, "a b", "", "ä"):
-        with pytest.raises(HTTPException) as refused:
-            push(queue, "a", session)
-        assert refused.value.status_code == 422
 
 
 def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monkeypatch: pytest.MonkeyPatch) -> None:
