@@ -27,25 +27,14 @@ def draw_tab(handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None) ->
     """Lay the tab out and connect it."""
     newest = Newest()
     html, css, script = ((CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js"))
+    files: dict[str, Any] = {"html_template": html, "css_template": css, "js_on_load": script}
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            board = gr.HTML(  # its value: the drawing, a PNG data URL
-                html_template=html,
-                css_template=css,
-                js_on_load=script,
-                apply_default_css=False,
-                setup=_setup(info, 0),
-                label="Your drawing",
-                elem_id="board",
-            )
+            look: dict[str, Any] = {"label": "Your drawing", "elem_id": "board", "apply_default_css": False}
+            board = gr.HTML(setup=_setup(info, 0), **files, **look)  # its value: the drawing, a PNG data URL
         with gr.Column(scale=1, min_width=300):
-            result = picture_output(
-                "What the model makes of it",
-                "draw-result",
-                value=_first_result(info),
-                alt_text="What the model makes of the drawing",
-                buttons=["download", "fullscreen"],
-            )
+            look = {"alt_text": "What the model makes of the drawing", "buttons": ["download", "fullscreen"]}
+            result = picture_output("What the model makes of it", "draw-result", value=_first_result(info), **look)
             gr.Markdown("Start from an example", elem_classes="hint")
             examples = example_strip(info, "draw-examples")
             note = gr.Markdown(_note(info), elem_classes="hint")
@@ -64,12 +53,8 @@ def draw_tab(handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None) ->
 
     board.change(draw_board, [board, picker], result, trigger_mode="always_last", **QUIET)
     examples.select(start, picker, board, **QUIET)
-    return {
-        board: lambda info: gr.HTML(setup=_setup(info, 0)),
-        result: _first_result,
-        examples: example_pictures,
-        note: _note,
-    }
+    followers: Followers = {result: _first_result, examples: example_pictures, note: _note}
+    return {board: lambda info: gr.HTML(setup=_setup(info, 0)), **followers}
 
 
 def _setup(info: ModelInfo | None, example: int, *, publish: bool = False) -> dict[str, Any]:

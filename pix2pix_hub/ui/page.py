@@ -112,15 +112,10 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
             gr.HTML(TITLE, elem_id="title")
             status = gr.Markdown(said, elem_id="status")
         with gr.Column(scale=2, min_width=260):
-            picker = gr.Dropdown(
-                store.names,
-                value=first,
-                label="Model",
-                info="or any user/name on the Hub" if store.allow_any else None,
-                allow_custom_value=store.allow_any,
-                interactive=len(store.names) > 1 or store.allow_any,
-                elem_id="model",
-            )
+            look: dict[str, Any] = {"label": "Model", "elem_id": "model", "allow_custom_value": store.allow_any}
+            look |= {"info": "or any user/name on the Hub"} if store.allow_any else {}
+            several = len(store.names) > 1 or store.allow_any
+            picker = gr.Dropdown(store.names, value=first, interactive=several, **look)
     with gr.Tabs():
         with gr.Tab("Translate"):
             followers, translate_again = translate_tab(handlers, picker, info)
