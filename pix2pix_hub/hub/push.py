@@ -235,7 +235,9 @@ def check_account(repo_id: str, token: str | None = None) -> str:
         may_write = rights.get("role") != "read"
         if rights.get("role") == "fineGrained":  # by its permissions on the namespace or the repository itself
             scopes = rights.get("fineGrained", {}).get("scoped", [])
-            writable = [each.get("entity", {}).get("name") for each in scopes if "repo.write" in each["permissions"]]
+            writable = [
+                each.get("entity", {}).get("name") for each in scopes if "repo.write" in each.get("permissions", [])
+            ]
             may_write = repo_id in writable or namespace in writable
         if namespace not in own:
             where = " or ".join(f"{each}/{name}" for each in own[:3])
