@@ -6,6 +6,8 @@ import asyncio
 import re
 import sys
 import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -159,11 +161,17 @@ def queue(demo: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> FairQueue:
     return FairQueue(demo, max_size=10, max_places=3)
 
 
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What it returns; the browser's tests may have an event loop in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
 def push(queue: FairQueue, client: str, session: str = "s", number: int = 0) -> str:
     """Let a request of a client wait; its id. Raises what `push` raises; `AssertionError` where the queue is full."""
     body = PredictBodyInternal(data=[], fn_index=number, session_hash=session)
     request = Request({"type": "http", "client": (client, 1), "headers": []})
-    success, event, _ = asyncio.run(queue.push(body, request, None))
+    success, event, _ = run(queue.push(body, request, None))
     assert success, event
     return event
 
@@ -230,7 +238,7 @@ def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monke
             said.append(str(error))
 
     monkeypatch.setattr("gradio.queueing.Queue.process_events", work)
-    asyncio.run(queue.process_events(found[0]))
+    run(queue.process_events(found[0]))
     assert said == ["nobody waits for this any more."]
     Deadline(Limits()).check()  # outside of it
 
