@@ -96,9 +96,9 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from pix2pix_hub.ui.limits import Limits
-    from pix2pix_hub.ui.models import SHIPPED, ModelStore
+    from pix2pix_hub.ui.models import SHIPPED
     from pix2pix_hub.ui.page import build_demo, launch_options
+    from pix2pix_hub.ui.store import Limits, ModelStore
 
     demo = build_demo(ModelStore({"demo": SHIPPED}, Limits()))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options(Limits()))

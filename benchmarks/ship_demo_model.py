@@ -32,7 +32,7 @@ def ship(run: Path) -> None:
         for path in folder.rglob("*.safetensors"):
             weights = {name: value.to(torch.float16) for name, value in load_file(path).items()}
             save_file(weights, path, metadata={"format": "pt"})
-        write_card(folder, "pix2pix_hub/assets/demo_model")
+        write_card(folder, Path("pix2pix_hub/assets/demo_model"))
         size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
         assert size <= MAX_BYTES, f"{size} bytes of weights"
 

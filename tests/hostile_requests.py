@@ -1,7 +1,8 @@
-"""Requests that try to make the app read files that nobody uploaded, or that are junk."""
+"""Requests to the app: such as are well-formed, try to read files that nobody uploaded, or are junk."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -86,10 +87,19 @@ def ask(http: httpx.Client, body: dict[str, Any]) -> tuple[bool, str]:
     return False, "no answer"
 
 
-def upload(http: httpx.Client, path: Path) -> dict[str, Any]:
-    """The file as events take it."""
-    answer = http.post("gradio_api/upload", files={"files": (path.name, path.read_bytes())})
-    return {"path": answer.json()[0], **META}
+def upload(http: httpx.Client, picture: Path | Image.Image) -> dict[str, Any]:
+    """The file, or the picture as PNG, as events take it."""
+    content = io.BytesIO(picture.read_bytes() if isinstance(picture, Path) else b"")
+    if isinstance(picture, Image.Image):
+        picture.save(content, "PNG")
+    name = picture.name if isinstance(picture, Path) else "a.png"
+    return {"path": http.post("gradio_api/upload", files={"files": (name, content.getvalue())}).json()[0], **META}
+
+
+def called(http: httpx.Client, endpoint: str, data: list[Any]) -> str:
+    """What an endpoint says to whoever speaks plain HTTP."""
+    event = http.post(f"gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
+    return http.get(f"gradio_api/call/{endpoint}/{event}").text
 
 
 def secret_picture(folder: Path) -> Path:
@@ -99,90 +109,40 @@ def secret_picture(folder: Path) -> Path:
     return path
 
 
-JUNK_VALUES = [
-    None,
-    0,
-    -1,
-    10**30,
-    1.5,
-    "x",
-    "",
-    [],
-    [[]],
-    {},
-    {"a": [1]},
-    True,
-    "\ud800",
-    [None] * 50,
-    "../../etc/passwd",
-]
-ROUTES = (
-    *(
-        "queue/join",
-        "queue/data",
-        "queue/status",
-        "call/translate",
-        "call/nothing",
-        "call/translate/x",
-        "call/v2/translate",
-    ),
-    *("call/v2/nothing", "run/translate", "run/nothing", "api/translate", "api/predict", "upload", "upload_progress"),
-    *(
-        "cancel",
-        "reset",
-        "component_server",
-        "stream/x",
-        "stream/x/close",
-        "heartbeat/x",
-        "process_recording",
-        "vibe-edit",
-    ),
-    *(
-        "undo-vibe-edit",
-        "vibe-code",
-        "deep_link",
-        "file=",
-        "file=/etc/hostname",
-        "file/etc/hostname",
-        "proxy=x",
-        "info",
-    ),
-    *("custom_component/1/client/component/x", "monitoring", "mcp/", "mcp", "openapi.json", "theme.css", "nothing"),
-)
+JUNK_VALUES: list[Any] = [None, 0, -1, 10**30, 1.5, "x", "", [], [[]], {}, {"a": [1]}, True, "\ud800", [None] * 50]
+JUNK_VALUES += ["../../etc/passwd"]
+ROUTES = """
+    queue/join queue/data queue/status call/translate call/nothing call/translate/x call/v2/translate call/v2/nothing
+    run/translate run/nothing api/translate api/predict upload upload_progress cancel reset component_server stream/x
+    stream/x/close heartbeat/x process_recording vibe-edit undo-vibe-edit vibe-code deep_link file= file=/etc/hostname
+    file/etc/hostname proxy=x info custom_component/1/client/component/x monitoring mcp/ mcp openapi.json theme.css
+    nothing
+""".split()
 
 
 def junk_request(random: Random) -> dict[str, Any]:
     """Arguments of `httpx.Client.request`: any route, any body."""
 
     def value(depth: int = 0) -> Any:
-        choices = JUNK_VALUES if depth > 3 else [*JUNK_VALUES, "list", "dict"]
-        match random.choice(choices):
-            case "list":
-                return [value(depth + 1) for _ in range(random.randrange(4))]
-            case "dict":
-                names = "data fn_index session_hash event_data trigger_id api_name path meta url event_id".split()
-                return {random.choice(names): value(depth + 1) for _ in range(random.randrange(5))}
-            case other:
-                return other
+        chosen = random.choice(JUNK_VALUES if depth > 3 else [*JUNK_VALUES, list, dict])
+        if chosen is list:
+            return [value(depth + 1) for _ in range(random.randrange(4))]
+        if chosen is dict:
+            names = "data fn_index session_hash event_data trigger_id api_name path meta url event_id".split()
+            return {random.choice(names): value(depth + 1) for _ in range(random.randrange(5))}
+        return chosen
 
-    join = {
-        "data": value(),
-        "fn_index": random.choice([*range(-2, 20), value()]),
-        "session_hash": random.choice(["s", value()]),
-    }
+    join = {"data": value(), "fn_index": random.choice([*range(-2, 20), value()])}
+    join["session_hash"] = random.choice(["s", value()])
     join |= random.choice([{}, {"event_data": value(), "trigger_id": random.choice([value(), 6, 12, 31])}])
     body = random.choice([join, join, {"data": [value() for _ in range(random.randrange(6))]}, value()])
-    content = random.choice(
-        [json.dumps(body).encode()] * 12
-        + [b"{", b"", b"[" * 100_000, random.randbytes(200), b'{"data":NaN}', b"\xff\xfe"]
-    )
-    kind = random.choice(
-        ["application/json"] * 20 + ["multipart/form-data", "multipart/form-data; boundary=x", "text/plain", ""]
-    )
+    broken = [b"{", b"", b"[" * 100_000, random.randbytes(200), b'{"data":NaN}', b"\xff\xfe"]
+    content = random.choice([json.dumps(body).encode()] * 12 + broken)
+    kinds = ["application/json"] * 20 + ["multipart/form-data", "multipart/form-data; boundary=x", "text/plain", ""]
     return {
         "method": random.choice(["POST"] * 9 + ["GET", "GET", "PUT", "HEAD"]),
-        "url": f"gradio_api/{random.choice(['queue/join'] * 20 + ['call/translate'] * 10 + [*ROUTES])}",
+        "url": f"gradio_api/{random.choice(['queue/join'] * 20 + ['call/translate'] * 10 + ROUTES)}",
         "content": content,
-        "headers": {"content-type": kind},
+        "headers": {"content-type": random.choice(kinds)},
         "params": random.choice([{}, {"session_hash": "x"}, {"upload_id": "x"}, {"deep_link": "../x"}]),
     }

@@ -1,19 +1,178 @@
-"""The Hub's routes: each answers one request of the client, from what `hub_store` keeps."""
+"""The test Hub in memory: repositories of commits of files, and its routes, each of which answers one request."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
-from hub_store import Commit, HubError, Repo, card_errors, card_metadata, changed, file_entry, folder_entry, is_large
+import yaml
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 if TYPE_CHECKING:
     from hub_server import HubServer
+
+LFS_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt", ".pkl", ".parquet", ".arrow", ".onnx", ".zip", ".tar", ".npy"}
+
+
+@dataclass(frozen=True)
+class HubFile:
+    content: bytes
+    lfs: bool = False
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def blob_id(self) -> str:
+        return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        return self.sha256 if self.lfs else self.blob_id
+
+
+class Operation(NamedTuple):
+    kind: str  # "add" or "delete"
+    path: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    oid: str
+    title: str
+    operations: tuple[Operation, ...]
+    tree: Mapping[str, HubFile]
+
+
+@dataclass
+class Repo:
+    kind: str  # "models", "datasets" or "spaces"
+    id: str
+    private: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    commits: list[Commit] = field(default_factory=list)
+    """All commits on all branches, oldest first; the first is the Hub's own, with `.gitattributes`."""
+    branches: dict[str, str] = field(default_factory=dict)
+
+    def find(self, revision: str) -> Commit | None:
+        oid = self.branches.get(revision, revision)
+        return next((commit for commit in self.commits if commit.oid == oid), None)
+
+    def head(self, revision: str = "main") -> Commit:
+        commit = self.find(revision)
+        assert commit is not None, f"{self.id} has no revision {revision}"
+        return commit
+
+    def files(self, revision: str = "main") -> set[str]:
+        return set(self.head(revision).tree)
+
+    def read(self, path: str, revision: str = "main") -> bytes:
+        return self.head(revision).tree[path].content
+
+    def commit(self, title: str, tree: Mapping[str, HubFile], operations: list[Operation], branch: str) -> Commit:
+        seed = f"{self.id} {len(self.commits)} {title} {sorted((path, file.etag) for path, file in tree.items())}"
+        commit = Commit(hashlib.sha1(seed.encode()).hexdigest(), title, tuple(operations), dict(tree))
+        self.commits.append(commit)
+        self.branches[branch] = commit.oid
+        return commit
+
+
+class HubError(Exception):
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def is_large(path: str, size: int, sample: bytes) -> bool:
+    return size > 0 and (PurePosixPath(path).suffix in LFS_SUFFIXES or size > 10 * 2**20 or b"\0" in sample[:512])
+
+
+def changed(
+    tree: Mapping[str, HubFile], lines: list[dict[str, Any]], large_files: Mapping[str, bytes]
+) -> tuple[dict[str, HubFile], list[Operation]]:
+    """The tree after a commit's operations, as the Hub's NDJSON gives them."""
+    result, operations = dict(tree), []
+    for line in lines:
+        key, value = line["key"], line["value"]
+        path = value["path"]
+        if key == "file":
+            result[path] = HubFile(base64.b64decode(value["content"]))
+        elif key == "lfsFile":
+            if value["oid"] not in large_files:
+                raise HubError(400, f"LFS pointer of {path} points to a file that was not uploaded")
+            result[path] = HubFile(large_files[value["oid"]], lfs=True)
+        else:
+            gone = [name for name in tree if name == path or (key == "deletedFolder" and name.startswith(path))]
+            if not gone:
+                raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
+            for name in gone:
+                del result[name]
+            operations += [Operation("delete", name) for name in gone]
+            continue
+        operations.append(Operation("add", path))
+    return result, operations
+
+
+def file_entry(path: str, file: HubFile) -> dict[str, Any]:
+    lfs = {"lfs": {"oid": file.sha256, "size": len(file.content), "pointerSize": 134}} if file.lfs else {}
+    return {"type": "file", "path": path, "oid": file.blob_id, "size": len(file.content), **lfs}
+
+
+def folder_entry(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0}
+
+
+LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "openrail", "other", "unknown"}
+
+
+def card_metadata(text: str) -> dict[str, Any]:
+    """The YAML block of a README, {} where there is none."""
+    block = REGEX_YAML_BLOCK.search(text)
+    return (yaml.safe_load(block.group(2)) or {}) if block else {}
+
+
+def card_errors(text: str) -> list[str]:
+    """What the Hub objects to in a README's metadata."""
+    try:
+        data = card_metadata(text)
+    except yaml.YAMLError as error:
+        return [f"YAML: {error}"]
+    if not isinstance(data, dict):
+        return ["metadata must be an object"]
+    errors = []
+    if data.get("license", "mit") not in LICENSES:
+        errors.append(f'"license" must be one of {sorted(LICENSES)}')
+    for key in ("tags", "datasets", "metrics"):
+        if not all(isinstance(entry, str) and entry for entry in data.get(key) or []):
+            errors.append(f'"{key}" must be a list of strings')
+    for key in ("library_name", "pipeline_tag"):
+        if not isinstance(data.get(key, ""), str):
+            errors.append(f'"{key}" must be a string')
+    for index, model in enumerate(data.get("model-index") or []):
+        errors += [f'"model-index[{index}].{problem}' for problem in _result_errors(model)]
+    return errors
+
+
+def _result_errors(model: dict[str, Any]) -> list[str]:
+    errors = [] if isinstance(model.get("name"), str) and model["name"] else ['name" must be a string']
+    for number, result in enumerate(model.get("results") or []):
+        place = f"results[{number}]"
+        if not result.get("task", {}).get("type"):
+            errors.append(f'{place}.task.type" is required')
+        if not (result.get("dataset", {}).get("type") and result.get("dataset", {}).get("name")):
+            errors.append(f'{place}.dataset" needs a name and a type')
+        metrics = result.get("metrics")
+        if not metrics or not all(metric.get("type") and "value" in metric for metric in metrics):
+            errors.append(f'{place}.metrics" need a type and a value')
+    return errors
+
 
 DATE = "2024-05-17T10:00:00.000Z"
 
@@ -72,18 +231,6 @@ class HubRoutes:
         self.hub.create(repo_id, kind=kind, private=private, settings=wish)
         return {"url": url, "name": repo_id, "id": "1"}
 
-    def delete_repo(self) -> Any:
-        wish = json.loads(self.body)
-        repo = self._repo(wish.get("type", "model") + "s", f"{wish['organization']}/{wish['name']}", write=True)
-        del self.hub.repos[repo.kind, repo.id]
-        return {}
-
-    def change_settings(self, kind: str, repo_id: str) -> Any:
-        repo, wish = self._repo(kind, repo_id, write=True), json.loads(self.body)
-        repo.private = wish.get("private", wish.get("visibility", "") == "private")
-        repo.gated = bool(wish.get("gated", repo.gated))
-        return {}
-
     def request_hardware(self, kind: str, repo_id: str) -> Any:
         repo, wish = self._repo(kind, repo_id, write=True), json.loads(self.body)
         repo.settings["hardware"] = wish["flavor"]
@@ -96,41 +243,17 @@ class HubRoutes:
         card = card_metadata(readme.content.decode()) if readme else {}
         return {
             **{"_id": "1", "id": repo_id, "author": repo_id.split("/")[0], "sha": commit.oid, "lastModified": DATE},
-            **{"createdAt": DATE, "private": repo.private, "gated": "auto" if repo.gated else False},
+            **{"createdAt": DATE, "private": repo.private, "gated": False},
             **{"disabled": False, "downloads": 0, "likes": 0, "tags": card.get("tags") or [], "cardData": card},
             "siblings": [{"rfilename": path} for path in sorted(commit.tree)],
         }
 
-    def auth_check(self, kind: str, repo_id: str, write: str) -> Any:
-        self._repo(kind, repo_id, write=bool(write))
-        return {}
-
-    def refs(self, kind: str, repo_id: str) -> Any:
-        def listed(refs: dict[str, str], place: str) -> list[dict[str, str]]:
-            return [{"name": name, "ref": f"refs/{place}/{name}", "targetCommit": oid} for name, oid in refs.items()]
-
-        repo = self._repo(kind, repo_id)
-        return {"branches": listed(repo.branches, "heads"), "converts": [], "tags": listed(repo.tags, "tags")}
-
-    def set_ref(self, kind: str, repo_id: str, place: str, name: str) -> Any:
+    def create_branch(self, kind: str, repo_id: str, name: str) -> Any:
         repo, wish = self._repo(kind, repo_id, write=True), json.loads(self.body or b"{}")
-        refs, name, start = (repo.tags, wish["tag"], name) if place == "tag" else (repo.branches, name, "")
-        if name in refs:
+        if name in repo.branches:
             raise HubError(409, f"Reference already exists: {name}")
-        refs[name] = self._commit(repo, start or wish.get("startingPoint", "main")).oid
+        repo.branches[name] = self._commit(repo, wish.get("startingPoint", "main")).oid
         return {}
-
-    def delete_ref(self, kind: str, repo_id: str, place: str, name: str) -> Any:
-        repo = self._repo(kind, repo_id, write=True)
-        self._commit(repo, name)
-        del (repo.tags if place == "tag" else repo.branches)[name]
-        return {}
-
-    def list_commits(self, kind: str, repo_id: str, revision: str) -> Any:
-        repo = self._repo(kind, repo_id)
-        upto = repo.commits.index(self._commit(repo, revision))
-        entry = {"authors": [{"user": self.hub.user}], "date": DATE, "message": ""}
-        return [{"id": commit.oid, "title": commit.title, **entry} for commit in reversed(repo.commits[: upto + 1])]
 
     def tree(self, kind: str, repo_id: str, revision: str, folder: str) -> Any:
         commit = self._commit(self._repo(kind, repo_id), revision)
@@ -171,13 +294,7 @@ class HubRoutes:
         self._repo((kind or "models/").rstrip("/"), repo_id, write=True)
         objects = []
         for wish in json.loads(self.body)["objects"]:
-            place = f"{self.hub.storage_url}/lfs/{wish['oid']}"
-            upload: dict[str, Any] = {"href": place}
-            if wish["size"] > self.hub.part_bytes:
-                count = -(-wish["size"] // self.hub.part_bytes)
-                parts = {str(number): f"{place}/part/{number}" for number in range(1, count + 1)}
-                upload = {"href": f"{self.hub.url}/lfs/{wish['oid']}/complete"}
-                upload["header"] = {"chunk_size": str(self.hub.part_bytes), **parts}
+            upload = {"href": f"{self.hub.storage_url}/lfs/{wish['oid']}"}
             verify = {"href": f"{self.hub.url}/lfs/{wish['oid']}/verify"}
             known = wish["oid"] in self.hub.large_files
             objects.append({**wish, **({} if known else {"actions": {"upload": upload, "verify": verify}})})
@@ -188,15 +305,6 @@ class HubRoutes:
             raise HubError(400, f"what was uploaded is not {oid}")
         self.hub.large_files[oid] = self.body
         return {}
-
-    def store_part(self, oid: str, number: str) -> Any:
-        self.hub.parts.setdefault(oid, {})[int(number)] = self.body
-        self.reply(200, b"", {"ETag": f'"{oid[:8]}-{number}"'})
-
-    def complete_parts(self, oid: str) -> Any:
-        parts = self.hub.parts[oid]
-        self.body = b"".join(parts[number] for number in sorted(parts))
-        return self.store(oid)
 
     def verify(self, oid: str) -> Any:
         if len(self.hub.large_files.get(oid, b"")) != json.loads(self.body)["size"]:
@@ -218,8 +326,6 @@ class HubRoutes:
 
     def resolve(self, kind: str, repo_id: str, revision: str, path: str) -> Any:
         repo = self._repo((kind or "models/").rstrip("/"), repo_id)
-        if repo.gated:
-            raise HubError(403 if self.token else 401, f"Access to model {repo_id} is restricted.", "GatedRepo")
         commit = self._commit(repo, revision)
         if path not in commit.tree:
             raise HubError(404, "Entry not found", "EntryNotFound")
@@ -244,25 +350,17 @@ _API = r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
 ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"GET /api/whoami-v2", HubRoutes.whoami),
     (r"POST /api/repos/create", HubRoutes.create_repo),
-    (r"DELETE /api/repos/delete", HubRoutes.delete_repo),
     (r"POST /api/validate-yaml", HubRoutes.validate_card),
     (rf"GET {_API}", HubRoutes.repo_info),
     (rf"GET {_API}/revision/([^/]+)", HubRoutes.repo_info),
-    (rf"GET {_API}/auth-check(/write)?", HubRoutes.auth_check),
-    (rf"PUT {_API}/settings", HubRoutes.change_settings),
     (rf"POST {_API}/hardware", HubRoutes.request_hardware),
-    (rf"GET {_API}/refs", HubRoutes.refs),
-    (rf"GET {_API}/commits/([^/]+)", HubRoutes.list_commits),
     (rf"GET {_API}/tree/([^/]+)(?:/(.+))?", HubRoutes.tree),
     (rf"POST {_API}/paths-info/([^/]+)", HubRoutes.paths_info),
     (rf"POST {_API}/preupload/([^/]+)", HubRoutes.preupload),
     (rf"POST {_API}/commit/([^/]+)", HubRoutes.commit),
-    (rf"POST {_API}/(branch|tag)/([^/]+)", HubRoutes.set_ref),
-    (rf"DELETE {_API}/(branch|tag)/([^/]+)", HubRoutes.delete_ref),
+    (rf"POST {_API}/branch/([^/]+)", HubRoutes.create_branch),
     (r"POST /(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", HubRoutes.lfs_batch),
     (r"PUT /lfs/(\w+)", HubRoutes.store),
-    (r"PUT /lfs/(\w+)/part/(\d+)", HubRoutes.store_part),
-    (r"POST /lfs/(\w+)/complete", HubRoutes.complete_parts),
     (r"POST /lfs/(\w+)/verify", HubRoutes.verify),
     (r"(?:GET|HEAD) /(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", HubRoutes.resolve),
     (r"(?:GET|HEAD) /storage/(\w+)", HubRoutes.stored),

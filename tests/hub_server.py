@@ -7,10 +7,10 @@
 
     subprocess.run(command, env=hub.environment())          # and so does another process (token=None: without a token)
 
-It knows the routes of `create_repo`, `create_commit`, `upload_folder`, `snapshot_download`, `hf_hub_download`, repo,
-tree and revision queries, branches, tags, cards, and of the `datasets` library. As on the Hub, large and binary files
-are uploaded through LFS and downloaded through a redirect to another host, without the token. What it was asked and
-does not know is in `unknown`, which the fixture asserts to be empty.
+It knows the routes (`hub_routes.py`) of what the package asks for: `create_repo`, `create_commit`, `upload_folder`,
+`snapshot_download`, `hf_hub_download`, repo and tree queries, branches, cards, and the `datasets` library. As on the
+Hub, large and binary files are uploaded through LFS and downloaded through a redirect to another host, without the
+token. What it was asked and does not know is in `unknown`, which the fixture asserts to be empty.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from hub_routes import ROUTES, HubRoutes
-from hub_store import Commit, HubError, HubFile, Operation, Repo, is_large
+from hub_routes import ROUTES, Commit, HubError, HubFile, HubRoutes, Operation, Repo, is_large
 
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests that match."""
+    """What happens to the next `times` requests whose "METHOD /path" matches `pattern`."""
 
     pattern: str
-    times: int
-    status: int = 0
+    times: int = 1
+    status: int = 0  # of an error that answers, without obeying
     error_code: str = ""
     message: str = "injected"
-    cut_after: int | None = None
-    dropped: bool = False
-    change: Callable[[bytes], bytes] | None = None
-    answer_status: int = 200
-    longer: int = 0
-    drip_seconds: float = 0.0
+    dropped: bool = False  # the connection is closed, without obeying or answering
+    released: threading.Event | None = None  # it waits for this before it is obeyed
+    cut_after: int | None = None  # obeyed, but the answer ends after so many bytes of its body
+    change: Callable[[bytes], bytes] = bytes  # what becomes of the body of the answer
+    answer_status: int = 200  # the answer's, though it was obeyed
+    longer: int = 0  # bytes that the Content-Length is off by
+    drip_seconds: float = 0.0  # between each sixteenth of the body and the next
     reached: threading.Event = field(default_factory=threading.Event)
-    released: threading.Event | None = None
 
     def release(self) -> None:
-        assert self.released is not None
-        self.released.set()
+        """Let the request that is held go on."""
+        if self.released is not None:
+            self.released.set()
 
 
 class HubServer:
@@ -60,18 +60,16 @@ class HubServer:
 
     Args:
         home: empty folder that becomes the clients' `HF_HOME`: cache and stored tokens.
-        part_bytes: LFS files above this size are uploaded in parts of it.
     """
 
     user = "tester"
     token = "hf_test_write"
     read_token = "hf_test_read"
 
-    def __init__(self, home: Path, part_bytes: int = 2**24) -> None:
-        self.home, self.part_bytes = home, part_bytes
+    def __init__(self, home: Path) -> None:
+        self.home = home
         self.repos: dict[tuple[str, str], Repo] = {}
         self.large_files: dict[str, bytes] = {}
-        self.parts: dict[str, dict[int, bytes]] = {}
         self.requests: list[str] = []
         self.unknown: list[str] = []
         self.faults: list[Fault] = []
@@ -92,8 +90,7 @@ class HubServer:
 
     def close(self) -> None:
         for fault in self.faults:
-            if fault.released is not None:
-                fault.released.set()
+            fault.release()
         self._http.shutdown()
         self._http.server_close()
 
@@ -145,7 +142,7 @@ class HubServer:
     def create(
         self, repo_id: str, files: Mapping[str, bytes | str] | None = None, *, kind: str = "models", **options: Any
     ) -> Repo:
-        """A repository with one commit of `files`; options: `private=True`, `gated=True`."""
+        """A repository with one commit of `files`; options: `private=True`."""
         repo = self.repos[kind, repo_id] = Repo(kind, repo_id, **options)
         repo.commit("initial commit", {".gitattributes": HubFile(b"*.safetensors filter=lfs\n")}, [], "main")
         if files:
@@ -169,44 +166,25 @@ class HubServer:
     def repo(self, repo_id: str, kind: str = "models") -> Repo:
         return self.repos[kind, repo_id]
 
-    def fail(
-        self, pattern: str, *, status: int, times: int = 1, error_code: str = "", message: str = "injected"
-    ) -> Fault:
-        """The next `times` requests whose "METHOD /path" matches `pattern` are answered with an error."""
-        return self._add(Fault(pattern, times, status=status, error_code=error_code, message=message))
+    def fail(self, pattern: str, *, status: int, **how: Any) -> Fault:
+        """The next such requests (one, or `times`) are answered with an error, and not obeyed."""
+        return self._add(Fault(pattern, status=status, **how))
 
     def cut(self, pattern: str, *, after: int, times: int = 1) -> Fault:
-        """Obey the request, but close the connection after `after` bytes of the answer's body."""
+        """They are obeyed, but the connection is closed after `after` bytes of the answer's body."""
         return self._add(Fault(pattern, times, cut_after=after))
 
     def drop(self, pattern: str, *, times: int = 1) -> Fault:
-        """Close the connection, without obeying or answering."""
+        """The connection is closed, without obeying or answering."""
         return self._add(Fault(pattern, times, dropped=True))
 
-    def spoil(
-        self,
-        pattern: str,
-        change: Callable[[bytes], bytes] | None = None,
-        *,
-        status: int = 200,
-        longer: int = 0,
-        drip_seconds: float = 0.0,
-        times: int = 1,
-    ) -> Fault:
-        """Obey the request, but answer `status` with what `change` makes of the body.
-
-        Args:
-            longer: bytes that the Content-Length is off by.
-            drip_seconds: between each sixteenth of the body and the next.
-        """
-        change = change or bytes
-        return self._add(
-            Fault(pattern, times, change=change, answer_status=status, longer=longer, drip_seconds=drip_seconds)
-        )
+    def spoil(self, pattern: str, change: Callable[[bytes], bytes] = bytes, *, status: int = 200, **how: Any) -> Fault:
+        """They are obeyed, but answered with `status` and what `change` makes of the body; `how`: as `Fault`'s."""
+        return self._add(Fault(pattern, change=change, answer_status=status, **how))
 
     def hold(self, pattern: str) -> Fault:
         """The next such request waits until the fault's `release()`; its `reached` event says that it has come."""
-        return self._add(Fault(pattern, 1, released=threading.Event()))
+        return self._add(Fault(pattern, released=threading.Event()))
 
     def _add(self, fault: Fault) -> Fault:
         self.faults.append(fault)
@@ -293,9 +271,8 @@ class HubHandler(HubRoutes, BaseHTTPRequestHandler):
             start, end = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
             extra["Content-Range"] = f"bytes {start}-{end}/{len(data)}" if start < len(data) else f"bytes */{len(data)}"
             status, data = (206, data[start : end + 1]) if start < len(data) else (416, b"")
-        fault = self.fault or Fault("", 0)
-        if fault.change is not None:
-            data, status = fault.change(data), fault.answer_status if fault.answer_status != 200 else status
+        fault = self.fault or Fault("")
+        data, status = fault.change(data), fault.answer_status if fault.answer_status != 200 else status
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data) + fault.longer), **extra}.items():
             self.send_header(name, value)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,6 +62,19 @@ def wait_for(process: subprocess.Popen[str], condition, timeout: float = 120.0) 
         assert process.poll() is None, f"ended too early: {process.communicate()[0]}"
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.0005)
+
+
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def reachable(port: int) -> bool:
+    """Whether somebody does."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def send(process: subprocess.Popen[str], number: signal.Signals) -> str:

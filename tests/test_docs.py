@@ -6,7 +6,6 @@ import dataclasses
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState
 from convert.foreign_networks import CycleGANResNet, save
 from hub_server import HubServer
-from launching import ROOT, TINY, environment, start_command, wait_for
+from launching import ROOT, TINY, environment, free_port, reachable, start_command, wait_for
 from PIL import Image
 from tiny_options import TINY_OPTIONS
 
@@ -27,7 +26,7 @@ from pix2pix_hub.cli import main, train
 from pix2pix_hub.config import PRESETS, preset_config
 from pix2pix_hub.models import ResNetGenerator
 from pix2pix_hub.training.setup import make_networks
-from pix2pix_hub.ui.limits import Limits
+from pix2pix_hub.ui.store import Limits
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 NOT_PASTED = ("docs/results.md", "docs/app.md")  # 49 long runs; needs a running app, so it has a test of its own
@@ -149,18 +148,11 @@ def test_a_page_runs_as_pasted(page: str) -> None:
 
 @pytest.mark.usefixtures("place")
 def test_the_app_answers_as_its_page_says() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def reachable() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
+    port = free_port()
     names: dict[str, Any] = {}
     app = start_command([str(ROOT / "app.py"), "--port", str(port)], cwd=Path.cwd())
     try:
-        wait_for(app, reachable)
+        wait_for(app, lambda: reachable(port))
         for language, text in blocks("docs/app.md"):
             if language == "python":
                 exec(text.replace("7860", str(port)), names)

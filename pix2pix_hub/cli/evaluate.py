@@ -109,10 +109,10 @@ def update_card(path: Path, content: dict[str, Any]) -> bool:
 
 def _card_results(content: dict[str, Any]) -> list[EvalResult]:
     """Every metric that has a value, named and rounded as the card's own, and the scores of a task."""
-    from pix2pix_hub.hub.card import METRICS, eval_results
+    from pix2pix_hub.hub.card import METRIC_NAMES, eval_results
 
     dataset = content["dataset"]
-    values = {name: (title, content[name]["value"]) for name, (title, _) in METRICS.items() if name in content}
+    values = {key: (name, content[key]["value"]) for key, name in METRIC_NAMES.items() if key in content}
     judged = content.get("segmentation")
     if judged is not None and judged.get("tells_apart", True):  # label maps are scored without a network
         task, scores = judged["task"], judged["generated"]

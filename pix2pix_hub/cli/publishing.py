@@ -50,7 +50,7 @@ class Publisher:
     def complete_export(self, partial_folder: Path, folder: Path) -> None:
         """Write the card of an export that is about to be put in place of `folder`."""
         published = self._repo_id if folder.name == MODEL else None
-        write_card(partial_folder, published or str(folder), previous=folder / CARD_NAME)
+        write_card(partial_folder, published or folder, previous=folder / CARD_NAME)
 
     def on_export(self, folder: Path) -> None:
         """Push it, if it is the one that gets pushed and none is under way."""

@@ -208,14 +208,12 @@ def _push(folder: Path, repo_id: str, private: bool) -> str:
     """
     from huggingface_hub import HfApi
 
-    from pix2pix_hub.hub.push import as_push_error
+    from pix2pix_hub.hub.push import push_errors
 
     api = HfApi()
-    try:
+    with push_errors(repo_id):
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id, folder_path=folder, repo_type="dataset", commit_message="Translated data set"
         )
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
     return f"{api.endpoint}/datasets/{repo_id}"

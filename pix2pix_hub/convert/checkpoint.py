@@ -19,7 +19,7 @@ from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile
 
 import torch
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -43,6 +43,7 @@ RESNET_IMAGE_SIZE = 256
 
 PARALLEL_PREFIX = "module."
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+STATISTICS = ("running_mean", "running_var")  # of a norm
 COUNTER = "num_batches_tracked"  # of batch norm, the one whole number in a state dict
 MAX_PICKLE_BYTES = 1 << 16  # the largest generator's have 20 KB; what unpickles from so few takes some MB at most
 # All that a state dict is made of.
@@ -204,17 +205,19 @@ class Layout:
         """The norm of the network."""
         return str(self.options["norm"])
 
-    def pair(self, ours: str, theirs: str, *kinds: str) -> None:
-        """Note that `ours.kind` is `theirs.kind` for each of `kinds`."""
-        self.names.update({f"{ours}.{kind}": f"{theirs}.{kind}" for kind in kinds})
-
-    def pair_norm(self, ours: str, theirs: str) -> None:
-        """Note the tensors of a norm: batch norm's are used; instance norm's, kept by early PyTorch, never were."""
-        statistics: tuple[str, ...] = ("running_mean", "running_var")
-        if self.norm == "batch":
-            self.pair(ours, theirs, "weight", "bias", *statistics)
-            statistics = ()
-        self.unused += [f"{theirs}.{kind}" for kind in (*statistics, COUNTER)]
+    def add(self, state: State, stage: str, conv: str, theirs: str, norm: str | None = None) -> None:
+        """Note the convolution `stage.conv`, and what is called `norm` after theirs; None: there is no norm."""
+        bias = f"{theirs}.bias"
+        self.names[f"{stage}.{conv}.weight"] = f"{theirs}.weight"
+        if self.norm == "batch" and norm is not None:
+            self.names |= {f"{stage}.norm.{kind}": f"{norm}.{kind}" for kind in ("weight", "bias", *STATISTICS)}
+            self.unused.append(f"{norm}.{COUNTER}")
+            self.folded |= {f"{stage}.norm.running_mean": bias} if bias in state else {}
+        elif self.norm == "instance" and norm is not None:  # early PyTorch kept statistics that it never used
+            # a constant added before instance norm leaves again with the mean
+            self.unused += [bias, *(f"{norm}.{kind}" for kind in (*STATISTICS, COUNTER))]
+        elif bias in state:
+            self.names[f"{stage}.{conv}.bias"] = bias
 
 
 def read_unet(state: State) -> Layout:
@@ -244,20 +247,14 @@ def read_unet(state: State) -> Layout:
     )
     note = "The file does not say whether it was trained with it; that project's pix2pix is, and tests with it on."
     layout = Layout(f"unet_{2**depth}", UNetGenerator, options, 2**depth, note)
-    bias = ("bias",) if norm == "instance" else ()
-    layout.pair("encoder.0.conv", "model.model.0", "weight", *bias)
-    layout.pair("output", "model.model.3", "weight", "bias")
+    layout.names = {f"output.{kind}": f"model.model.3.{kind}" for kind in ("weight", "bias")}
     layout.swapped = ["output.weight", *(f"decoder.{number}.up.weight" for number in range(1, depth - 1))]
+    layout.add(state, "encoder.0", "conv", "model.model.0")
     for number, level in enumerate(levels[1:], 1):
-        inside = level == innermost
-        up, up_norm = (3, 4) if inside else (5, 6)
-        layout.pair(f"encoder.{number}.conv", f"{level}.1", "weight", *(bias if inside else ()))
-        layout.pair(f"decoder.{depth - 1 - number}.up", f"{level}.{up}", "weight")
-        layout.pair_norm(f"decoder.{depth - 1 - number}.norm", f"{level}.{up_norm}")
-        if not inside:
-            layout.pair_norm(f"encoder.{number}.norm", f"{level}.2")
-        if bias:  # a constant added before instance norm leaves again with the mean
-            layout.unused += [f"{level}.{up}.bias", *([] if inside else [f"{level}.1.bias"])]
+        up, norms = (3, (None, 4)) if level == innermost else (5, (2, 6))
+        before, after = (f"{level}.{place}" if place else None for place in norms)
+        layout.add(state, f"encoder.{number}", "conv", f"{level}.1", before)
+        layout.add(state, f"decoder.{depth - 1 - number}", "up", f"{level}.{up}", after)
     return layout
 
 
@@ -273,32 +270,26 @@ def read_resnet(state: State) -> Layout:
     resized = _channels(state, f"model.{after}", 0) == 0
     ups, output = ((after + 2, after + 7), after + 11) if resized else ((after, after + 3), after + 7)
     second = 6 if _channels(state, f"model.{BLOCKS_START}.conv_block.6", 0) else 5  # convolution, after dropout or not
-    norm = _norm_of(state, "model.2", "model.1")
     options = dict(
         in_channels=_channels(state, "model.1", 1),
         out_channels=_channels(state, f"model.{output}", 0),
         base_channels=_channels(state, "model.1", 0),
         num_blocks=len(blocks),
-        norm=norm,
+        norm=_norm_of(state, "model.2", "model.1"),
         upsampling="resize" if resized else "transposed",
         dropout=DROPOUT if second == 6 else 0.0,
     )
     note = "That project tests with it on."
     layout = Layout(f"resnet_{len(blocks)}blocks", ResNetGenerator, options, RESNET_IMAGE_SIZE, note, resized)
-    bias = ("bias",) if norm == "instance" else ()
-    convs = {"stem": ("model", 1), "encoder.0": ("model", 4), "encoder.1": ("model", 7)}
+    layout.names = {f"output.{kind}": f"model.{output}.{kind}" for kind in ("weight", "bias")}
+    places = {"stem": ("model", 1), "encoder.0": ("model", 4), "encoder.1": ("model", 7)}  # of convolutions
     for number in range(len(blocks)):
         block = f"model.{BLOCKS_START + number}.conv_block"
-        convs |= {f"blocks.{number}.first": (block, 1), f"blocks.{number}.second": (block, second)}
-    for ours, (place, position) in convs.items():
-        layout.pair(f"{ours}.conv", f"{place}.{position}", "weight", *bias)
-        layout.pair_norm(f"{ours}.norm", f"{place}.{position + 1}")
-    for number, up in enumerate(ups):
-        layout.pair(f"decoder.{number}.conv{'.1' if resized else ''}", f"model.{up}", "weight", *bias)
-        layout.pair_norm(f"decoder.{number}.norm", f"model.{up + 1}")
-        if resized and norm == "batch" and f"model.{up}.bias" in state:
-            layout.folded[f"decoder.{number}.norm.running_mean"] = f"model.{up}.bias"
-    layout.pair("output", f"model.{output}", "weight", "bias")
+        places |= {f"blocks.{number}.first": (block, 1), f"blocks.{number}.second": (block, second)}
+    places |= {f"decoder.{number}": ("model", up) for number, up in enumerate(ups)}
+    for stage, (sequence, at) in places.items():
+        conv = "conv.1" if resized and stage.startswith("decoder") else "conv"
+        layout.add(state, stage, conv, f"{sequence}.{at}", f"{sequence}.{at + 1}")
     return layout
 
 
@@ -353,14 +344,23 @@ def convert_checkpoint(
         for channels in (network.in_channels, network.out_channels)
     )
     size = (layout.image_size, layout.image_size)
+    tags = ["pix2pix", "image-to-image", "converted"]
+    card = ModelCard.from_template(  # where the weights come from, what was inferred, how they are used
+        ModelCardData(library_name="pix2pix-hub", pipeline_tag="image-to-image", tags=tags),
+        template_path=str(Path(__file__).with_name("card_template.md")),
+        name=output.name,
+        file_name=path.name,
+        project=PROJECT,
+        layout=layout,
+        network=network,
+        parameters=f"{sum(parameter.numel() for parameter in network.parameters()):,}",
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_export(
         output,
         network,
         Preprocessor(source, target, size, "exact", network.size_multiple),
-        complete=lambda partial, folder: (partial / CARD_NAME).write_text(
-            _card(layout, network, path.name, folder.name)
-        ),
+        complete=lambda partial, folder: (partial / CARD_NAME).write_text(f"{card}\n"),
     )
     return layout, network
 
@@ -394,6 +394,7 @@ def _build_network(layout: Layout, state: dict[str, Tensor], path: Path, norm_st
     except ValueError as error:
         raise UserError(f"{path} looks like {layout.architecture} of {PROJECT}, but its {error}") from error
     expected = network.state_dict()
+    _refuse(layout, path, unknown=[theirs for ours, theirs in layout.names.items() if ours not in expected])
     misshaped = [
         f"{theirs} {tuple(state[theirs].shape)}, expected {tuple(expected[ours].shape)}"
         for ours, theirs in (*layout.names.items(), *layout.folded.items())
@@ -432,73 +433,3 @@ def _converted(name: str, layout: Layout, state: dict[str, Tensor], expected: Te
 
 def _shapes(state: State) -> list[str]:
     return [f"{name[:80]} {tuple(tensor.shape)}" for name, tensor in state.items()]
-
-
-STATISTICS = {
-    ("batch", "image"): "batch norm with the statistics of each image, as that project tests (it leaves batch norm in "
-    "training mode, one image a batch). `pix2pix-hub convert --norm-statistics running` uses the averages of training.",
-    ("batch", "running"): "batch norm with the averages of training (`--norm-statistics running`). That project itself "
-    "tests with the statistics of each image unless it is told `--eval`.",
-    ("instance", "image"): "instance norm: the statistics of each image.",
-    ("none", "image"): "none.",
-}
-CARD = """---
-{data}
----
-
-# {name}
-
-Image-to-image translation: {network.in_channels} channels in, {network.out_channels} out. Converted by
-`pix2pix-hub convert` from `{file_name}`, a checkpoint of {project}.
-
-## How to use
-
-With the `pix2pix_hub` package installed, and `{name}` this folder or where it was pushed to:
-
-```python
-from pix2pix_hub import Pix2PixPipeline
-
-pipe = Pix2PixPipeline.from_pretrained("{name}")
-result = pipe("source.png")
-```
-
-## What was inferred
-
-- Architecture: `{layout.architecture}` of {project}, here `{network.__class__.__name__}` ({parameters:,} parameters).
-- Normalisation: {statistics}
-- Dropout: {dropout}
-- Images: 8 bits a channel; usually trained at {layout.image_size}x{layout.image_size}. Other sizes work; the further
-  from this one, the worse.
-
-The file says nothing about what it was trained on, nor under which licence its weights are: whoever trained it knows.
-
-## Citation
-
-```bibtex
-@inproceedings{{isola2017image,
-  title={{Image-to-Image Translation with Conditional Adversarial Networks}},
-  author={{Isola, Phillip and Zhu, Jun-Yan and Zhou, Tinghui and Efros, Alexei A}},
-  booktitle={{CVPR}}, year={{2017}}}}
-```
-"""
-
-
-def _card(layout: Layout, network: Generator, file_name: str, name: str) -> str:
-    """Text of README.md: where the weights come from, what was inferred, how they are used."""
-    data = ModelCardData(
-        library_name="pix2pix-hub", pipeline_tag="image-to-image", tags=["pix2pix", "image-to-image", "converted"]
-    )
-    has_dropout = "none: the same image always gives the same result."
-    if network.config["dropout"]:
-        has_dropout = f"off; `stochastic=True` turns it on. {layout.dropout_note}"
-    return CARD.format(
-        data=data.to_yaml(),
-        name=name,
-        network=network,
-        file_name=file_name,
-        project=PROJECT,
-        layout=layout,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        statistics=STATISTICS[layout.norm, str(network.config["norm_statistics"])],
-        dropout=has_dropout,
-    )

@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_shapes
 
 from pix2pix_hub.models.base import Generator
@@ -41,14 +40,20 @@ def write_onnx(generator: Generator, path: Path) -> float:
         UserError: a package is missing; the results differ by more than 1e-4.
     """
     check_packages()
+    step, least = generator.size_multiple, generator.minimum_size
+    rows, columns = (step * Dim(name, min=least // step) for name in ("rows", "columns"))  # H and W left open, and N
+    dynamic = {"source": {0: Dim("batch", min=1), 2: rows, 3: columns}}
+    example = torch.zeros(2, generator.in_channels, least + step, least + 2 * step)
     with torch.no_grad(), write_aside(path) as partial:
+        with symbolic_shapes.patch(  # type: ignore[attr-defined]
+            backed_size_oblivious=True
+        ):  # or a batch of 1 and maps of 1x1 would be special
+            graph = torch.export.export(generator, (example,), dynamic_shapes=dynamic, strict=False)
         program = torch.onnx.export(
-            _exported(generator), input_names=["source"], output_names=["generated"], dynamo=True, verbose=False
+            graph, input_names=["source"], output_names=["generated"], dynamo=True, verbose=False
         )
         assert program is not None
-        program.model.metadata_props.update(
-            size_multiple=str(generator.size_multiple), minimum_size=str(generator.minimum_size), range="[-1, 1]"
-        )
+        program.model.metadata_props.update(size_multiple=str(step), minimum_size=str(least), range="[-1, 1]")
         program.save(str(partial), external_data=False)
         difference = largest_difference(generator, partial)
         if not difference <= TOLERANCE:
@@ -72,15 +77,3 @@ def largest_difference(generator: Generator, path: Path) -> float:
         generated = torch.from_numpy(session.run(None, {"source": source.numpy()})[0])
         largest = max(largest, float((generated - generator(source)).abs().max()))
     return largest
-
-
-def _exported(generator: Generator) -> ExportedProgram:
-    """The graph with N, H and W left open, H and W as multiples."""
-    step, least = generator.size_multiple, generator.minimum_size // generator.size_multiple
-    sizes = {0: Dim("batch", min=1), 2: step * Dim("rows", min=least), 3: step * Dim("columns", min=least)}
-    side = generator.minimum_size + step
-    example: Tensor = torch.zeros(2, generator.in_channels, side, side + step)
-    with symbolic_shapes.patch(  # type: ignore[attr-defined]
-        backed_size_oblivious=True
-    ):  # or a batch of 1 and maps of 1x1 would be special
-        return torch.export.export(generator, (example,), dynamic_shapes={"source": sizes}, strict=False)

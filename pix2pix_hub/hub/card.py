@@ -9,7 +9,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export
+from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export, Preprocessor
+from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.util import UserError
 
 MAX_CARD_BYTES = 1 << 17
@@ -26,38 +28,31 @@ TEMPLATE = Path(__file__).with_name("card_template.md")
 DEFAULT_LICENSE = "apache-2.0"
 TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
 TASK, TASK_NAME = "image-to-image", "Image-to-image translation"
-# key in metrics.json: (name for people, format); what is not here (losses) is not the card's
-METRICS = {
-    "l1": ("L1, in [0, 1] units (lower is better)", ".4f"),
-    "l2": ("L2, in [0, 1] units (lower is better)", ".4f"),
-    "psnr": ("PSNR, data range 1 (dB, higher is better)", ".2f"),
-    "ssim": ("SSIM, data range 1 (higher is better)", ".3f"),
-    "ms_ssim": ("MS-SSIM (higher is better)", ".3f"),
-    "lpips": ("LPIPS (lower is better)", ".4f"),
-    "fid": ("FID (lower is better)", ".2f"),
-    "kid": ("KID (lower is better)", ".5f"),
+METRIC_NAMES = {  # key in metrics.json → its name for people; what is not here (losses) is not the card's
+    key: f"{metric.title}, {metric.unit} ({'higher' if metric.higher_is_better else 'lower'} is better)"
+    for key, metric in METRICS.items()
 }
 
 
-def write_card(folder: Path, model_id: str, *, previous: Path | None = None, license: str | None = None) -> None:
+def write_card(folder: Path, place: str | Path, *, previous: Path | None = None, license: str | None = None) -> None:
     """Write the card of an export into it.
 
     Args:
         folder: the export.
-        model_id: what `from_pretrained` is given in the card: `user/name`, or a folder.
+        place: what `from_pretrained` is given in the card: a repository (`user/name`), or a folder.
         previous: the card that this one replaces, whose person's part it takes over.
         license: of the weights; None: what the previous card says, else apache-2.0.
     """
     earlier = read_card(previous) if previous is not None else None
-    (folder / CARD_NAME).write_text(make_card(folder, model_id, published=earlier, license=license))
+    (folder / CARD_NAME).write_text(make_card(folder, place, published=earlier, license=license))
 
 
-def make_card(folder: Path, model_id: str, *, published: str | None = None, license: str | None = None) -> str:
+def make_card(folder: Path, place: str | Path, *, published: str | None = None, license: str | None = None) -> str:
     """The card's whole text; one that came without a run's files (a converted model's) stays, but for the example.
 
     Args:
         folder: the export; a card in it gives the person's part, and what `pix2pix-hub evaluate` entered.
-        model_id: as in `write_card`.
+        place: as in `write_card`.
         published: text of the card that is on the Hub, whose person's part stays too.
         license: as in `write_card`.
 
@@ -65,30 +60,28 @@ def make_card(folder: Path, model_id: str, *, published: str | None = None, lice
         UserError: a file of the export is damaged, or does not say what it should.
     """
     try:
-        return _made_card(folder, model_id, published, license)
+        return _made_card(Export(folder), place, published, license)
     except UserError:
         raise
     except Exception as error:  # YAML, the template and we ourselves stumble differently over what anybody may write
         raise UserError(f"no card can be made of {folder} ({error!r}): export the model again.") from error
 
 
-def _made_card(folder: Path, model_id: str, published: str | None, license: str | None) -> str:
-    export = Export(folder)
-    local = read_card(folder / CARD_NAME)
+def _made_card(export: Export, place: str | Path, published: str | None, license: str | None) -> str:
+    local = read_card(export.folder / CARD_NAME)
     known_license = license or _license_of(published) or _license_of(local)
     if local is not None and not export.run:  # it was written with the export: its example names the new place
-        text = re.sub(r'(?<=from_pretrained\(")[^"]*(?="\))', lambda _: model_id, _parts(local)[0])
+        text = re.sub(r'(?<=from_pretrained\(")[^"]*(?="\))', lambda _: str(place), _parts(local)[0])
         if known_license is not None:
             adapted = ModelCard(text)
             adapted.data["license"] = known_license
             text = str(adapted.content)
     else:
-        metrics = {name: entry for name, entry in export.metrics.items() if entry != {"value": None}}
-        facts = _facts(export, metrics, model_id)
+        facts = _facts(export, place)
         entered: list[EvalResult] = []  # by `pix2pix-hub evaluate`
         if local is not None and FRONT_MATTER.match(local):
             entered = ModelCard(local, ignore_metadata_errors=True).data.get("eval_results") or []
-        data = _card_data(export.run, metrics, known_license or DEFAULT_LICENSE, facts["name"], entered)
+        data = _card_data(export.run, _metrics(export), known_license or DEFAULT_LICENSE, facts["name"], entered)
         text = re.sub(r"\n{3,}", "\n\n", ModelCard.from_template(data, template_path=str(TEMPLATE), **facts).content)
     return f"{text.rstrip()}\n\n{MARKER}\n{_persons_text(local, published)}".rstrip() + "\n"
 
@@ -116,13 +109,19 @@ def _persons_text(local: str | None, published: str | None) -> str:
     return here if there in here else f"{there}\n\n{here}"
 
 
+def _metrics(export: Export) -> dict[str, tuple[str, float]]:
+    """Metric → its name for people, value."""
+    found = export.metrics
+    values = {key: (name, found[key]["value"]) for key, name in METRIC_NAMES.items() if key in found}
+    return {key: (name, value) for key, (name, value) in values.items() if value is not None}
+
+
 def _card_data(
-    run: dict[str, Any], metrics: dict[str, Any], license: str, name: str, entered: list[EvalResult]
+    run: dict[str, Any], metrics: dict[str, tuple[str, float]], license: str, name: str, entered: list[EvalResult]
 ) -> ModelCardData:
     dataset = run.get("dataset", {})
-    started_from = _started_from(run)
-    values = {key: (title, metrics[key]["value"]) for key, (title, _) in METRICS.items() if key in metrics}
-    results = eval_results(values, dataset["id"], "validation", _hub_commit(dataset)) if dataset else []
+    started_from = _started_from(run) or ""
+    results = eval_results(metrics, dataset["id"], "validation", _hub_commit(dataset)) if dataset else []
     results += [old for old in entered if not any(old.is_equal_except_value(new) for new in results)]
     return ModelCardData(
         library_name="pix2pix-hub",
@@ -130,8 +129,8 @@ def _card_data(
         license=license,
         tags=TAGS,
         datasets=[dataset["id"]] if _hub_commit(dataset) else None,
-        base_model=started_from if started_from and _is_repo_id(started_from) else None,
-        metrics=[key for key in METRICS if key in metrics] or None,
+        base_model=started_from if re.fullmatch(r"[\w.-]+/[\w.-]+", started_from) else None,
+        metrics=list(metrics) or None,
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -165,42 +164,38 @@ def eval_results(
     ]
 
 
-def _facts(export: Export, metrics: dict[str, Any], model_id: str) -> dict[str, Any]:
+def _facts(export: Export, place: str | Path) -> dict[str, Any]:
     """Everything that the template names."""
-    run, pixels = export.run, export.pixels
+    run, pixels, stood = export.run, Preprocessor.from_folder(export.folder), export.metrics
     dataset, parameters, versions = (run.get(name, {}) for name in ("dataset", "parameters", "versions"))
     name, commit = dataset.get("id", ""), _hub_commit(dataset)
-    source_file = "source.png" if _is_picture(pixels["source"]) else "source.npy"
+    source_file = "source.png" if _is_picture(pixels.source) else "source.npy"
     call = f'pipe("{source_file}").save("generated.png")'
     return {
-        "name": model_id.split("/")[1] if _is_repo_id(model_id) else f"pix2pix-{Path(name or model_id).name}",
-        "model_id": model_id,
+        "name": place.split("/")[1] if isinstance(place, str) else f"pix2pix-{Path(name or place).name}",
+        "model_id": str(place),
         "architecture": export.read(CONFIG_NAME).get("architecture"),
-        "source": _images(pixels["source"]),
-        "target": _images(pixels["target"]),
+        "source": _images(pixels.source),
+        "target": _images(pixels.target),
         "source_file": source_file,
-        "call": call if _is_picture(pixels["target"]) else f'generated = pipe("{source_file}")  # an array',
-        "size": "{}x{}".format(*pixels["image_size"]),
-        "resize": pixels["resize"],
+        "call": call if _is_picture(pixels.target) else f'generated = pipe("{source_file}")  # an array',
+        "size": "{}x{}".format(*pixels.image_size),
+        "resize": pixels.resize,
         "has_samples": (export.folder / SAMPLES_NAME).is_file(),
         "has_discriminator": export.has_discriminator,
         "dataset": dataset,
         "dataset_link": f"[{name}](https://huggingface.co/datasets/{name})" if commit else f"`{name}`",
         "dataset_version": f"revision `{commit}`" if commit else f"fingerprint `{dataset.get('fingerprint')}`",
-        "metrics": [
-            {"name": title, "text": format(metrics[key]["value"], style)}
-            for key, (title, style) in METRICS.items()
-            if key in metrics
-        ],
-        "validation_pairs": metrics.get("pairs"),
-        "epoch": metrics.get("epoch"),
-        "step": metrics.get("step"),
+        "metrics": [{"name": title, "text": f"{value:#.4g}".rstrip(".")} for title, value in _metrics(export).values()],
+        "validation_pairs": stood.get("pairs"),
+        "epoch": stood.get("epoch"),
+        "step": stood.get("step"),
         "command": run.get("command"),
         "options": run.get("options", {}),
         "started_from": _started_from(run),
         "hardware": run.get("hardware") or f"{run.get('processes')} x {run.get('device')}",
         "mixed_precision": run.get("mixed_precision"),
-        "time": _duration(metrics.get("seconds")),
+        "time": _duration(stood.get("seconds")),
         "parameters": ", ".join(f"{network} {count:,}" for network, count in parameters.items()),
         "versions": ", ".join(f"{package} {number}" for package, number in versions.items()),
     }
@@ -213,23 +208,13 @@ def _started_from(run: dict[str, Any]) -> str | None:
     return name.split("@")[0] if name else None
 
 
-def _is_repo_id(model_id: str) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", model_id) is not None and not Path(model_id).exists()
+def _images(side: PixelFormat) -> str:
+    return side.describe() if side.mode == "labels" else f"{side.describe()} images"
 
 
-def _images(side: dict[str, Any]) -> str:
-    """ "8-bit RGB images", "label maps of 12 classes", "float 13-channel images"."""
-    mode, channels = side.get("mode", "rgb"), side.get("channels", 3)
-    if mode == "labels":
-        return f"label maps of {channels} classes"
-    kind = {"channels": f"{channels}-channel", "gray": "gray"}.get(mode, mode.upper())
-    return f"{'float' if side.get('dtype') == 'float32' else str(side.get('bit_depth', 8)) + '-bit'} {kind} images"
-
-
-def _is_picture(side: dict[str, Any]) -> bool:
+def _is_picture(side: PixelFormat) -> bool:
     """Whether Pillow has a mode for such pixels."""
-    dtypes = {"gray": ("uint8", "uint16"), "channels": ()}.get(side.get("mode", "rgb"), ("uint8",))
-    return side.get("dtype", "uint8") in dtypes
+    return side.mode != "channels" and side.dtype in (("uint8", "uint16") if side.mode == "gray" else ("uint8",))
 
 
 def _hub_commit(dataset: dict[str, Any]) -> str | None:

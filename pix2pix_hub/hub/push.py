@@ -6,20 +6,19 @@ pix2pix-hub push runs/facades_default_001 user/pix2pix-facades
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, SpaceInfo
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -43,9 +42,6 @@ ANSWERED_NONSENSE = (AssertionError, AttributeError, LookupError, TypeError, Val
 
 
 Result = TypeVar("Result")
-
-
-# --- the export ---
 
 
 def find_export(run_or_export: Path, *, best: bool = False) -> Path:
@@ -101,10 +97,8 @@ def push_export(
     export.check_whole()
     repo_id = retrying(lambda: check_account(repo_id, token), repo_id)
     retrying(lambda: open_repo(repo_id, private=private, revision=revision, token=token), repo_id)
-    return retrying(
-        lambda: commit_export(export.folder, repo_id, revision=revision, token=token, message=message, license=license),
-        repo_id,
-    )
+    how: dict[str, Any] = {"revision": revision, "token": token, "message": message, "license": license}
+    return retrying(lambda: commit_export(export.folder, repo_id, **how), repo_id)
 
 
 def push_in_background(folder: Path, repo_id: str, revision: str | None = None) -> Future[str]:
@@ -153,52 +147,60 @@ def commit_export(
         PushError: it failed; nothing was committed, or the text says that this is not known.
     """
     api = HfApi(token=token)
-    try:
+    with push_errors(repo_id):
         head = api.model_info(repo_id, revision=revision)
         present = {file.rfilename for file in head.siblings or []}
         card_file = api.hf_hub_download(repo_id, CARD_NAME, revision=head.sha) if CARD_NAME in present else None
         published = read_card(Path(card_file)) if card_file else None
-        card = make_card(folder, repo_id, published=published, license=license)
-        files = [name for name in EXPORT_FILES if name != CARD_NAME and (folder / name).is_file()]
-        additions = [
-            CommitOperationAdd(CARD_NAME, card.encode()),
-            *(CommitOperationAdd(name, folder / name) for name in files),
-        ]
-        for addition in additions:
-            if addition.path_in_repo.endswith((".safetensors", ".png")):
-                # one at a time, in this thread: the client's pool of threads would keep the process from ending
-                api.preupload_lfs_files(repo_id, [addition], revision=revision)
-        stale = (present & set(EXPORT_FILES)) - {CARD_NAME, *files}
-        try:
-            commit = api.create_commit(
-                repo_id,
-                [*additions, *(CommitOperationDelete(name) for name in sorted(stale))],
-                commit_message=message or commit_title(folder),
-                revision=revision,
-                parent_commit=head.sha,  # after somebody else's commit: look again
-            )
-        except Exception as error:  # the answer may have been lost on its way, or spoilt by a proxy
-            try:
-                landed = _landed(api, repo_id, revision, additions)
-            except Exception:
-                known = as_push_error(error, repo_id)
-                words = f"{known}, and does not say whether the commit has landed"
-                raise PushError(words, temporary=known.temporary) from error
-            if landed is None:
-                raise
-            return landed
+        files: dict[str, bytes | Path] = {
+            name: folder / name for name in EXPORT_FILES if (folder / name).is_file() or name == CARD_NAME
+        }
+        files[CARD_NAME] = make_card(folder, repo_id, published=published, license=license).encode()
+        metrics = Export(folder).metrics
+        where = f": epoch {metrics['epoch']}, step {metrics['step']}" if {"epoch", "step"} <= metrics.keys() else ""
+        title = message or f"pix2pix_hub model{where}"
+        return commit_files(api, head, files, (present & set(EXPORT_FILES)) - files.keys(), title, revision)
+
+
+def commit_files(
+    api: HfApi,
+    head: ModelInfo | SpaceInfo,
+    files: Mapping[str, bytes | Path],
+    stale: Collection[str],
+    title: str,
+    revision: str | None = None,
+) -> str:
+    """One commit on `head` that adds `files`, path → content, and deletes the stale ones; its address."""
+    kind = "space" if isinstance(head, SpaceInfo) else "model"
+    additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+    for addition in additions:
+        if addition.path_in_repo.endswith((".safetensors", ".png")):
+            # one at a time, in this thread: the client's pool of threads would keep the process from ending
+            api.preupload_lfs_files(head.id, [addition], revision=revision)
+    try:
+        commit = api.create_commit(
+            head.id,
+            [*additions, *(CommitOperationDelete(name) for name in sorted(stale))],
+            commit_message=title,
+            repo_type=kind,
+            revision=revision,
+            parent_commit=head.sha,  # after somebody else's commit: look again
+        )
         return str(commit.commit_url)
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
-
-
-def _landed(api: HfApi, repo_id: str, revision: str | None, additions: list[CommitOperationAdd]) -> str | None:
-    """Address of the branch's last commit, if of an export's files it holds exactly those that are here."""
-    sha = api.model_info(repo_id, revision=revision).sha
-    there = api.get_paths_info(repo_id, list(EXPORT_FILES), revision=sha)
-    ours = {addition.path_in_repo: addition for addition in additions}
-    same = {file.path for file in there} == ours.keys() and all(_is_same(ours[file.path], file) for file in there)
-    return f"{api.endpoint}/{repo_id}/commit/{sha}" if same else None
+    except Exception as error:  # the answer may have been lost on its way, or spoilt by a proxy
+        try:
+            sha = api.repo_info(head.id, repo_type=kind, revision=revision).sha
+            there = api.get_paths_info(head.id, [*files, *stale], repo_type=kind, revision=sha)
+            ours = {addition.path_in_repo: addition for addition in additions}
+            landed = {file.path for file in there} == ours.keys()
+            landed = landed and all(_is_same(ours[file.path], file) for file in there)
+        except Exception:
+            known = _explained(error, head.id)
+            words = f"{known or repr(error)}, and does not say whether the commit has landed"
+            raise PushError(words, temporary=known is not None and known.temporary) from error
+        if not landed:
+            raise
+        return f"{api.endpoint}/{'spaces/' * (kind == 'space')}{head.id}/commit/{sha}"
 
 
 def _is_same(ours: CommitOperationAdd, there: Any) -> bool:
@@ -207,13 +209,6 @@ def _is_same(ours: CommitOperationAdd, there: Any) -> bool:
     with ours.as_file() as file:
         content = file.read()
     return bool(there.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest())
-
-
-def commit_title(folder: Path) -> str:
-    """What a commit of this export is called: where its run stands."""
-    metrics = Export(folder).metrics
-    where = f": epoch {metrics['epoch']}, step {metrics['step']}" if {"epoch", "step"} <= metrics.keys() else ""
-    return f"pix2pix_hub model{where}"
 
 
 # --- the repository ---
@@ -229,60 +224,54 @@ def check_account(repo_id: str, token: str | None = None) -> str:
     Raises:
         PushError: not an id, no token, one the Hub does not know, or one that may only read.
     """
-    try:
+    with push_errors(repo_id):
         validate_repo_id(repo_id)
         account = HfApi(token=token).whoami()
         if "/" not in repo_id:
             repo_id = f"{account['name']}/{repo_id}"
-        namespaces = [account["name"], *(group["name"] for group in account.get("orgs", []))]
-        may_write = _may_write(account, repo_id)
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
-    namespace = repo_id.split("/")[0]
-    if namespace not in namespaces:
-        where = " or ".join(f"{name}/{repo_id.split('/')[1]}" for name in namespaces[:3])
-        raise PushError(f"the token is {account['name']}'s, who has no part in {namespace}: push to {where}.")
-    if not may_write:
-        raise PushError(f"the token of {account['name']} may only read, not write to {repo_id}. {LOGIN}")
-    return repo_id
+        namespace, name = repo_id.split("/")
+        own = [account["name"], *(group["name"] for group in account.get("orgs", []))]
+        rights = account.get("auth", {}).get("accessToken", {})
+        may_write = rights.get("role") != "read"
+        if rights.get("role") == "fineGrained":  # by its permissions on the namespace or the repository itself
+            scopes = rights.get("fineGrained", {}).get("scoped", [])
+            writable = [
+                each.get("entity", {}).get("name") for each in scopes if "repo.write" in each.get("permissions", [])
+            ]
+            may_write = repo_id in writable or namespace in writable
+        if namespace not in own:
+            where = " or ".join(f"{each}/{name}" for each in own[:3])
+            raise PushError(f"the token is {account['name']}'s, who has no part in {namespace}: push to {where}.")
+        if not may_write:
+            raise PushError(f"the token of {account['name']} may only read, not write to {repo_id}. {LOGIN}")
+        return repo_id
 
 
-def _may_write(account: dict[str, Any], repo_id: str) -> bool:
-    """By the token's role; of a fine-grained one, by its permissions on the namespace or the repository itself."""
-    token = account.get("auth", {}).get("accessToken", {})
-    if token.get("role") != "fineGrained":
-        return token.get("role") != "read"
-    places = {repo_id, repo_id.split("/")[0]}
-    return any(
-        "repo.write" in scope.get("permissions", []) and scope.get("entity", {}).get("name") in places
-        for scope in token.get("fineGrained", {}).get("scoped", [])
-    )
-
-
-def open_repo(repo_id: str, *, private: bool = False, revision: str | None = None, token: str | None = None) -> None:
-    """Make model repository and branch where they do not exist yet.
+def open_repo(
+    repo_id: str, *, kind: str = "model", private: bool = False, revision: str | None = None, token: str | None = None
+) -> None:
+    """Make repository and branch where they do not exist yet.
 
     Args:
         repo_id: what `check_account` gave.
+        kind: "model" or "space".
         private: make it private; an existing one must be so already.
         revision: branch; None: the main one.
         token: as in `check_account`.
 
     Raises:
-        PushError: the Hub refused; or the repository holds something else than a pix2pix_hub model.
+        PushError: the Hub refused; or the repository holds something else than a model, or the app, of pix2pix_hub.
     """
-    api = HfApi(token=token)
-    try:
+    api, sdk = HfApi(token=token), "gradio" if kind == "space" else None
+    with push_errors(repo_id):
         try:
-            info = api.model_info(repo_id)
-        except RepositoryNotFoundError:
-            api.create_repo(repo_id, private=private or None, exist_ok=True)  # None: as an organisation has it
+            info = api.repo_info(repo_id, repo_type=kind)
+        except RepositoryNotFoundError:  # private: None is as an organisation has it
+            api.create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=private or None, exist_ok=True)
         else:
             _check_existing(api, info, private)
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-    except Exception as error:
-        raise as_push_error(error, repo_id) from error
 
 
 def _check_existing(api: HfApi, info: Any, private: bool) -> None:
@@ -291,12 +280,16 @@ def _check_existing(api: HfApi, info: Any, private: bool) -> None:
             f"{info.id} exists and is public, and pushing does not change that: make it private in its settings on the "
             "Hub first, or push to another name."
         )
-    if CONFIG_NAME in {file.rfilename for file in info.siblings}:
-        config = {}
+    present = {file.rfilename for file in info.siblings}
+    if isinstance(info, SpaceInfo):
+        other = "app.py" in present and not any(name.startswith("pix2pix_hub/") for name in present)
+    elif other := CONFIG_NAME in present:
         with suppress(UserError):
             config = read_object(Path(api.hf_hub_download(info.id, CONFIG_NAME, revision=info.sha)))
-        if "architecture" not in config:
-            raise PushError(f"{info.id} holds another kind of model, which would be overwritten: push to another name.")
+            other = "architecture" not in config
+    if other:
+        what = "app" if isinstance(info, SpaceInfo) else "kind of model"
+        raise PushError(f"{info.id} holds another {what}, which would be overwritten: push to another name.")
 
 
 # --- failures ---
@@ -312,54 +305,64 @@ class PushError(UserError):
 
 def retrying(attempt: Callable[[], Result], repo_id: str) -> Result:
     """What `attempt`, which raises `PushError`, returns, at the latest after `WAITS`."""
-    for number in itertools.count():
+    for number, wait in enumerate((*WAITS, None), 1):
         try:
             return attempt()
         except PushError as error:
             if not error.temporary:
                 raise
-            if number == len(WAITS):
-                text = f"pushing to {repo_id} failed {number + 1} times, at last because {error}. Push again later."
+            if wait is None:
+                text = f"pushing to {repo_id} failed {number} times, at last because {error}. Push again later."
                 raise PushError(text, temporary=True) from error
-            logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, WAITS[number])
-            time.sleep(WAITS[number])
+            logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, wait)
+            time.sleep(wait)
     raise AssertionError("it ends above")
 
 
-def as_push_error(error: Exception, repo_id: str) -> PushError:
-    """The `PushError` for what the client raised; anything that is no failure of the Hub or the network is re-raised.
+@contextmanager
+def push_errors(repo_id: str) -> Iterator[None]:
+    """Raise `PushError` for what the client raises; what is no failure of the Hub or the network stays as it is."""
+    try:
+        yield
+    except Exception as error:
+        explained = _explained(error, repo_id)
+        if explained is None or explained is error:
+            raise
+        raise explained from error
 
-    Uploads wrap their errors: the chain of causes is looked through.
-    """
-    if isinstance(error, UserError) and not isinstance(error, PushError):
-        raise error
+
+def _explained(error: Exception, repo_id: str) -> PushError | None:
+    """Uploads wrap their errors: the chain of causes is looked through."""
     cause: BaseException | None = error
-    while cause is not None:
-        if (found := _explained(cause, repo_id)) is not None:
+    while cause is not None and not (isinstance(error, UserError) and cause is not error):
+        if (found := _explained_alone(cause, repo_id)) is not None:
             return found
         cause = cause.__cause__
-    if isinstance(error, ANSWERED_NONSENSE):
+    if isinstance(error, ANSWERED_NONSENSE) and not isinstance(error, UserError):
         return PushError(f"the Hub's answer makes no sense ({_one_line(error)[:300]})", temporary=True)
-    raise error
+    return None
 
 
-def _explained(error: BaseException, repo_id: str) -> PushError | None:
-    if isinstance(error, PushError):
-        return error
-    if isinstance(error, LocalTokenNotFoundError):
-        return PushError(f"pushing to {repo_id} needs a Hub token. {LOGIN}")
-    if isinstance(error, OfflineModeIsEnabled):
-        return PushError(f"pushing to {repo_id} needs the Hub, and HF_HUB_OFFLINE is set: unset it.")
-    if isinstance(error, HFValidationError):
-        return PushError(f"{repo_id!r} is no repository id ({error}): give user/name.")
-    if isinstance(error, ValueError) and str(error).startswith("Invalid metadata"):
-        return PushError(f"the Hub does not accept the model card: {_one_line(error)}.")
-    if isinstance(error, HfHubHTTPError):
-        status, said = error.response.status_code, " ".join((error.server_message or _one_line(error)).split())
-        if status in (401, 403):
-            refused = "the Hub does not accept the token for" if status == 401 else "the token may not write to"
-            return PushError(f"{refused} {repo_id} ({said}). {LOGIN}")
-        return PushError(f"the Hub answered {status} ({said})", temporary=status in TEMPORARY_STATUS or status >= 500)
+def _explained_alone(error: BaseException, repo_id: str) -> PushError | None:
+    match error:
+        case PushError():
+            return error
+        case LocalTokenNotFoundError():
+            return PushError(f"pushing to {repo_id} needs a Hub token. {LOGIN}")
+        case OfflineModeIsEnabled():
+            return PushError(f"pushing to {repo_id} needs the Hub, and HF_HUB_OFFLINE is set: unset it.")
+        case HFValidationError():
+            return PushError(f"{repo_id!r} is no repository id ({error}): give user/name.")
+        case ValueError() if str(error).startswith("Invalid metadata"):
+            return PushError(f"the Hub does not accept the model card: {_one_line(error)}.")
+        case HfHubHTTPError():
+            status, said = error.response.status_code, " ".join((error.server_message or _one_line(error)).split())
+            if status in (401, 403):
+                refused = "the Hub does not accept the token for" if status == 401 else "the token may not write to"
+                return PushError(f"{refused} {repo_id} ({said}). {LOGIN}")
+            return PushError(
+                f"the Hub answered {status} ({said})", temporary=status in TEMPORARY_STATUS or status >= 500
+            )
     if isinstance(error, OSError | TimeoutError) or type(error).__module__.split(".")[0].startswith("httpx"):
         return PushError(f"the Hub cannot be reached ({_one_line(error)})", temporary=True)
     return None

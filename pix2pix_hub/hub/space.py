@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
-from pix2pix_hub.hub.push import PushError, as_push_error, check_account, retrying
+from pix2pix_hub.hub.push import PushError, check_account, commit_files, open_repo, push_errors, retrying
 from pix2pix_hub.models.fetch import split_revision
 
 logger = logging.getLogger(__name__)
@@ -31,17 +31,7 @@ PACKAGE = Path(__file__).parents[1]
 SUFFIXES = (".py", ".css", ".html", ".js", ".md")
 NOT_SHOWN = "assets"  # folder of the shipped model
 # what the app imports, pinned to the versions installed here
-DEPENDENCIES = (
-    "gradio[mcp]",
-    "torch",
-    "torchmetrics",
-    "safetensors",
-    "huggingface_hub",
-    "numpy",
-    "pillow",
-    "tifffile",
-    "tyro",
-)
+DEPENDENCIES = "gradio[mcp] torch torchmetrics safetensors huggingface_hub numpy pillow tifffile tyro".split()
 PERSONAL = ("title", "emoji", "colorFrom", "colorTo", "pinned", "short_description")  # of the README, kept at updates
 APP = '''"""Shows {models}. Made by `pix2pix-hub space push`; a variable PIX2PIX_MODEL in the settings shows others."""
 
@@ -73,20 +63,34 @@ def space_files(models: Sequence[str], *, title: str, kept: dict[str, Any] | Non
         title: of its page.
         kept: metadata of its present README, of which people's own choices stay.
     """
-    chosen = {name: value for name, value in (kept or {}).items() if name in PERSONAL}
-    packages = [(name, name.split("[")[0]) for name in DEPENDENCIES]
-    pinned = [f"{name}=={importlib.metadata.version(bare).split('+')[0]}\n" for name, bare in packages]
-    sources = [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in SUFFIXES and path.is_file()]
-    return {
-        "README.md": _readme(models, title, chosen).encode(),
-        "app.py": APP.format(models=", ".join(models), joined=",".join(models)).encode(),
-        "requirements.txt": "".join(pinned).encode(),
-        **{
-            path.relative_to(PACKAGE.parent).as_posix(): path.read_bytes()
-            for path in sources
-            if path.relative_to(PACKAGE).parts[0] != NOT_SHOWN
-        },
+    names = list(dict.fromkeys(split_revision(model)[0] for model in models))
+    front = {
+        "title": title,
+        "emoji": "🖼️",
+        "colorFrom": "green",
+        "colorTo": "gray",
+        "sdk": "gradio",
+        "sdk_version": importlib.metadata.version("gradio"),
+        "python_version": "{}.{}".format(*sys.version_info),
+        "app_file": "app.py",
+        "pinned": False,
+        "license": "apache-2.0",
+        "models": names,
+        "tags": ["pix2pix", "image-to-image", "mcp-server"],
+        **{name: value for name, value in (kept or {}).items() if name in PERSONAL},
     }
+    links = ", ".join(f"[{model}](https://huggingface.co/{model})" for model in names)
+    readme = README.format(front=yaml_dump(front, sort_keys=False), title=front["title"], links=links)
+    versions = {name: importlib.metadata.version(name.split("[")[0]).split("+")[0] for name in DEPENDENCIES}
+    files = {
+        "README.md": readme.encode(),
+        "app.py": APP.format(models=", ".join(models), joined=",".join(models)).encode(),
+        "requirements.txt": "".join(f"{name}=={version}\n" for name, version in versions.items()).encode(),
+    }
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.suffix in SUFFIXES and path.is_file() and path.relative_to(PACKAGE).parts[0] != NOT_SHOWN:
+            files[path.relative_to(PACKAGE.parent).as_posix()] = path.read_bytes()
+    return files
 
 
 def push_space(
@@ -116,16 +120,21 @@ def push_space(
     api = HfApi(token=token)
 
     def attempt() -> str:
-        whole_id = check_account(repo_id, token)
-        try:
+        space = check_account(repo_id, token)
+        with push_errors(space):
             for model in models:
                 _check_model(api, model)
-            _make_space(api, whole_id, private)
-            url = _commit_space(api, whole_id, models)
+            open_repo(space, kind="space", private=private, token=token)
+            head = api.space_info(space)
+            present, kept = {file.rfilename for file in head.siblings or []}, None
+            if "README.md" in present:
+                readme = api.hf_hub_download(space, "README.md", repo_type="space", revision=head.sha)
+                kept = metadata_load(readme)
+            files = space_files(models, title=space.split("/")[-1], kept=kept)
+            stale = [name for name in present - files.keys() if name.startswith("pix2pix_hub/")]
+            url = commit_files(api, head, files, stale, f"Show {', '.join(models)}")
             if hardware is not None:
-                api.request_space_hardware(whole_id, hardware)  # type: ignore[arg-type]
-        except Exception as error:
-            raise as_push_error(error, whole_id) from error
+                api.request_space_hardware(space, hardware)  # type: ignore[arg-type]
         return url
 
     return retrying(attempt, repo_id)
@@ -141,59 +150,3 @@ def _check_model(api: HfApi, model: str) -> None:
         raise PushError(f"the model {name} is not on the Hub: `pix2pix-hub push RUN {name}` puts it there.") from None
     if info.private:
         logger.warning("%s is private: give the Space a secret HF_TOKEN that may read it.", model)
-
-
-def _make_space(api: HfApi, repo_id: str, private: bool) -> None:
-    """Make the Space where there is none yet; one that is there must be of this app."""
-    try:
-        info = api.space_info(repo_id)
-    except RepositoryNotFoundError:
-        api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-        return
-    present = {file.rfilename for file in info.siblings or []}
-    if private and not info.private:
-        raise PushError(
-            f"the Space {repo_id} is public, and pushing does not change that: do so in its settings first."
-        )
-    if "app.py" in present and not any(name.startswith("pix2pix_hub/") for name in present):
-        raise PushError(f"the Space {repo_id} holds another app, which would be overwritten: push to another name.")
-
-
-def _commit_space(api: HfApi, repo_id: str, models: Sequence[str]) -> str:
-    head = api.space_info(repo_id)
-    present = {file.rfilename for file in head.siblings or []}
-    kept = {}
-    if "README.md" in present:
-        kept = metadata_load(api.hf_hub_download(repo_id, "README.md", repo_type="space", revision=head.sha)) or {}
-    files = space_files(models, title=repo_id.split("/")[-1], kept=kept)
-    stale = sorted(name for name in present - set(files) if name.startswith("pix2pix_hub/"))
-    additions = [CommitOperationAdd(name, content) for name, content in files.items()]
-    commit = api.create_commit(
-        repo_id,
-        [*additions, *(CommitOperationDelete(name) for name in stale)],
-        commit_message=f"Show {', '.join(models)}",
-        repo_type="space",
-        parent_commit=head.sha,
-    )
-    return str(commit.commit_url)
-
-
-def _readme(models: Sequence[str], title: str, chosen: dict[str, Any]) -> str:
-    names = list(dict.fromkeys(split_revision(model)[0] for model in models))
-    front = {
-        "title": title,
-        "emoji": "🖼️",
-        "colorFrom": "green",
-        "colorTo": "gray",
-        "sdk": "gradio",
-        "sdk_version": importlib.metadata.version("gradio"),
-        "python_version": "{}.{}".format(*sys.version_info),
-        "app_file": "app.py",
-        "pinned": False,
-        "license": "apache-2.0",
-        "models": names,
-        "tags": ["pix2pix", "image-to-image", "mcp-server"],
-        **chosen,
-    }
-    links = ", ".join(f"[{model}](https://huggingface.co/{model})" for model in names)
-    return README.format(front=yaml_dump(front, sort_keys=False), title=front["title"], links=links)

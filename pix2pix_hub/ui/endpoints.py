@@ -10,9 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import picture_files, picture_input
-from pix2pix_hub.ui.guard import answering, on_gpu
-from pix2pix_hub.ui.handlers import Handlers, safe_stem, save_result
+from pix2pix_hub.ui.guard import computing, picture_files, picture_input
+from pix2pix_hub.ui.handlers import Handlers, safe_stem
 
 
 def add_endpoints(handlers: Handlers) -> None:
@@ -42,7 +41,7 @@ def add_endpoints(handlers: Handlers) -> None:
         Returns:
             The translation, in the size the model was trained at.
         """
-        return str(save_result(handlers.draw(drawing, model), handlers.files(), safe_stem(drawing.name)))
+        return str(handlers.save(handlers.draw(drawing, model), safe_stem(drawing.name)))
 
     def compare(source: Path, target: Path, model: str | None = None) -> tuple[Any, Any, dict[str, float]]:
         """Translate a source and measure the result against the true target.
@@ -87,4 +86,4 @@ def add_endpoints(handlers: Handlers) -> None:
             (compare, [image, second, model], [result, overlay, details]),
             (batch, [images, model], [archive, details]),
         ):
-            gr.Button().click(answering(on_gpu(function)), inputs, outputs, api_name=function.__name__)
+            gr.Button().click(computing(function), inputs, outputs, api_name=function.__name__)

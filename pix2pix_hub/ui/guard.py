@@ -1,4 +1,8 @@
-"""Between a stranger and the work: bounds on requests, a fair queue, only uploads as files, and errors in words."""
+"""Between a stranger and the work: bounds on requests, a fair queue, only uploads as files, and errors in words.
+
+Components are altered one by one, not by classes of our own: for each of those Gradio would write a stub file beside
+this one, wherever it is installed.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,20 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import HTTPException
+from gradio.data_classes import FileData, GradioRootModel, ImageData, ListFiles
+from gradio.processing_utils import save_base64_to_cache
 from gradio.queueing import Event, Queue
 from gradio.route_utils import FnIndexInferError
+from pydantic import model_validator
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 
-from pix2pix_hub.ui.limits import VISIT, Visit
+from pix2pix_hub.ui.store import VISIT, Visit
 from pix2pix_hub.util import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# --------------------------------------------------------------------------------------------------------- requests
+# --- requests ---
 
 FETCHES_FOR_OTHERS = ("/file=http:", "/file=https:", "/proxy=")  # routes that bring web pages to whoever asks
 UNUSED = (  # routes of Gradio's that this page does not need
@@ -124,7 +130,7 @@ def _session_or_event(scope: Scope) -> str | None:
     return event if "/gradio_api/call/" in route else None
 
 
-# -------------------------------------------------------------------------------------------------------- the queue
+# --- the queue ---
 
 PATIENCE, PATIENCE_WHEN_FULL = 30.0, 1.0  # seconds that a request waits for somebody to ask for its answer
 HALF_LIFE = 60.0  # seconds after which half of what a client has used is forgotten
@@ -242,7 +248,7 @@ def _client(request: Any) -> str:
     return request.client.host if request.client else ""
 
 
-# ----------------------------------------------------------------------------------------------------------- events
+# --- events ---
 
 UNEXPECTED = "something went wrong here, which is not your doing; what it was is in the server's log."
 UNREADABLE = (
@@ -303,6 +309,53 @@ def uploads_only(sent: Any, folder: Path) -> Any:
     return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
 
 
+def picture_input(**options: Any) -> gr.Image:
+    """An image that reaches its event as the path of the file that was uploaded, unopened; or as None.
+
+    Gradio itself would decode it first, at any size. Events may give it a new value, not other options.
+    """
+
+    def uploaded(payload: ImageData | None) -> Path | None:
+        return Path(payload.path) if payload is not None and payload.path else None  # found good by `guard_inputs`
+
+    image = gr.Image(format="png", **options)
+    image.preprocess = uploaded  # type: ignore[method-assign, assignment]
+    return image
+
+
+def picture_files(**options: Any) -> gr.File:
+    """Files that reach their event as the paths of what was uploaded, unopened.
+
+    They also come as `data:` URLs, as MCP clients send pictures: in lists Gradio does not make files of them.
+    """
+    files = gr.File(file_count="multiple", **options)
+
+    def stored(number: int, sent: Any) -> Any:
+        if not (isinstance(sent, str) and sent.startswith("data:")):
+            return sent
+        path = save_base64_to_cache(sent, files.GRADIO_CACHE, f"picture_{number}")
+        files.temp_files.add(path)  # of what is deleted in time
+        return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+    class Files(ListFiles):
+        @model_validator(mode="before")
+        @classmethod
+        def store(cls, sent: Any) -> Any:
+            return [stored(*each) for each in enumerate(sent, 1)] if isinstance(sent, list) else sent
+
+    def uploaded(payload: GradioRootModel | FileData | None) -> list[Path]:
+        sent = payload.root if isinstance(payload, GradioRootModel) else [payload] if payload else []
+        return [Path(file.path) for file in sent]
+
+    def api_info() -> dict[str, Any]:
+        schema = FileData.model_json_schema()
+        schema["properties"]["meta"] = schema.pop("$defs")["FileDataMeta"]  # in a tool's schema references lead nowhere
+        return {"type": "array", "title": "ListFiles", "items": schema}
+
+    files.preprocess, files.data_model, files.api_info = uploaded, Files, api_info  # type: ignore[method-assign, assignment]
+    return files
+
+
 def told(error: UserError) -> gr.Error:
     """An error as the person sees it. The text may hold file and model names, and is shown as HTML."""
     text = str(error).encode(errors="replace").decode()  # of half characters no answer can be made
@@ -329,13 +382,13 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
     return answered
 
 
-def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask for a GPU while the function runs, on Spaces that lend one (where the package `spaces` is)."""
+def computing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of a function that needs a GPU, which Spaces lend for as long (those with the package `spaces`)."""
     try:
         import spaces  # type: ignore[import-not-found]
     except ImportError:
-        return function
-    return spaces.GPU(function)
+        return answering(function)
+    return answering(spaces.GPU(function))
 
 
 def chosen_index(event: gr.EventData) -> int:
@@ -355,14 +408,12 @@ class Newest:
 
     def __init__(self) -> None:
         self._last: OrderedDict[str | None, object] = OrderedDict()
-        self._guard = Lock()
 
     def begin(self, session: str | None) -> Callable[[], bool]:
         """Note a request; what this returns says whether no other of the session has begun since."""
         request = object()
-        with self._guard:
-            self._last[session] = request
-            self._last.move_to_end(session)
-            while len(self._last) > MAX_SESSIONS:
-                self._last.popitem(last=False)
+        self._last.pop(session, None)
+        self._last[session] = request
+        while len(self._last) > MAX_SESSIONS:
+            self._last.popitem(last=False)
         return lambda: self._last.get(session, request) is request

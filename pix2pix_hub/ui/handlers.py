@@ -1,7 +1,6 @@
 """The work behind the page and its endpoints: pictures and names in, pictures and numbers out.
 
-Every error that a person can mend is a `UserError` whose text names files as the person does. Nothing here imports
-PyTorch before the first request does.
+Every error that a person can mend is a `UserError` whose text names files as the person does.
 """
 
 from __future__ import annotations
@@ -11,26 +10,27 @@ import io
 import re
 import secrets
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pix2pix_hub.image.read import Decoded, eight_bit, from_memory, read_image
+from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
+from pix2pix_hub.image.read import FORMATS, Decoded, eight_bit, from_memory, open_image, read_image, refuse_too_large
+from pix2pix_hub.image.tiff import directories
 from pix2pix_hub.image.write import encode, suffix_for
-from pix2pix_hub.ui.exports import Color, Side
-from pix2pix_hub.ui.limits import Deadline, check_picture
-from pix2pix_hub.ui.models import ModelStore, free_name
+from pix2pix_hub.inference.pipeline import Pix2PixPipeline, Prepared, prepare
+from pix2pix_hub.ui.models import Color, free_name, paints
+from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
-if TYPE_CHECKING:
-    from pix2pix_hub.inference.pipeline import Pix2PixPipeline, Prepared
-
+READ_FORMATS = tuple(kind for kind in FORMATS if kind != "GIF")
 MAX_SEED = 2**31 - 1
 MAX_STEM = 60  # characters of a file name that are kept
 MIN_MEASURED = 11  # pixels: the window of SSIM
@@ -43,13 +43,10 @@ EXACT = 24  # a drawn colour this near to one of the palette (in each channel) i
 REAL, FAKE = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart by everybody
 HEAT_OPACITY = 0.6
 
-Picture = Image.Image | NDArray[Any]
-"""As the pipeline gives and takes it: an array `(H, W[, C])` where Pillow has no mode."""
 Report = Callable[[int, int], object]
 """Called with (done, total)."""
-Comparison = tuple[Image.Image, Image.Image, Image.Image, Image.Image | None, dict[str, float]]
-"""Source, generated and target as the page shows them; the realism of the generated, None where the export has no
-discriminator; l1 in [0, 1], psnr in dB, ssim, realism of generated and target in [0, 1]."""
+Ready = tuple[Decoded, Prepared]
+"""A picture as it is stored, and made ready for the model."""
 
 
 class Handlers:
@@ -57,10 +54,10 @@ class Handlers:
 
     Args:
         store: the models, and the limits of each request.
-        files: gives a new folder for each request's results; whoever serves them deletes them.
+        files: folder in which each request's results get a new one; whoever serves them deletes them.
     """
 
-    def __init__(self, store: ModelStore, files: Callable[[], Path]) -> None:
+    def __init__(self, store: ModelStore, files: Path) -> None:
         self.store, self.limits, self.files = store, store.limits, files
         self._decoding = Lock()
 
@@ -91,22 +88,23 @@ class Handlers:
             if not 0 <= seed <= MAX_SEED:
                 raise UserError(f"seed is {seed}; expected a whole number from 0 to {MAX_SEED}.")
             options = {"stochastic": True, "seed": int(seed), "num_samples": variants}
-        with self._pipeline(model, picture, report=report) as (pipeline, progress, ((source, prepared),)):
-            made = pipeline(prepared, progress=progress, **options)
+        deadline = Deadline(self.limits, report)
+        with self._ready(deadline, model, picture) as (pipeline, ((source, prepared),)):
+            made = pipeline(prepared, output_type="decoded", progress=deadline.check, **options)
         results = made if isinstance(made, list) else [made]
-        height, width = prepared.size
+        height, width = source.size
         said = f"{width}x{height} pixels" + (f", seed {seed}" if stochastic else "")
-        folder, stem = self.files(), safe_stem(picture.name)
+        stem = safe_stem(picture.name)
         if len(results) == 1:
-            file = save_result(results[0], folder, stem)
+            file = self.save(results[0], stem)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(file := folder / f"{stem}.zip", "w") as archive:  # stored: pictures are compressed
+            file = self._new_folder() / f"{stem}.zip"
+            with zipfile.ZipFile(file, "w") as archive:  # stored: pictures are compressed
                 for number, result in enumerate(results, 1):
                     archive.writestr(*encoded(result, f"{stem}_{number}"))
-        return file, [shown(source.picture(), exact=True), *map(shown, results)], said
+        return file, [shown(source, exact=True), *map(shown, results)], said
 
-    def draw(self, drawing: Path | Image.Image | None, model: str | None) -> Picture:
+    def draw(self, drawing: Path | Image.Image | None, model: str | None) -> Decoded:
         """The model's picture of a drawing of any size, at the size trained at."""
         if drawing is None:
             raise UserError("there is no drawing yet.")
@@ -114,30 +112,36 @@ class Handlers:
         if isinstance(drawing, Path):
             check_picture(drawing, drawing.name, self.limits)
             drawing = eight_bit(self._read(drawing, deadline).picture())
-        export = self.store.export(model)
-        source = as_stored(drawing, export.source, (export.width, export.height))
-        with self._pipeline(model, source, deadline=deadline) as (pipeline, progress, ((_, prepared),)):
-            return pipeline(prepared, progress=progress)
+        info = self.store.info(model)
+        source = as_stored(drawing, info.source, (info.width, info.height))
+        with self._ready(deadline, model, source) as (pipeline, ((_, prepared),)):
+            return pipeline(prepared, output_type="decoded", progress=deadline.check)
 
-    def example(self, number: int, model: str | None) -> tuple[Picture, Picture]:
-        """Source and target of a validation pair of the export, the first being 0, as the model takes them."""
-        export = self.store.export(model)
-        if number not in range(len(export.examples)):
-            raise UserError(f"there is no example {number}: the model has {len(export.examples)}.")
-        example, size = export.examples[number], (export.width, export.height)
-        return as_stored(example.source, export.source, size), as_stored(example.target, export.target, size)
+    def example(self, number: int, model: str | None) -> tuple[Decoded, Decoded]:
+        """Source and target of a validation pair of the model, the first being 0, as it takes them."""
+        info = self.store.info(model)
+        if number not in range(len(info.examples)):
+            raise UserError(f"there is no example {number}: the model has {len(info.examples)}.")
+        example, size = info.examples[number], (info.width, info.height)
+        return as_stored(example.source, info.source, size), as_stored(example.target, info.target, size)
 
-    def compare(self, source: Path | Picture | None, target: Path | Picture | None, model: str | None) -> Comparison:
-        """Measure the model's picture of `source` against the true `target`."""
+    def compare(
+        self, source: Path | Decoded | None, target: Path | Decoded | None, model: str | None
+    ) -> tuple[Image.Image, Image.Image, Image.Image, Image.Image | None, dict[str, float]]:
+        """Measure the model's picture of `source` against the true `target`.
+
+        Returns:
+            Source, generated and target as the page shows them.
+            The realism of the generated, laid over it; None where the export has no discriminator.
+            l1 in [0, 1], psnr in dB, ssim; realism of generated and target in [0, 1].
+        """
         if source is None or target is None:
             raise UserError("a comparison needs two pictures: a source, and the target that belongs to it.")
-        import torch
+        from pix2pix_hub.metrics import ImageMetrics  # takes as long to import as PyTorch
 
-        from pix2pix_hub.image.format import displayed, tensor_to_pil
-        from pix2pix_hub.metrics import ImageMetrics
-
-        with self._pipeline(model, source, target) as (pipeline, progress, ((decoded, prepared), (_, wanted))):
-            generated = pipeline(prepared, output_type="torch", progress=progress)
+        deadline = Deadline(self.limits)
+        with self._ready(deadline, model, source, target) as (pipeline, ((decoded, prepared), (_, wanted))):
+            generated = pipeline(prepared, output_type="torch", progress=deadline.check)
             true = wanted.piece(*map(torch.arange, wanted.size))
             if generated.shape != true.shape:
                 sizes = " and ".join(f"{image.shape[2]}x{image.shape[1]}" for image in (generated, true))
@@ -155,7 +159,7 @@ class Handlers:
             kind = pipeline.preprocessor.target
             made, truth = (shown(tensor_to_pil(displayed(side, kind))) for side in (generated, true))
         heat = heat_map(made, realism[0]) if realism else None
-        return shown(decoded.picture(), exact=True), made, truth, heat, metrics
+        return shown(decoded, exact=True), made, truth, heat, metrics
 
     def batch(
         self, pictures: Sequence[Path], model: str | None, report: Report | None = None
@@ -172,16 +176,15 @@ class Handlers:
         if len(pictures) > self.limits.max_files:
             raise UserError(f"{len(pictures)} files came; at most {self.limits.max_files} are taken at once.")
         self.store.check(model)
-        deadline, file = Deadline(self.limits), self.files() / "translated.zip"
+        deadline, file = Deadline(self.limits), self._new_folder() / "translated.zip"
         previews: dict[str, tuple[Image.Image, str]] = {}  # by stem
         outcomes: list[tuple[str, str]] = []
-        file.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(file, "w") as archive:
             for number, picture in enumerate(pictures, 1):
                 try:
-                    with self._pipeline(model, picture, deadline=deadline) as (pipeline, progress, ((_, prepared),)):
-                        result = pipeline(prepared, progress=progress)
-                    stem = safe_stem(picture.name, previews)
+                    with self._ready(deadline, model, picture) as (pipeline, ((_, prepared),)):
+                        result = pipeline(prepared, output_type="decoded", progress=deadline.check)
+                    stem = free_name(safe_stem(picture.name), previews, "{}_{}")
                     name, content = encoded(result, stem)
                     archive.writestr(name, content)
                     previews[stem] = shown(result), name
@@ -192,46 +195,40 @@ class Handlers:
                     report(number, len(pictures))
         return file if previews else None, list(previews.values()), outcomes
 
+    def save(self, result: Decoded, stem: str) -> Path:
+        """Write a result to a file of its own, which is returned."""
+        name, content = encoded(result, stem)
+        (file := self._new_folder() / name).write_bytes(content)
+        return file
+
+    def _new_folder(self) -> Path:
+        (folder := self.files / secrets.token_hex(16)).mkdir(parents=True)
+        return folder
+
     @contextmanager
-    def _pipeline(
-        self,
-        model: str | None,
-        *pictures: Path | Picture,
-        report: Report | None = None,
-        deadline: Deadline | None = None,
-    ) -> Iterator[tuple[Pix2PixPipeline, Report, list[tuple[Decoded, Prepared]]]]:
-        """The model, what to call between its steps, and the pictures, a source and perhaps a target, made ready.
+    def _ready(
+        self, deadline: Deadline, model: str | None, *pictures: Path | Decoded
+    ) -> Iterator[tuple[Pix2PixPipeline, list[Ready]]]:
+        """The model, and the pictures, a source and perhaps a target, made ready for it.
 
         Args:
+            deadline: of the request.
             model: its name.
             *pictures: uploads, which are checked before anything else is done, or what the app made itself.
-            report: called between the steps too.
-            deadline: of the request; None: begins now.
         """
         for picture in pictures:
             if isinstance(picture, Path):
                 check_picture(picture, picture.name, self.limits)
-        limit = deadline or Deadline(self.limits)
-
-        def progress(done: int, total: int) -> None:
-            limit.check()
-            if report is not None:
-                report(done, total)
-
-        with self.store.use(model, limit) as pipeline:
-            limit.check()
-            from pix2pix_hub.inference.pipeline import prepare
-
-            decoded = [self._read(picture, limit) for picture in pictures]
+        with self.store.use(model, deadline) as pipeline:
+            deadline.check()
+            decoded = [self._read(each, deadline) if isinstance(each, Path) else each for each in pictures]
+            names = [each.name if isinstance(each, Path) else "the example" for each in pictures]
             formats = pipeline.preprocessor.source, pipeline.preprocessor.target
-            names = [picture.name if isinstance(picture, Path) else "the example" for picture in pictures]
-            ready = [prepare(*each) for each in zip(decoded, formats, names, strict=False)]
-            yield pipeline, progress, list(zip(decoded, ready, strict=True))
+            ready = map(prepare, decoded, formats, names)
+            yield pipeline, list(zip(decoded, ready, strict=True))
 
-    def _read(self, picture: Path | Picture, deadline: Deadline) -> Decoded:
+    def _read(self, picture: Path, deadline: Deadline) -> Decoded:
         """An upload that `check_picture` let pass, decoded: one at a time in this app, so that memory is bounded."""
-        if not isinstance(picture, Path):
-            return from_memory(picture, "the example")
         if not self._decoding.acquire(timeout=deadline.seconds_left):
             raise UserError(f"other pictures were read for {deadline.max_seconds:g} seconds: try again later.")
         try:
@@ -242,7 +239,30 @@ class Handlers:
         return decoded
 
 
-# ------------------------------------------------------------------------------------------------- drawings, colours
+def check_picture(path: Path, name: str, limits: Limits) -> None:
+    """Refuse a file that is too large, or no picture, by its size and header alone.
+
+    What passes is decoded in a few seconds, to at most 8 bytes a pixel (16-bit RGBA): 128 MB by default.
+
+    Args:
+        path: the file.
+        name: what errors call it.
+        limits: the bounds.
+
+    Raises:
+        UserError: more bytes or pixels than the limits allow, or none of `READ_FORMATS`.
+    """
+    size = path.stat().st_size
+    if size > limits.max_upload_mb * 1e6:
+        raise UserError(f"{name} has {size / 1e6:.1f} MB; at most {limits.max_upload_mb} MB are taken here.")
+    most = limits.max_megapixels * 1e6
+    data = path.read_bytes()
+    image = open_image(data, name, formats=READ_FORMATS, max_pixels=most)
+    if image.format == "TIFF":  # whose pages are all read
+        refuse_too_large(image.height * len(directories(data, name)), image.width, name, max_pixels=most)
+
+
+# --- drawings, colours ---
 
 
 def decode_drawing(data_url: Any) -> Image.Image:
@@ -272,38 +292,29 @@ def encode_drawing(picture: Image.Image) -> str:
     return DATA_URL + base64.b64encode(buffer.getvalue()).decode()
 
 
-def as_stored(picture: Image.Image, side: Side, size: tuple[int, int]) -> Picture:
-    """An RGB picture → as a side's images are stored: in their colours only; where they are classes, `(H, W)` values.
+def as_stored(picture: Image.Image, side: PixelFormat, size: tuple[int, int]) -> Decoded:
+    """A picture → as a side's images are stored: in their colours only, where they are classes as a palette image.
 
     Args:
         picture: a drawing, or one of `samples.png`.
-        side: source or target of an export.
+        side: source or target of a model.
         size: width and height to give it.
     """
-    palette = [paint.color for paint in side.paints]
+    colors = np.array([paint.color for paint in paints(side)], np.uint8)
     picture = picture.convert("RGB")
     if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.NEAREST if palette else Image.Resampling.LANCZOS)
-    if not palette:
-        return picture
-    nearest = nearest_paints(np.asarray(picture), palette)
-    if side.class_values:
-        return np.array(side.class_values, np.uint8)[nearest]
-    return Image.fromarray(np.array(palette, np.uint8)[nearest])
+        picture = picture.resize(size, Image.Resampling.NEAREST if len(colors) else Image.Resampling.LANCZOS)
+    if not len(colors):
+        return from_memory(picture, "the drawing")
+    nearest = nearest_paints(np.asarray(picture), colors)
+    if not side.classes:
+        return Decoded(colors[nearest], "rgb")
+    values, palette = np.array(side.classes[: len(colors)], np.uint8), np.zeros((256, 3), np.uint8)
+    palette[values] = colors
+    return Decoded(values[nearest][:, :, None], "rgb", palette)
 
 
-def in_colors(stored: Picture, side: Side) -> Image.Image:
-    """`as_stored`'s answer as a file can hold it: values of classes as a palette image in the classes' colours."""
-    if isinstance(stored, Image.Image):
-        return stored
-    picture, table = Image.fromarray(stored), [0] * 768
-    for value, paint in zip(side.class_values, side.paints, strict=False):  # no more than MAX_PALETTE are painted with
-        table[3 * value : 3 * value + 3] = paint.color
-    picture.putpalette(table)
-    return picture
-
-
-def nearest_paints(pixels: NDArray[np.uint8], palette: Sequence[Color]) -> NDArray[np.int16]:
+def nearest_paints(pixels: NDArray[np.uint8], palette: Sequence[Color] | NDArray[np.uint8]) -> NDArray[np.int16]:
     """For each pixel of `(H, W, 3)` the number of its colour in the palette.
 
     Pixels that are near none, as on the smoothed borders of strokes, take the colour of the nearest pixel that is:
@@ -321,17 +332,12 @@ def nearest_paints(pixels: NDArray[np.uint8], palette: Sequence[Color]) -> NDArr
     return chosen
 
 
-# ------------------------------------------------------------------------------------------------- results
+# --- results ---
 
 
-def shown(picture: Picture, *, exact: bool = False) -> Image.Image:
-    """Any result → an 8-bit RGB picture for the page, neither tiny nor huge.
-
-    Args:
-        picture: a PIL image of any mode, or an array `(H, W[, C])` as the pipeline gives it.
-        exact: keep colours where it is enlarged (label maps).
-    """
-    small = picture.copy() if isinstance(picture, Image.Image) and picture.mode == "RGB" else eight_bit(picture)
+def shown(picture: Decoded | Image.Image, *, exact: bool = False) -> Image.Image:
+    """Any picture → an 8-bit RGB one for the page, neither tiny nor huge; `exact` keeps colours as they are."""
+    small = eight_bit(picture.picture()) if isinstance(picture, Decoded) else picture.convert("RGB")
     longer = max(small.size)
     if longer > SHOWN_SIDE:
         small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
@@ -343,31 +349,21 @@ def shown(picture: Picture, *, exact: bool = False) -> Image.Image:
 
 
 def heat_map(picture: Image.Image, realism: NDArray[np.float32]) -> Image.Image:
-    """Lay `(h, w)` in [0, 1] over a picture: blue where it looks real, vermilion where it looks made."""
+    """Lay `(h, w)` in [0, 1] over an RGB picture: blue where it looks real, vermilion where it looks made."""
     weight = Image.fromarray(realism.astype(np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
     real = np.clip(np.asarray(weight), 0.0, 1.0)[:, :, None]
     tint = real * np.array(REAL) + (1.0 - real) * np.array(FAKE)
     opacity = HEAT_OPACITY * np.abs(2.0 * real - 1.0)  # undecided: the picture itself
-    blended = (1.0 - opacity) * np.asarray(picture.convert("RGB")) + opacity * tint
+    blended = (1.0 - opacity) * np.asarray(picture) + opacity * tint
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def safe_stem(name: str, taken: Collection[str] = ()) -> str:
-    """A file's name without its suffix, without anything that means something to a file system, and not yet taken."""
-    stem = re.sub(r"[^\w-]+", "_", Path(name).stem)[:MAX_STEM].strip("_") or "image"
-    return free_name(stem, taken, "{}_{}")
+def safe_stem(name: str) -> str:
+    """A file's name without its suffix, and without anything that means something to a file system."""
+    return re.sub(r"[^\w-]+", "_", Path(name).stem)[:MAX_STEM].strip("_") or "image"
 
 
-def save_result(picture: Picture, folder: Path, stem: str) -> Path:
-    """Write a result, as `encoded`, to a folder that need not be there. Returns the file."""
-    name, content = encoded(picture, stem)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(content)
-    return folder / name
-
-
-def encoded(picture: Picture, stem: str) -> tuple[str, bytes]:
+def encoded(result: Decoded, stem: str) -> tuple[str, bytes]:
     """Name and content of the file for a result at its full depth: PNG where PNG can hold it, else TIFF."""
-    decoded = from_memory(picture, "the result", {1: "gray", 3: "rgb", 4: "rgba"})
-    name = f"{stem}{(suffix := suffix_for(decoded))}"
-    return name, encode(decoded, name, suffix)
+    name = f"{stem}{(suffix := suffix_for(result))}"
+    return name, encode(result, name, suffix)

@@ -1,29 +1,43 @@
-"""Which models the page offers, and those of them that are in memory."""
+"""Which models the page offers, and what it shows of one before its networks are loaded."""
 
 from __future__ import annotations
 
 import os
 import re
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from pix2pix_hub.export import EXPORT_FOLDERS, PREPROCESSOR_NAME, export_in
-from pix2pix_hub.ui.exports import SHOWN_FILES, Export
-from pix2pix_hub.ui.limits import VISIT, Deadline, Limits
-from pix2pix_hub.util import UserError
+from PIL import Image
 
-if TYPE_CHECKING:
-    from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+from pix2pix_hub.export import (
+    CARD_NAME,
+    CURVES_NAME,
+    EXPORT_FOLDERS,
+    METRICS_NAME,
+    PREPROCESSOR_NAME,
+    SAMPLES_NAME,
+    Export,
+    Preprocessor,
+    export_in,
+)
+from pix2pix_hub.image.format import PixelFormat, distinct_colors
+from pix2pix_hub.image.read import open_image
+from pix2pix_hub.util import UserError, is_own_file
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "demo_model"
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
+SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME)
+SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
+MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
+MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 25e6, 16e6
+
 Location = str | Path  # a Hub id, or the folder of an export
+Color = tuple[int, int, int]
+
+
+# --- which ---
 
 
 def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[str, Location]:
@@ -37,15 +51,22 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
     Raises:
         UserError: something that is neither a folder nor a repository id.
     """
-    asked = os.environ.get("PIX2PIX_MODEL") if asked is None else asked
-    locations = [_location(place.strip()) for place in (asked or "").split(",") if place.strip()]
+    locations: list[Location] = []
+    for place in ((os.environ.get("PIX2PIX_MODEL") if asked is None else asked) or "").split(","):
+        place = place.strip()
+        if os.path.isdir(folder := Path(place)) and place:
+            locations.append(export_in(folder) or export_in(folder, best=True) or folder)
+        elif REPOSITORY_ID.fullmatch(place):
+            locations.append(place)
+        elif place:
+            raise UserError(
+                f"model {place!r} is neither a folder nor a repository id: expected an export, or user/name."
+            )
     if not locations:
-        exports = [path.parent for folder in EXPORT_FOLDERS for path in runs.glob(f"*/{folder}/{PREPROCESSOR_NAME}")]
-        if not exports:
+        files = [path for folder in EXPORT_FOLDERS for path in runs.glob(f"*/{folder}/{PREPROCESSOR_NAME}")]
+        if not files:
             return {"demo": SHIPPED}
-        locations = [
-            max(exports, key=lambda place: ((place / PREPROCESSOR_NAME).stat().st_mtime, place.name == "model"))
-        ]
+        locations = [max(files, key=lambda file: (file.stat().st_mtime, file.parent.name == "model")).parent]
     models: dict[str, Location] = {}
     for location in locations:
         name = location if isinstance(location, str) else location.resolve().name
@@ -55,126 +76,127 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
     return models
 
 
-def _location(place: str) -> Location:
-    folder = Path(place)
-    if os.path.isdir(folder):
-        return export_in(folder) or export_in(folder, best=True) or folder
-    if REPOSITORY_ID.fullmatch(place):
-        return place
-    raise UserError(f"model {place!r} is neither a folder nor a repository id: expected an export, or user/name.")
-
-
 def free_name(name: str, taken: Collection[str], form: str = "{} ({})") -> str:
     """The name, numbered where it is taken."""
     names = [name, *(form.format(name, number) for number in range(2, len(taken) + 2))]
     return next(each for each in names if each not in taken)
 
 
-class ModelStore:
-    """Hands out pipelines by name, loads them on first use and keeps the last used few.
+# --- what is shown of one ---
+
+
+class Example(NamedTuple):
+    """A validation pair with what the model made of it, each an RGB picture of the size trained at."""
+
+    source: Image.Image
+    generated: Image.Image
+    target: Image.Image
+
+
+class ModelInfo:
+    """What the page shows of a model: read from the small files of its export, which may be anybody's.
 
     Args:
-        models: name → location, the default first.
-        limits: of each request: how many models stay in memory, how long one waits for its turn.
-        allow_any: also take repository ids that are not among `models`.
-        load: location → pipeline.
+        folder: where the files lie.
+        name: what people call the model.
+
+    Raises:
+        UserError: `preprocessor_config.json` is missing, or not as an export has it.
     """
 
-    def __init__(
-        self,
-        models: Mapping[str, Location],
-        limits: Limits,
-        *,
-        allow_any: bool = False,
-        load: Callable[[Location], Pix2PixPipeline] | None = None,
-    ) -> None:
-        assert models, "a store needs a model"
-        self.models, self.names, self.limits, self.allow_any = dict(models), list(models), limits, allow_any
-        self._load = load or _load_pipeline
-        self._loaded: OrderedDict[str, Pix2PixPipeline] = OrderedDict()
-        self._turns: dict[str, Lock] = {}
-        self._guard = Lock()
-        self._exports = lru_cache(len(models) + limits.max_models)(self._read_export)
-
-    def check(self, name: str | None) -> str:
-        """The model's name, the first one's for None or "".
-
-        Raises:
-            UserError: it is none that may be used here.
-        """
-        if not name:
-            return self.names[0]
-        if name in self.models:
-            return name
-        known = f"choose one of: {', '.join(self.names)}"
-        if not self.allow_any:
-            raise UserError(f"the model {name[:200]!r} is not offered here; {known}.")
-        if not REPOSITORY_ID.fullmatch(name) or Path(name).exists():
-            raise UserError(f"{name[:200]!r} is no repository id (user/name); {known}, or a model on the Hub.")
-        return name
-
-    def export(self, name: str | None) -> Export:
-        """The describing files of a model, fetched where it is on the Hub.
-
-        Raises:
-            UserError: as `check`; it could not be fetched, or is no export.
-        """
-        return self._exports(self.check(name))
-
-    def _read_export(self, name: str) -> Export:
-        location = self.models.get(name, name)
-        if isinstance(location, Path):
-            return Export(location, name)
-        from pix2pix_hub.models.fetch import fetch_files  # brings PyTorch with it
-
-        return Export(fetch_files(location, SHOWN_FILES), name)
-
-    @contextmanager
-    def use(self, name: str | None, deadline: Deadline) -> Iterator[Pix2PixPipeline]:
-        """The model's pipeline, for one user at a time.
-
-        Raises:
-            UserError: as `check`; it cannot be loaded; others kept it for as long as the request may take.
-        """
-        name = self.check(name)
-        with self._guard:
-            turn = self._turns.setdefault(name, Lock())
-        if not turn.acquire(timeout=deadline.seconds_left):
-            raise UserError(f"the model {name} was busy for {deadline.max_seconds:g} seconds: try again later.")
-        start = time.monotonic()
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self._export = name, Export(folder)
+        if not self._export.has(PREPROCESSOR_NAME):
+            raise UserError(f"the model {name} has no {PREPROCESSOR_NAME}: expected an export (a run's model/).")
         try:
-            yield self._pipeline(name)
-        finally:
-            turn.release()
-            if visit := VISIT.get(None):
-                visit.seconds += time.monotonic() - start
-
-    def _pipeline(self, name: str) -> Pix2PixPipeline:
-        with self._guard:
-            if name in self._loaded:
-                self._loaded.move_to_end(name)
-                return self._loaded[name]
-            self._keep(self.limits.max_models - 1)
-        try:
-            pipeline = self._load(self.models.get(name, name))
+            pixels = Preprocessor.from_folder(folder)
         except UserError as error:
-            folder = self.models.get(name)
-            reason = str(error).replace(str(folder), name) if isinstance(folder, Path) else str(error)
-            raise UserError(f"the model {name} cannot be used: {reason}") from error
-        with self._guard:
-            self._loaded[name] = pipeline
-            self._keep(self.limits.max_models)  # another may have been loaded meanwhile
-        return pipeline
+            reason = str(error).replace(f"{folder}/", "")  # where it lies is nobody's business
+            raise UserError(f"{PREPROCESSOR_NAME} of the model {name} cannot be used: {reason}") from error
+        self.source, self.target, (self.height, self.width) = pixels.source, pixels.target, pixels.image_size
+        if max(self.height, self.width) > MAX_SIDE:
+            raise UserError(f"{PREPROCESSOR_NAME} of the model {name} says {self.height}x{self.width} pixels.")
 
-    def _keep(self, count: int) -> None:
-        """Only so many, those used last."""
-        while len(self._loaded) > count:
-            left, _ = self._loaded.popitem(last=False)
-            if left not in self.models:
-                self._turns.pop(left, None)
+    @cached_property
+    def examples(self) -> list[Example]:
+        """The rows of `samples.png`; none where it is missing or of another shape."""
+        step_x, step_y = self.width + SAMPLES_PADDING, self.height + SAMPLES_PADDING
+        if self.samples is None or self.samples.width != 3 * step_x + SAMPLES_PADDING:
+            return []
+        count, rest = divmod(self.samples.height - SAMPLES_PADDING, step_y)
+        if rest or count > MAX_ROWS:
+            return []
+        lefts = [SAMPLES_PADDING + column * step_x for column in range(3)]
+        tops = [SAMPLES_PADDING + row * step_y for row in range(count)]
+        crop, width, height = self.samples.crop, self.width, self.height
+        return [Example(*(crop((left, top, left + width, top + height)) for left in lefts)) for top in tops]
+
+    @cached_property
+    def card(self) -> str:
+        """The model card's text, without its metadata block and its pictures; empty where there is none."""
+        if not self._export.has(CARD_NAME):
+            return ""
+        with (self._export.folder / CARD_NAME).open("rb") as file:
+            text = file.read(MAX_CARD).decode(errors="replace")
+        text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+        # none of these looks further than the next bracket of its kind: linear, whatever the text
+        text = re.sub(r"!\[[^][]*\]\([^()]*\)|<img[^<>]*>", "", text)
+        return text.replace("![", "[").strip()
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """Name → value of the numbers in `metrics.json`, the first `MAX_ROWS`; none where it is damaged."""
+        try:
+            content = self._export.metrics if self._export.has(METRICS_NAME) else {}
+        except UserError:
+            return {}
+        values = {name: entry.get("value") if isinstance(entry, dict) else entry for name, entry in content.items()}
+        found = {name[:MAX_NAME]: value for name, value in values.items() if isinstance(value, int | float)}
+        return dict(list(found.items())[:MAX_ROWS])
+
+    @cached_property
+    def samples(self) -> Image.Image | None:
+        """`samples.png`: rows of source | generated | target of validation pairs."""
+        return _picture(self._export.folder / SAMPLES_NAME)
+
+    @cached_property
+    def curves(self) -> Image.Image | None:
+        """Its training curves: in the export, or in the run that it is of."""
+        folder = self._export.folder
+        run = folder.parent if folder.name in EXPORT_FOLDERS else folder
+        return _picture(folder / CURVES_NAME) or _picture(run / CURVES_NAME)
+
+    def summary(self) -> str:
+        """One line: what it takes and makes."""
+        sizes = f"trained at {self.width}x{self.height} pixels"
+        return f"{self.source.describe()} → {self.target.describe()}, {sizes}"
 
 
-def _load_pipeline(location: Location) -> Pix2PixPipeline:
-    from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+def _picture(path: Path) -> Image.Image | None:
+    """RGB; None where there is none that can be shown, which is no reason not to use the model."""
+    try:
+        if not is_own_file(path, path.parent) or path.stat().st_size > MAX_PICTURE_BYTES:
+            return None
+        data = path.read_bytes()
+        return open_image(data, path.name, formats=("PNG",), max_pixels=MAX_PICTURE_PIXELS).convert("RGB")
+    except Exception:  # damaged pictures raise almost anything
+        return None
 
-    return Pix2PixPipeline.from_pretrained(location)
+
+class Paint(NamedTuple):
+    """One of the few colours that a model's images hold."""
+
+    color: Color
+    name: str  # of its class, else the colour in hexadecimal
+
+
+def paints(side: PixelFormat) -> list[Paint]:
+    """Those of a side: of classes in their order, of others the most frequent first; of photos none."""
+    names = {entry.color: entry.name for entry in side.palette}
+    colors = list((side.colors or distinct_colors(len(side.classes))) if side.classes else names)
+    return [Paint(color, str(names.get(color) or hex_color(color))[:MAX_NAME]) for color in colors[:MAX_PALETTE]]
+
+
+def hex_color(color: Color) -> str:
+    """ "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*color)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
 
-from pix2pix_hub.ui.limits import Deadline, Limits
-from pix2pix_hub.ui.models import ModelStore, choose_models
 from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
@@ -43,12 +41,26 @@ def serve(arguments: list[str] | None = None) -> int:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = tyro.cli(AppOptions, args=arguments, prog="app.py")
+    from pix2pix_hub.ui.models import choose_models  # with PyTorch: two seconds that no request shall wait
+    from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
+
     try:
         limits = Limits.from_environment()
         store = ModelStore(choose_models(options.model), limits, allow_any=options.allow_any_model)
     except UserError as error:
         logger.error("error: %s", error)
         return USAGE_ERROR
+
+    def get_ready() -> None:
+        """Load the first model, and later what measures it, so that requests need not."""
+        try:
+            with store.use(None, Deadline(limits)):
+                pass
+        except UserError as error:
+            logger.warning("%s", error)  # the page says it too, to whoever asks for this model
+        time.sleep(METRICS_AFTER)
+        import_module("pix2pix_hub.metrics")
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: the files are deleted
     assert "gradio" not in sys.modules, "Gradio reads the environment when it is imported"
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -56,22 +68,8 @@ def serve(arguments: list[str] | None = None) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results go with this process
         from pix2pix_hub.ui.page import build_demo, launch_options
 
-        demo = build_demo(store)
-        import_module("pix2pix_hub.inference.pipeline")  # PyTorch: two seconds that the first request shall not wait
-        demo.launch(
-            server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options(limits)
-        )
-        Thread(target=_get_ready, args=(store,), daemon=True).start()
+        demo, looks = build_demo(store), launch_options(limits)
+        demo.launch(server_name=options.host, server_port=options.port, prevent_thread_lock=True, **looks)
+        Thread(target=get_ready, daemon=True).start()
         demo.block_thread()
     return 0
-
-
-def _get_ready(store: ModelStore) -> None:
-    """Load the first model, and later what measures it, so that requests need not."""
-    try:
-        with store.use(None, Deadline(store.limits)):
-            pass
-    except UserError as error:
-        logger.warning("%s", error)  # the page says it too, to whoever asks for this model
-    time.sleep(METRICS_AFTER)
-    import_module("pix2pix_hub.metrics")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from threading import Thread
 
 import httpx
 import psutil
-from launching import ROOT
+from launching import ROOT, free_port
 
 MAX_GROWTH = 1.5e9  # bytes of memory above that of the app when it has answered for the first time
 
@@ -57,9 +56,7 @@ class WatchedApp:
 @contextmanager
 def running_app(folder: Path, **limits: int) -> Iterator[WatchedApp]:
     """Start it on a free port, wait for its page, end it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = folder / "app.log"
     variables = {f"PIX2PIX_{name.upper()}": str(value) for name, value in limits.items()}
     with log.open("w") as output:

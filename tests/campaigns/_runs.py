@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
@@ -21,7 +20,7 @@ os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tra
 os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "campaigns")))  # of the forking one
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
-from launching import TINY  # noqa: E402
+from launching import TINY, free_port  # noqa: E402
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["_runs", "pix2pix_hub.cli", "pix2pix_hub.training.trainer", "matplotlib.figure"])
@@ -40,10 +39,7 @@ class Launch:
     """`train_accelerate.py OPTIONS` in folder `cwd`, on one process or several; `fault` comes to the one of `rank`."""
 
     def __init__(self, cwd: Path, *options: str, processes: int = 1, fault: Fault | None = None, rank: int = 0) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        together = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+        together = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": free_port()}
         self._counts = [CONTEXT.Value("i", 0, lock=False) for _ in range(processes)]
         self._outputs = [Path(f"{cwd}_{os.urandom(4).hex()}.txt") for _ in range(processes)]
         self._processes: list[BaseProcess] = []

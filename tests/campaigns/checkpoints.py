@@ -12,6 +12,7 @@ from typing import Any
 from _runs import OPTIONS, RUN, finished, judged, last_line, undisturbed
 
 COUNT = 60
+Damage = Callable[[random.Random, Path], None]
 KILLED = ("metrics.jsonl", 17, 0)  # between the checkpoints of steps 10 and 12
 
 
@@ -19,36 +20,21 @@ def _a_file(random: random.Random, folder: Path) -> Path:
     return random.choice(sorted(path for path in folder.iterdir() if path.is_file()))
 
 
-def _flip(random: random.Random, folder: Path) -> None:
-    path = _a_file(random, folder)
-    content = bytearray(path.read_bytes())
+def _changing(change: Callable[[random.Random, bytes], bytes]) -> Damage:
+    """Gives a file other content."""
+
+    def damage(random: random.Random, folder: Path) -> None:
+        path = _a_file(random, folder)
+        path.write_bytes(change(random, path.read_bytes()))
+
+    return damage
+
+
+def _flipped(random: random.Random, content: bytes) -> bytes:
+    changed = bytearray(content)
     for _ in range(random.choice((1, 1, 100))):
-        content[random.randrange(len(content))] ^= random.randint(1, 255)
-    path.write_bytes(content)
-
-
-def _cut(random: random.Random, folder: Path) -> None:
-    path = _a_file(random, folder)
-    path.write_bytes(path.read_bytes()[: random.choice((0, random.randrange(path.stat().st_size)))])
-
-
-def _grow(random: random.Random, folder: Path) -> None:
-    with _a_file(random, folder).open("ab") as file:
-        file.write(random.randbytes(random.randint(1, 5000)))
-
-
-def _empty(random: random.Random, folder: Path) -> None:
-    """As after a power cut: the length is right, the content was never written."""
-    path = _a_file(random, folder)
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def _remove(random: random.Random, folder: Path) -> None:
-    _a_file(random, folder).unlink()
-
-
-def _remove_folder(random: random.Random, folder: Path) -> None:
-    shutil.rmtree(folder)
+        changed[random.randrange(len(content))] ^= random.randint(1, 255)
+    return bytes(changed)
 
 
 def _swap_files(random: random.Random, folder: Path) -> None:
@@ -104,13 +90,13 @@ def _leave_over(random: random.Random, folder: Path) -> None:
             log.write('{"event": "train", "st')
 
 
-DAMAGES: dict[str, Callable[[random.Random, Path], None]] = {
-    "bytes flipped": _flip,
-    "file cut": _cut,
-    "file longer": _grow,
-    "file of zeros": _empty,
-    "file removed": _remove,
-    "checkpoint removed": _remove_folder,
+DAMAGES: dict[str, Damage] = {
+    "bytes flipped": _changing(_flipped),
+    "file cut": _changing(lambda random, content: content[: random.choice((0, random.randrange(len(content))))]),
+    "file longer": _changing(lambda random, content: content + random.randbytes(random.randint(1, 5000))),
+    "file of zeros": _changing(lambda random, content: bytes(len(content))),  # as after a power cut: never written
+    "file removed": lambda random, folder: _a_file(random, folder).unlink(),
+    "checkpoint removed": lambda random, folder: shutil.rmtree(folder),
     "files swapped": _swap_files,
     "checkpoints swapped": _swap_folders,
     "manifest edited": _edit_manifest,

@@ -16,7 +16,7 @@ from threading import Event
 import httpx
 import numpy as np
 from _app_process import running_app
-from hostile_requests import ask, hostile_places, junk_request, secret_picture, upload
+from hostile_requests import ask, called, hostile_places, junk_request, secret_picture, upload
 from PIL import Image
 
 COUNT = 408  # 8 to begin with, then 40 clients × 5 pictures, twice
@@ -76,12 +76,8 @@ def served(url: str, number: int, sources: list[Image.Image], wanted: list[np.nd
     with client_at(url, number) as http:
         for source, right in zip(sources, wanted, strict=True):
             start = time.monotonic()
-            buffer = io.BytesIO()
-            source.save(buffer, "PNG")
             try:
-                path = http.post("gradio_api/upload", files={"files": ("a.png", buffer.getvalue())}).json()[0]
-                event = http.post("gradio_api/call/translate", json={"data": [{"path": path}, None, False, 0]}).json()
-                answer = http.get(f"gradio_api/call/translate/{event['event_id']}").text
+                answer = called(http, "translate", [upload(http, source), None, False, 0])
                 assert "event: complete" in answer, answer[:200]
                 made = http.get(json.loads(answer.rsplit("data: ", 1)[1])[0]["url"]).content
                 same = np.array_equal(np.asarray(Image.open(io.BytesIO(made))), right)
@@ -95,15 +91,15 @@ def served(url: str, number: int, sources: list[Image.Image], wanted: list[np.nd
 def attack(url: str, number: int, random: Random, places: list[str], stop: Event) -> None:
     """One attacker: abandons requests, sends junk, hostile paths, bombs and large pictures, cuts connections."""
     with client_at(url, 200 + number) as http:
-        large = upload_of(http, Image.effect_noise((2000, 2000), 60).convert("RGB"))
-        bomb = upload_of(http, Image.new("L", (9000, 9000)))
+        events = http.get("config").json()["dependencies"]
+        (event,) = (each["id"] for each in events if each["api_name"] == "translate")
+        large = upload(http, Image.effect_noise((2000, 2000), 60).convert("RGB"))
+        bomb = upload(http, Image.new("L", (9000, 9000)))
         while not stop.wait(PAUSE):
+            hostile, session = {"path": random.choice(places)}, secrets.token_hex(4)
+            picture = random.choice([large, large, bomb, hostile])
+            join = {"data": [picture, None, False, 0], "fn_index": event, "session_hash": session}
             with contextlib.suppress(httpx.HTTPError):
-                picture, session = (
-                    random.choice([large, large, bomb, {"path": random.choice(places)}]),
-                    secrets.token_hex(4),
-                )
-                join = {"data": [picture, None, False, 0], "fn_index": 11, "session_hash": session}
                 match random.randrange(4):
                     case 0:  # nobody waits for the answer
                         http.post("gradio_api/queue/join", json=join)
@@ -112,17 +108,7 @@ def attack(url: str, number: int, random: Random, places: list[str], stop: Event
                         with http.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
                             next(stream.iter_lines(), None)
                     case 2:
-                        ask(
-                            http,
-                            {**join, "data": [random.choice([bomb, {"path": random.choice(places)}]), None, False, 0]},
-                        )
+                        ask(http, {**join, "data": [random.choice([bomb, hostile]), None, False, 0]})
                     case 3:
                         with http.stream(**junk_request(random)):
                             pass
-
-
-def upload_of(http: httpx.Client, picture: Image.Image) -> dict[str, str]:
-    """A picture, uploaded."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return {"path": http.post("gradio_api/upload", files={"files": ("a.png", buffer.getvalue())}).json()[0]}

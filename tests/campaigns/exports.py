@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import io
 import json
 import os
 import random as random_module
@@ -44,7 +43,7 @@ from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.image.format import RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models import UNetGenerator, load_generator
-from pix2pix_hub.ui.exports import Export
+from pix2pix_hub.ui.models import ModelInfo
 from pix2pix_hub.util import UserError
 
 COUNT = 200
@@ -60,7 +59,7 @@ def cases(random: random_module.Random, folder: Path) -> Iterator[tuple[str, str
     """See `COUNT`; two cases of three are exports, the third a checkpoint."""
     (folder / "secret").write_text(json.dumps({SECRET: {"value": 1.0}}))
     exports = [
-        make_export(folder / "intact" / str(number) / "model", number, {"source": source, "target": RGB})
+        make_export(folder / "intact" / str(number) / "model", number, source)
         for number, source in enumerate((RGB, GRAY16, LABELS))
     ]
     with contextlib.closing(Worker(folder / "hub")) as worker:
@@ -164,74 +163,75 @@ def _json_field(random: random_module.Random, export: Path) -> str:
     else:
         node[key] = place
     text = json.dumps(content).replace(json.dumps(place), random.choice(VALUES))
-    if random.random() < 0.1:
-        text = text[:-1] + "," + text[1:]  # every key twice
-    path.write_text(text)
+    path.write_text(text[:-1] + "," + text[1:] if random.random() < 0.1 else text)  # every key twice
     return f"a value in {path.name}"
 
 
 def _json_file(random: random_module.Random, export: Path) -> str:
     """Another file in place of a JSON file."""
     path = export / random.choice(JSON_FILES)
-    text, case = path.read_text(), random.randrange(9)
-    if case == 0:
-        path.write_bytes(random.randbytes(random.randrange(3000)))
-    elif case == 1:
-        path.write_text(text[: random.randrange(len(text))])
-    elif case == 2:
-        path.write_bytes(text.encode(random.choice(("utf-16", "utf-32", "utf-8-sig"))))
-    elif case == 3:
-        with path.open("wb") as file:
-            file.truncate(random.choice((0, 1 << 20, 1 << 40)))
-    elif case == 4:
-        path.write_text("[" * random.choice((10**3, 10**5, 10**7)))
-    elif case == 5:
-        path.write_text(text + " " * (2 << 20))
+    text, encoding = path.read_text(), random.choice(("utf-16", "utf-32", "utf-8-sig"))
+    put = random.choice((None, None, Path.mkdir, os.mkfifo, _grown))
+    if put is None:
+        damaged = random.randbytes(random.randrange(3000)), text[: random.randrange(len(text))].encode()
+        others = text.encode(encoding), b"[" * random.choice((10**3, 10**5, 10**7)), text.encode() + b" " * (2 << 20)
+        path.write_bytes(random.choice((*damaged, *others)))
     else:
         path.unlink()
-        if case == 6:
-            path.mkdir()
-        elif case == 7:
-            os.mkfifo(path)
+        put(path)
     return f"another file for {path.name}"
+
+
+def _grown(path: Path) -> None:
+    """A file that no disk has."""
+    with path.open("ab") as file:
+        file.truncate(1 << 40)
 
 
 def _weights(random: random_module.Random, export: Path) -> str:
     path = export / random.choice(("", "discriminator/")) / "model.safetensors"
-    data = bytearray(path.read_bytes())
+    data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    case = random.choice(("cut", "longer", "flip", "header", "length", "tensors", "pickle", "empty"))
-    if case == "cut":
-        del data[random.randrange(len(data)) :]
-    elif case == "longer":
-        data += random.randbytes(random.randrange(1, 99))
-    elif case == "flip":
-        for _ in range(random.randrange(1, 4)):
-            data[random.randrange(len(data))] ^= 1 << random.randrange(8)
-    elif case == "header":
-        header = json.loads(data[8 : 8 + length])
-        entry = header[random.choice([name for name in header if name != "__metadata__"])]
-        key = random.choice(("dtype", "shape", "data_offsets"))
-        choices = ["I32", "F64", [], [-1, 4], [2**62, 4], [0, 2**63], [0, 0], [8, 4], None, "F32" * 1000, [[1]]]
-        entry[key] = random.choice(choices)
-        text = json.dumps(header).encode()
-        data = bytearray(len(text).to_bytes(8, "little") + text + data[8 + length :])
-    elif case == "length":
-        data[:8] = random.choice((0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1)).to_bytes(8, "little")
-    elif case == "tensors":
+    case = random.choice(("tensors", "pickle", "header", "length", "bytes", "bytes"))
+    if case == "tensors":
         tensors = load_file(path)
         name = random.choice(list(tensors))
         dtypes = (torch.int64, torch.bool, torch.int32, torch.float16, torch.float64, torch.complex64)
         tensors[name] = random.choice([tensors[name][:1].contiguous(), *(tensors[name].to(dtype) for dtype in dtypes)])
         save_file(tensors, path)
         return "a tensor of another kind"
-    elif case == "pickle":
+    if case == "pickle":
         torch.save({"weights": Marks(export.parents[1] / "mark")}, path)
         return "a pickle for weights"
+    if case == "header":
+        header = json.loads(data[8 : 8 + length])
+        entry = header[random.choice([name for name in header if name != "__metadata__"])]
+        values = ["I32", "F64", [], [-1, 4], [2**62, 4], [0, 2**63], [0, 0], [8, 4], None, "F32" * 1000, [[1]]]
+        entry[random.choice(("dtype", "shape", "data_offsets"))] = random.choice(values)
+        text = json.dumps(header).encode()
+        data = len(text).to_bytes(8, "little") + text + data[8 + length :]
+    elif case == "length":
+        claimed = random.choice((0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1))
+        data = claimed.to_bytes(8, "little") + data[8:]
     else:
-        data.clear()
+        data = random.choice((_cut, _longer, _flipped, lambda random, data: b""))(random, data)
     path.write_bytes(data)
     return "weights damaged"
+
+
+def _cut(random: random_module.Random, data: bytes) -> bytes:
+    return data[: random.randrange(len(data) - 1)]
+
+
+def _longer(random: random_module.Random, data: bytes) -> bytes:
+    return data + random.choice((bytes(7), random.randbytes(99), data[-22:]))
+
+
+def _flipped(random: random_module.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(random.randrange(1, 4)):
+        changed[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    return bytes(changed)
 
 
 def _link(random: random_module.Random, export: Path) -> str:
@@ -245,63 +245,52 @@ def _link(random: random_module.Random, export: Path) -> str:
     return f"a link for {path.name}"
 
 
+LAUGHS = "a: &a [x,x]\n" + "".join(f"{b}: &{b} [*{a},*{a}]\n" for a, b in pairwise("abcdefghijklmn"))
+INDEX = "[{name: x, results: [{task: {type: *n}, dataset: {type: *n, name: *n}, metrics: [{type: *n, value: *n}]}]}]"
+CARDS = (
+    b"![" * 50_000,
+    b"<img" * 25_000 + b"[](" * 10_000,
+    b"---\n- 1\n---\n# a",
+    b"---\n" * 30_000,
+    b"---\na: 1" + b"\n" * 200_000,
+    b"---\na: " + b"[" * 100_000 + b"\n---\n",
+    b"---\na: [" + b"[]," * 80_000 + b"]\n---\n",
+    f"---\n{LAUGHS}model-index: {INDEX}\n---\n# a".encode(),
+    b"---\nlicense: [a]\nmodel-index: 5\n---\n",
+    b"<!-- pix2pix-hub: keep -->\n" * 5000,
+    "---\nlicense: mit\n---\n# Mine ä {{ 7*7 }} {% for a in range(10**9) %}".encode(),
+)
+
+
 def _card(random: random_module.Random, export: Path) -> str:
-    laughs = "a: &a [x,x]\n" + "".join(f"{b}: &{b} [*{a},*{a}]\n" for a, b in pairwise("abcdefghijklmn"))
-    index = "model-index: [{name: x, results: [{task: {type: *n}, dataset: {type: *n, name: *n}, metrics: [{type: *n, "
-    cards = [
-        b"![" * 50_000,
-        b"<img" * 25_000 + b"[](" * 10_000,
-        random.randbytes(5000),
-        b"---\n" + random.randbytes(50) + b"\n---\n# a",
-        b"---\n- 1\n---\n# a",
-        b"---\n" * 30_000,
-        b"---\na: 1" + b"\n" * 200_000,
-        b"---\na: " + b"[" * 100_000 + b"\n---\n",
-        b"---\na: [" + b"[]," * 80_000 + b"]\n---\n",
-        f"---\n{laughs}{index}value: *n}}]}}]}}]\n---\n# a".encode(),
-        b"---\nlicense: [a]\nmodel-index: 5\n---\n",
-        b"<!-- pix2pix-hub: keep -->\n" * 5000,
-        "---\nlicense: mit\n---\n# Mine ä {{ 7*7 }} {% for a in range(10**9) %}".encode(),
-    ]
-    (export / "README.md").write_bytes(random.choice(cards))
+    noise = random.randbytes(5000), b"---\n" + random.randbytes(50) + b"\n---\n# a"
+    (export / "README.md").write_bytes(random.choice((*CARDS, *noise)))
     if random.random() < 0.2:
-        with (export / "README.md").open("wb") as file:
-            file.truncate(1 << 40)
+        _grown(export / "README.md")
     if random.random() < 0.3:
         (export / "training_config.json").unlink()
     return "a card"
 
 
 def _samples(random: random_module.Random, export: Path) -> str:
-    path, case = export / "samples.png", random.randrange(6)
+    path, case = export / "samples.png", random.choice(("size", "rows", "bytes", "bytes"))
     data = bytearray(path.read_bytes())
-    if case == 0:
+    if case == "size":
         data[16:24] = struct.pack(">2I", random.choice((1, 60_000, 2**31 - 1)), random.choice((1, 60_000, 2**31 - 1)))
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    elif case == 1:
-        del data[random.randrange(len(data)) :]
-    elif case == 2:
-        data[random.randrange(len(data))] ^= 255
-    elif case == 3:
-        data = bytearray(random.randbytes(999))
-    elif case == 4:
-        picture = io.BytesIO()
-        Image.new("1", (11, 1_000_000)).save(picture, "PNG")
-        data = bytearray(picture.getvalue())
+        path.write_bytes(data)
+    elif case == "rows":
+        Image.new("1", (11, 1_000_000)).save(path)
         content = json.loads((export / "preprocessor_config.json").read_text()) | {"image_size": [1, 1]}
         (export / "preprocessor_config.json").write_text(json.dumps(content))
     else:
-        data = bytearray(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n" + bytes(99))
-    path.write_bytes(data)
+        others = random.randbytes(999), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n" + bytes(99)
+        path.write_bytes(random.choice((_cut(random, bytes(data)), _flipped(random, bytes(data)), *others)))
     return "samples.png"
 
 
-def _nothing(random: random_module.Random, export: Path) -> str:
-    return "intact"
-
-
 CHANGES: tuple[Change, ...] = (_json_field,) * 5 + (_json_file, _json_file, _weights, _weights, _link, _card, _samples)
-CHANGES += (_nothing,)
+CHANGES += (lambda random, export: "intact",)
 
 # ----------------------------------------------------------------------------------------------------- checkpoints
 
@@ -341,6 +330,7 @@ def _checkpoint(random: random_module.Random, folder: Path) -> tuple[str, Path, 
     state, path, early = dict(network.state_dict()), folder / "G.pth", random.random() < 0.4
     name = random.choice([key for key, tensor in state.items() if tensor.ndim == 4])
     shape, make = state[name].shape, random.choice(CHECKPOINTS)
+    early = early and make != "flip"  # values of early files have no checksum
     if make == "intact":
         if random.random() < 0.3:
             save_file(state, folder / "G.safetensors")
@@ -376,25 +366,16 @@ def _checkpoint(random: random_module.Random, folder: Path) -> tuple[str, Path, 
             return make, _with_pickle(random, path, early, _code(random, mark)), "refused"
     elif make == "pickle":
         return make, _with_pickle(random, path, early, random.choice(PICKLES)), "refused"
-    torch.save(state, path, _use_new_zipfile_serialization=not early)
-    if make in ("tensor", "geometry", "code"):
-        return make, path, "refused"
-    data = bytearray(path.read_bytes())
-    if make == "cut":
-        del data[random.randrange(len(data) - 1) :]
-    elif make == "longer":
-        data += random.choice((bytes(7), random.randbytes(99), bytes(data[-22:])))
-    elif make == "flip" and not early:  # values of early files have no checksum
-        for _ in range(random.randrange(1, 4)):
-            data[random.randrange(len(data))] ^= 1 << random.randrange(8)
-        path.write_bytes(data)
-        return make, path, "either"
-    elif make == "tar":
-        data = bytearray(b"tensors".ljust(257, b"\0") + b"ustar\0" + random.randbytes(2000))
-    else:
+    if make == "bomb":
         return _bomb(random, path, state)
+    torch.save(state, path, _use_new_zipfile_serialization=not early)
+    data = path.read_bytes()
+    if make == "tar":
+        data = b"tensors".ljust(257, b"\0") + b"ustar\0" + random.randbytes(2000)
+    elif make in ("cut", "longer", "flip"):
+        data = {"cut": _cut, "longer": _longer, "flip": _flipped}[make](random, data)
     path.write_bytes(data)
-    return make, path, "refused"
+    return make, path, "either" if make == "flip" else "refused"
 
 
 CHECKPOINTS = ("intact", "tensor", "geometry", "code", "pickle", "cut", "longer", "flip", "tar", "bomb", "bomb")
@@ -639,7 +620,7 @@ def _pipeline(path: Path) -> dict[str, Any]:
 
 
 def _app(path: Path) -> dict[str, Any]:
-    export = Export(path, "theirs")
-    sizes = [each.source.size for each in export.examples]
-    pictures = [picture and picture.size for picture in (export.samples, export.curves)]
-    return {"card": export.card, "metrics": export.numbers, "summary": export.summary(), "sizes": [*sizes, *pictures]}
+    info = ModelInfo(path, "theirs")
+    sizes = [each.source.size for each in info.examples]
+    pictures = [picture and picture.size for picture in (info.samples, info.curves)]
+    return {"card": info.card, "metrics": info.numbers, "summary": info.summary(), "sizes": [*sizes, *pictures]}

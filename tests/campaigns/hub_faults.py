@@ -96,27 +96,21 @@ def _arrange(random: random_module.Random, hub: HubServer, routes: tuple[str, ..
     """One to three faults to come; what they are."""
     names = []
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        route, times = random.choice(routes), random.choice((1, 1, 2, 99))
-        name = random.choice(("refused", "refused after", "cut", "dropped", "length", "drip", "nonsense", "404 of one"))
-        if name == "refused":
-            hub.fail(route, status=random.choice(STATUSES), times=times)
-        elif name == "refused after":
-            hub.spoil(route, lambda body: b"{}", status=random.choice(STATUSES), times=times)
-        elif name == "cut":
-            hub.cut(route, after=random.choice((0, 1, 20, 3000)), times=times)
-        elif name == "dropped":
-            hub.drop(route, times=times)
-        elif name == "length":
-            hub.spoil(route, longer=random.choice((-3, 1, 1000)), times=times)
-        elif name == "drip":
-            hub.spoil(route, drip_seconds=0.005, times=times)
-        elif name == "nonsense":
-            body = random.choice(BODIES)
-            hub.spoil(route, lambda _, body=body: body, times=times)  # type: ignore[misc]
-        else:
-            file = random.choice(("config", "model.safetensors", "preprocessor_config", "discriminator/config"))
-            hub.fail(f"(GET|HEAD) .*/resolve/[^/]*/{file}", status=404, error_code="EntryNotFound", times=times)
-        names.append(name)
+        route, times, status = random.choice(routes), random.choice((1, 1, 2, 99)), random.choice(STATUSES)
+        file = random.choice(("config", "model.safetensors", "preprocessor_config", "discriminator/config"))
+        file, body = f"(GET|HEAD) .*/resolve/[^/]*/{file}", random.choice(BODIES)
+        faults: dict[str, Callable[[], object]] = {
+            "refused": partial(hub.fail, route, status=status, times=times),
+            "refused after": partial(hub.spoil, route, lambda body: b"{}", status=status, times=times),
+            "cut": partial(hub.cut, route, after=random.choice((0, 1, 20, 3000)), times=times),
+            "dropped": partial(hub.drop, route, times=times),
+            "length": partial(hub.spoil, route, longer=random.choice((-3, 1, 1000)), times=times),
+            "drip": partial(hub.spoil, route, drip_seconds=0.005, times=times),
+            "nonsense": partial(hub.spoil, route, lambda _, body=body: body, times=times),
+            "404 of one": partial(hub.fail, file, status=404, error_code="EntryNotFound", times=times),
+        }
+        names.append(random.choice(list(faults)))
+        faults[names[-1]]()
     return names[0] if len(names) == 1 else "several"
 
 

@@ -427,7 +427,8 @@ def same(decoded: Any, other: Any) -> bool:
 def judge(job: dict[str, Any], pipeline: Any, folder: Path) -> str:
     """The outcome of one file."""
     from pix2pix_hub.image.read import open_image, read_image
-    from pix2pix_hub.ui.limits import Limits, check_picture
+    from pix2pix_hub.ui.handlers import check_picture
+    from pix2pix_hub.ui.store import Limits
     from pix2pix_hub.util import UserError
 
     path = Path(job["path"])

@@ -123,29 +123,6 @@ def test_what_is_pushed_is_what_was_built(hub: HubServer, streets: Path) -> None
     assert_same_pairs(str(streets), "tester/streets")
 
 
-@pytest.mark.parametrize(
-    ("token", "repo_id", "words"),
-    [
-        ("", "tester/streets", "hf auth login"),
-        (HubServer.read_token, "tester/streets", "may only read"),
-        (HubServer.token, "somebody/streets", "push to tester/streets"),
-        (HubServer.token, "tester/--", "no repository id"),
-    ],
-)
-def test_pushing_without_the_right_to_is_refused_before_anything_is_read(
-    token: str,
-    repo_id: str,
-    words: str,
-    hub: HubServer,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", token)
-    assert main(["data", "build", "no/such/pairs", "--push", repo_id]) == 2
-    assert words in capsys.readouterr().err
-    assert not hub.repos
-
-
 def test_a_push_that_fails_says_so(hub: HubServer, streets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub.fail("POST .*/commit/", status=413, message="too large")
     assert main(["data", "build", str(streets), "--push", "tester/streets"]) == 2

@@ -3,66 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate.state import AcceleratorState
 from hub_server import HubServer
-from run_exports import make_export
+from run_exports import REPO, make_export
 
 from pix2pix_hub.cli import train
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.util import UserError
 
-REPO = "tester/streets"
-Arrange = Callable[[HubServer, pytest.MonkeyPatch], None]
+Arrange = Callable[[HubServer, pytest.MonkeyPatch], Any]
 
 
 @pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's, between its attempts
+def _arranged(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A published export; the client does not wait between its attempts."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.add_folder(REPO, make_export(tmp_path / "run" / "model"))
+    yield
+    hub.faults.clear()
 
 
-def private(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def private(hub: HubServer, patch: pytest.MonkeyPatch) -> None:
     hub.repo(REPO).private = True
-    monkeypatch.setenv("HF_TOKEN", "")
+    patch.setenv("HF_TOKEN", "")
 
 
-def missing(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.repos.clear()
-
-
-def cut(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def cut(hub: HubServer, patch: pytest.MonkeyPatch) -> None:
     hub.cut("GET /storage/", after=1000)
     hub.cut("GET /storage/", after=0, times=99)
 
 
-def other_architecture(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.add_commit(hub.repo(REPO), {"config.json": json.dumps({"architecture": "OtherNet"})})
-
-
-def pickle_only(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def pickle_only(hub: HubServer, patch: pytest.MonkeyPatch) -> None:
     config = hub.repo(REPO).read("config.json")
     hub.create(REPO, {"config.json": config, "pytorch_model.bin": b"\x80\x04pickle"})
 
 
-def down(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.fail("GET /api/models/", status=503, times=99)
-
-
-def nothing(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    pass
-
-
+OTHER = {"config.json": '{"architecture": "OtherNet"}'}
 CASES: list[tuple[Arrange, str, str]] = [
     (private, "", r"no repository that you may read.*hf auth login"),
-    (missing, "", r"no repository that you may read.*check the name"),
-    (nothing, "v9", r"has no revision 'v9'"),
-    (down, "", r"answered 503.*again later"),
+    (lambda hub, patch: hub.repos.clear(), "", r"no repository that you may read.*check the name"),
+    (lambda hub, patch: None, "v9", r"has no revision 'v9'"),
+    (lambda hub, patch: hub.fail("GET /api/models/", status=503, times=99), "", r"answered 503.*again later"),
     (cut, "", r"broke off.*Nothing half-finished is used: type the same again"),
-    (other_architecture, "", r"OtherNet"),
+    (lambda hub, patch: hub.add_commit(hub.repo(REPO), OTHER), "", r"OtherNet"),
     (pickle_only, "", r"holds no model.safetensors, and pickled weights.*are never loaded"),
 ]
 
@@ -77,19 +66,16 @@ def assert_cache_is_whole(home: Path) -> None:
 
 @pytest.mark.parametrize(("arrange", "revision", "words"), CASES)
 def test_what_cannot_be_loaded_is_explained_and_the_cache_stays_whole(
-    arrange: Arrange, revision: str, words: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arrange: Arrange, revision: str, words: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.add_folder(REPO, make_export(tmp_path / "run" / "model"))
     arrange(hub, monkeypatch)
     with pytest.raises(UserError, match=words):
         UNetGenerator.from_pretrained(REPO, revision=revision or None)
     assert_cache_is_whole(hub.home)
     assert not list(hub.home.rglob("*.safetensors"))
-    hub.faults.clear()
 
 
-def test_a_broken_download_works_the_next_time(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.add_folder(REPO, make_export(tmp_path / "run" / "model"))
+def test_a_broken_download_works_the_next_time(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     cut(hub, monkeypatch)
     with pytest.raises(UserError):
         UNetGenerator.from_pretrained(REPO)
@@ -112,7 +98,6 @@ def test_training_on_from_what_cannot_be_loaded_writes_no_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    hub.add_folder(REPO, make_export(tmp_path / "run" / "model"))
     arrange(hub, monkeypatch)
     (tmp_path / "place").mkdir()
     monkeypatch.chdir(tmp_path / "place")
@@ -123,7 +108,5 @@ def test_training_on_from_what_cannot_be_loaded_writes_no_run(
         AcceleratorState._reset_state(reset_partial_state=True)
     answer = " ".join(capsys.readouterr().err.split())
     assert f"--init-from {name}: " in answer and "Traceback" not in answer
-    with pytest.raises(AssertionError, match=words):
-        raise AssertionError(answer)
+    assert re.search(words, answer)
     assert not list((tmp_path / "place").iterdir())
-    hub.faults.clear()

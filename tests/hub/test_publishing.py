@@ -6,24 +6,22 @@ import json
 import logging
 import shlex
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from hub_server import HubServer
 from huggingface_hub import close_session
-from launching import LAUNCH_TWO, TINY, environment, finish, start, wait_for
+from launching import LAUNCH_TWO, TINY, finish, start, start_command, wait_for
 from run_exports import FILES, make_export
 
 from pix2pix_hub.cli import main, parse_training_config, train
 from pix2pix_hub.cli.publishing import Publisher
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.hub import push
-from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 
 REPO = "user/pix2pix-facades"
@@ -71,56 +69,29 @@ def test_two_processes_train_one_model_and_one_of_them_pushes_it(server: HubServ
 
 
 LOAD = """
-import sys, torch
+import torch
 from pix2pix_hub import PatchGANDiscriminator, UNetGenerator
 source = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
 with torch.no_grad():
-    generated = UNetGenerator.from_pretrained(sys.argv[1])(source)
-    judged = PatchGANDiscriminator.from_pretrained(sys.argv[1])(torch.cat([source, generated], 1))
-torch.save([generated, judged], sys.argv[2])
+    generated = UNetGenerator.from_pretrained(MODEL)(source)
+    outputs = [generated, PatchGANDiscriminator.from_pretrained(MODEL)(torch.cat([source, generated], 1))]
 """
-
-
-def outputs_elsewhere(model: str, place: Path, variables: dict[str, str]) -> list[torch.Tensor]:
-    """What another process gets from the model."""
-    command = [sys.executable, "-c", LOAD, model, "outputs.pt"]
-    run = subprocess.run(command, cwd=place, env=environment() | variables, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return torch.load(place / "outputs.pt", weights_only=True)
 
 
 def test_what_was_trained_is_what_another_process_loads_online_and_offline(
     server: HubServer, trained: tuple[Path, str]
 ) -> None:
-    export = trained[0] / "runs" / "synthetic_demo_001" / "model"
-    source = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
-    with torch.no_grad():
-        generated = UNetGenerator.from_pretrained(export)(source)
-        judged = PatchGANDiscriminator.from_pretrained(export)(torch.cat([source, generated], 1))
-    variables = server.variables()
-    asked = len(server.requests)
-    online = outputs_elsewhere(REPO, trained[0], variables)
-    assert len(server.requests) > asked
-    asked = len(server.requests)
-    offline = outputs_elsewhere(REPO, trained[0], variables | {"HF_HUB_OFFLINE": "1"})
-    assert len(server.requests) == asked
-    for loaded in (online, offline):
-        assert torch.equal(loaded[0], generated) and torch.equal(loaded[1], judged)
-
-
-def test_a_run_is_pushed_again_by_a_command(server: HubServer, trained: tuple[Path, str]) -> None:
-    before = len(server.repo(REPO).commits)
-    words = ["push", "runs/synthetic_demo_001", REPO, "--message", "again", "--license", "mit"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pix2pix_hub.cli", *words],
-        cwd=trained[0],
-        env=environment() | server.variables(),
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert server.repo(REPO).head().oid in run.stdout
-    assert len(server.repo(REPO).commits) == before + 1
+    place = trained[0]
+    here: dict[str, Any] = {"MODEL": str(place / "runs" / "synthetic_demo_001" / "model")}
+    exec(LOAD, here)
+    for offline in ("0", "1"):
+        asked = len(server.requests)
+        code = f"MODEL = {REPO!r}\n{LOAD}\ntorch.save(outputs, 'outputs.pt')"
+        variables = server.variables() | {"HF_HUB_OFFLINE": offline}
+        assert start_command(["-c", code], cwd=place, variables=variables).wait(120) == 0
+        assert (len(server.requests) > asked) == (offline == "0")
+        loaded = torch.load(place / "outputs.pt", weights_only=True)
+        assert all(map(torch.equal, loaded, here["outputs"]))
 
 
 def test_a_stopped_run_does_not_wait_for_its_push_and_says_how_to_do_it_later(
@@ -169,26 +140,28 @@ def test_pushes_that_all_fail_end_a_run_well_and_the_export_stays(
 
 
 @pytest.mark.parametrize(
-    ("token", "repo_id", "words"),
+    "command",
     [
-        ("", "tester/a", "needs a Hub token. Run `hf auth login`"),
-        (HubServer.read_token, "tester/a", "may only read"),
-        (HubServer.token, "tester/a b", "is no repository id"),
-        (HubServer.token, "nobody/a", "push to tester/a"),
+        lambda repo_id: train([*TINY, "--push-to-hub", repo_id]),
+        lambda repo_id: main(["data", "build", "no/such/pairs", "--push", repo_id]),
     ],
 )
-def test_who_may_not_push_is_told_before_training(
-    token: str,
-    repo_id: str,
-    words: str,
+def test_who_may_not_push_is_told_before_anything_is_read_or_made(
+    command: Callable[[str], int],
     hub: HubServer,
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("HF_TOKEN", token)
-    assert train([*TINY, "--push-to-hub", repo_id]) == 2
-    assert words in capsys.readouterr().err
+    for token, repo_id, words in (
+        ("", "tester/a", "needs a Hub token. Run `hf auth login`"),
+        (hub.read_token, "tester/a", "may only read"),
+        (hub.token, "tester/--", "is no repository id"),
+        (hub.token, "nobody/a", "push to tester/a"),
+    ):
+        monkeypatch.setenv("HF_TOKEN", token)
+        assert command(repo_id) == 2
+        assert words in capsys.readouterr().err
     assert not hub.repos and not [path for path in place.iterdir() if path.name != "hf_home"]
 
 

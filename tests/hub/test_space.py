@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ import pytest
 from gradio_client import Client, handle_file
 from hub_server import HubServer
 from huggingface_hub.repocard import metadata_load
+from launching import free_port, reachable, wait_for
 from packaging.specifiers import SpecifierSet
 from PIL import Image
 from tiny_exports import write_tiny_export
@@ -28,19 +26,15 @@ from pix2pix_hub.util import UserError
 PATIENCE = 120  # seconds
 
 
-def front_matter(text: str) -> str:
-    return text.split("---\n")[1]
-
-
 def test_a_space_holds_the_package_and_the_entry_to_its_app() -> None:
     files = space_files(["user/maps", "user/shoes"], title="maps-demo")
-    readme, requirements = files["README.md"].decode(), files["requirements.txt"].decode()
-    assert f"sdk_version: {importlib.metadata.version('gradio')}\n" in front_matter(readme)
-    assert "sdk: gradio\n" in front_matter(readme) and "app_file: app.py\n" in front_matter(readme)
-    assert "- user/maps\n- user/shoes\n" in front_matter(readme)
+    front, requirements = files["README.md"].decode().split("---\n")[1], files["requirements.txt"].decode()
+    gradio = importlib.metadata.version("gradio")
+    for line in (f"sdk_version: {gradio}", "sdk: gradio", "app_file: app.py", "- user/maps\n- user/shoes"):
+        assert f"{line}\n" in front
     assert "'PIX2PIX_MODEL', 'user/maps,user/shoes'" in files["app.py"].decode().replace('"', "'")
     assert all(re.fullmatch(r"[\w\[\]]+==[\d.]+", line) for line in requirements.splitlines())
-    assert f"gradio[mcp]=={importlib.metadata.version('gradio')}" in requirements
+    assert f"gradio[mcp]=={gradio}" in requirements
     tops = {name.split("/")[1] for name in files if name.startswith("pix2pix_hub/")}
     assert {"ui", "inference", "models"} <= tops and "assets" not in tops
     assert not [name for name in files if "__pycache__" in name or "safetensors" in name]
@@ -60,33 +54,23 @@ def test_the_repository_itself_is_a_space() -> None:
 
 
 def test_push_is_one_commit_and_an_update_deletes_what_is_no_longer_needed(hub: HubServer, tmp_path: Path) -> None:
-    hub.add_folder("tester/maps", write_tiny_export(tmp_path / "model"))
+    model = f"tester/maps@{hub.add_folder('tester/maps', write_tiny_export(tmp_path / 'model')).head().oid}"
     assert main(["space", "push", "tester/demo", "--model", "tester/maps", "--private"]) == 0
     space = hub.repo("tester/demo", "spaces")
     assert space.private and space.settings["sdk"] == "gradio" and len(space.commits) == 2
     assert space.files() - {".gitattributes"} == set(space_files(["tester/maps"], title="demo"))
 
     readme = (
-        space.read("README.md")
-        .decode()
-        .replace("title: demo", "title: My maps")
-        .replace("sdk_version: ", "sdk_version: 0")
+        space.read("README.md").decode().replace("title: demo", "title: My maps").replace("version: ", "version: 0")
     )
     hub.add_commit(space, {"README.md": readme, "pix2pix_hub/old.py": "gone", "LICENSE": "mine"})
-    push_space("demo", ["tester/maps"], hardware="t4-small")
+    push_space("demo", [model], hardware="t4-small")  # a model of a revision is shown at it
     assert len(space.commits) == 4 and "pix2pix_hub/old.py" not in space.files() and "LICENSE" in space.files()
     updated = space.read("README.md").decode()
     assert "title: My maps\n" in updated and f"sdk_version: {importlib.metadata.version('gradio')}\n" in updated
-    assert space.settings["hardware"] == "t4-small"
-
-
-def test_a_model_of_a_revision_is_shown_at_it(hub: HubServer, tmp_path: Path) -> None:
-    model = f"tester/maps@{hub.add_folder('tester/maps', write_tiny_export(tmp_path / 'model')).head().oid}"
-    push_space("tester/demo", [model])
-    space = hub.repo("tester/demo", "spaces")
+    assert "models:\n- tester/maps\n" in updated and "[tester/maps](https://huggingface.co/tester/maps)" in updated
     assert f'"PIX2PIX_MODEL", {model!r}' in space.read("app.py").decode()
-    readme = space.read("README.md").decode()
-    assert "models:\n- tester/maps\n" in readme and "[tester/maps](https://huggingface.co/tester/maps)" in readme
+    assert space.settings["hardware"] == "t4-small"
 
 
 def test_what_cannot_be_pushed_is_refused_before_anything_is_made(hub: HubServer, tmp_path: Path) -> None:
@@ -117,16 +101,17 @@ def test_the_pushed_folder_starts_by_itself_and_answers(hub: HubServer, tmp_path
     for name in space.files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(space.read(name))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = hub.environment() | {"GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path / "temporary")}
     environment.pop("PYTHONPATH", None)
     (tmp_path / "temporary").mkdir()
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=folder, env=environment, stdout=log, stderr=log, text=True
+        )
     try:
-        client = connect(f"http://127.0.0.1:{port}/", process, tmp_path / "log")
+        wait_for(process, lambda: reachable(port))
+        client = Client(f"http://127.0.0.1:{port}/", verbose=False, httpx_kwargs={"timeout": PATIENCE})
         picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))
         picture.save(tmp_path / "a.png")
         made = np.asarray(Image.open(client.predict(handle_file(tmp_path / "a.png"), api_name="/translate")))
@@ -139,18 +124,3 @@ def test_the_pushed_folder_starts_by_itself_and_answers(hub: HubServer, tmp_path
         process.terminate()
         process.wait(PATIENCE)
     assert not list((tmp_path / "temporary").glob("pix2pix_*")), "uploads and results go with the process"
-
-
-def connect(url: str, process: subprocess.Popen[bytes], log: Path) -> Client:
-    """Once the page is there."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        try:
-            return Client(url, verbose=False, httpx_kwargs={"timeout": PATIENCE})
-        except (OSError, ValueError):
-            os.sched_yield()
-        except Exception as error:
-            if not type(error).__module__.startswith("httpx"):
-                raise
-    raise AssertionError(log.read_text())

@@ -31,7 +31,8 @@ from hostile_images import (
 from PIL import Image
 
 from pix2pix_hub.image.read import read_image
-from pix2pix_hub.ui.limits import Limits, check_picture
+from pix2pix_hub.ui.handlers import check_picture
+from pix2pix_hub.ui.store import Limits
 from pix2pix_hub.util import UserError
 
 

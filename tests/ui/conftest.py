@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from running_app import RunningApp
 from tiny_exports import RGB16, write_tiny_export
 
 import pix2pix_hub.metrics  # noqa: F401  # takes its time, which no test shall wait for
-from pix2pix_hub.ui.limits import Limits
-from pix2pix_hub.ui.models import SHIPPED, ModelStore
+from pix2pix_hub.ui.models import SHIPPED
+from pix2pix_hub.ui.store import Limits, ModelStore
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 CHROMIUM_OPTIONS = (
@@ -55,36 +54,18 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@dataclass
-class Complaints:
-    """What a page said in its console, asked of others, or did not get."""
-
-    found: list[str] = field(default_factory=list)
-
-    def listen(self, page: Page, url: str) -> None:
-        """Collect from now on."""
-
-        def console(message: ConsoleMessage) -> None:
-            if message.type == "error":
-                self.found.append(f"console: {message.text}")
-
-        def request(asked: Request) -> None:
-            if not asked.url.startswith((url, "data:", "blob:")):
-                self.found.append(f"asked others: {asked.url}")
-
-        page.on("console", console)
-        page.on("request", request)
-        page.on("pageerror", lambda error: self.found.append(f"page: {error}"))
-
-
 @pytest.fixture
 def page(app: RunningApp, browser: Browser) -> Iterator[Page]:
     """The app's page, opened; a test that uses it fails where the browser had anything to complain of."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
-    complaints, page = Complaints(), context.new_page()
-    complaints.listen(page, app.url.rstrip("/"))
+    page, own = context.new_page(), (app.url.rstrip("/"), "data:", "blob:")
+    complaints: list[str] = []
+    page.set_default_timeout(60_000)  # the machine may be busy
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: None if asked.url.startswith(own) else complaints.append(f"others: {asked.url}"))
+    page.on("pageerror", lambda error: complaints.append(f"page: {error}"))
     page.goto(app.url)
     page.get_by_role("tab", name="Translate").wait_for()
     yield page
     context.close()
-    assert complaints.found == []
+    assert complaints == []

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pix2pix_hub.ui.limits import Limits
-from pix2pix_hub.ui.models import ModelStore
+from pix2pix_hub.ui.store import Limits, ModelStore
 
 
 @dataclass(frozen=True)

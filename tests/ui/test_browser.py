@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
@@ -18,7 +17,7 @@ from running_app import RunningApp
 
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.ui.handlers import shown
-from pix2pix_hub.ui.limits import Deadline
+from pix2pix_hub.ui.store import Deadline
 
 PATIENCE = 60_000  # milliseconds: the machine may be busy
 IMAGE_AS_BYTES = """async (image) => {
@@ -32,13 +31,13 @@ IMAGE_AS_BYTES = """async (image) => {
 expect.set_options(timeout=PATIENCE)
 
 
-@pytest.fixture(autouse=True)
-def patience(page: Page) -> None:
-    page.set_default_timeout(PATIENCE)
-
-
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
+
+
+def give(page: Page, place: str, *files: Path) -> None:
+    """Choose files where they are uploaded."""
+    page.locator(f"{place} input[type=file]").first.set_input_files(files)
 
 
 def pixels(image: Locator) -> NDArray[np.int16]:
@@ -65,17 +64,11 @@ def facade(path: Path, index: int, size: tuple[int, int] = (128, 128)) -> Image.
     return source
 
 
-def test_first_screen_shows_a_translated_example(page: Page) -> None:
-    before, after = page.locator("#translate-result img").first, page.locator("#translate-result img").last
-    expect(after).to_be_visible()
-    assert after.bounding_box()["y"] < 1000
-    difference = np.abs(pixels(before) - pixels(after)).mean()
-    assert difference > 20, "before and after show the same"
-
-
 def test_translate_an_upload_move_the_slider_and_download(page: Page, app: RunningApp, tmp_path: Path) -> None:
     source = facade(tmp_path / "my façade.png", 1, (96, 160))
     result = page.locator("#translate-result img")
+    assert result.last.bounding_box()["y"] < 1000, "the first screen shows a translated example"
+    assert np.abs(pixels(result.first) - pixels(result.last)).mean() > 20, "before and after show the same"
     example = result.last.get_attribute("src")
     with page.expect_file_chooser() as chooser:
         page.locator("#translate-input").get_by_label("Drop an image file here to upload").click()
@@ -104,7 +97,7 @@ def test_translate_an_upload_move_the_slider_and_download(page: Page, app: Runni
 
 def test_variants_follow_from_their_seed(page: Page, tmp_path: Path) -> None:
     facade(tmp_path / "one.png", 2)
-    page.locator("#translate-input input[type=file]").first.set_input_files(tmp_path / "one.png")
+    give(page, "#translate-input", tmp_path / "one.png")
     expect(page.locator("#translate-note")).to_contain_text("128x128 pixels")
     page.get_by_role("button", name="Variants").click()
     page.get_by_label("Seed").fill("5")
@@ -120,6 +113,11 @@ def test_variants_follow_from_their_seed(page: Page, tmp_path: Path) -> None:
     assert np.abs(found[0][0] - found[0][1]).max() > 0, "both variants are the same"
     assert np.abs(found[0][0] - found[1][0]).max() > 0, "the seed changes nothing"
     np.testing.assert_array_equal(found[0], found[2])
+
+
+def shown_answer(app: RunningApp, source: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same of a drawing, as the page shows it."""
+    return np.asarray(shown(Image.fromarray(expected(app, Image.fromarray(source)).astype(np.uint8))))
 
 
 def stroke(page: Page, canvas: Locator, points: list[tuple[float, float]]) -> None:
@@ -149,17 +147,10 @@ def test_a_stroke_changes_the_picture_where_it_was_drawn(page: Page, app: Runnin
     assert 300 < changed.sum() < 4000 and changed[: 128 * 7 // 10].sum() == 0
     assert {tuple(color) for color in after[changed]} == {CMP_CLASSES["shop"]}, "only the class's own colour is drawn"
     wait_for_another(result, before_source)
-    wanted = Image.fromarray(expected(app, Image.fromarray(after)).astype(np.uint8)).resize((512, 512), Image.BICUBIC)
-    np.testing.assert_array_equal(pixels(result), np.asarray(wanted))
-    far, near = (
-        np.abs(pixels(result) - np.asarray(_shown_example(app)))[rows].mean()
-        for rows in (slice(0, 250), slice(400, 512))
-    )
+    np.testing.assert_array_equal(pixels(result), shown_answer(app, after))
+    example = np.asarray(shown(app.store.info("demo").examples[0].generated))
+    far, near = (np.abs(pixels(result) - example)[rows].mean() for rows in (slice(0, 250), slice(400, 512)))
     assert near > 10 and near > 5 * far
-
-
-def _shown_example(app: RunningApp) -> Image.Image:
-    return shown(app.store.export("demo").examples[0].generated)
 
 
 def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
@@ -189,7 +180,7 @@ def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
     before = result.get_attribute("src")
     page.locator("#draw-examples").get_by_role("button").nth(2).click()
     wait_for_another(result, before)
-    np.testing.assert_array_equal(drawing(canvas), np.asarray(app.store.export("demo").examples[2].source))
+    np.testing.assert_array_equal(drawing(canvas), np.asarray(app.store.info("demo").examples[2].source))
 
 
 def test_compare_a_validation_pair_and_ones_own(page: Page, app: RunningApp, tmp_path: Path) -> None:
@@ -199,7 +190,7 @@ def test_compare_a_validation_pair_and_ones_own(page: Page, app: RunningApp, tmp
     first = numbers.all_inner_texts()
     page.locator("#compare-examples").get_by_role("button").nth(1).click()
     expect(numbers.first).not_to_have_text(first[0])
-    example = app.store.export("demo").examples[1]
+    example = app.store.info("demo").examples[1]
     l1 = np.abs(expected(app, example.source) - np.asarray(example.target)).mean() / 255
     assert abs(float(numbers.first.inner_text()) - l1) < 2e-3
     heat, generated = (pixels(page.locator(f"#compare-{name} img")) for name in ("realism", "generated"))
@@ -214,7 +205,7 @@ def test_compare_a_validation_pair_and_ones_own(page: Page, app: RunningApp, tmp
     before = numbers.first.inner_text()
     page.get_by_role("button", name="A pair of your own").click()
     for name in ("source", "target"):
-        page.locator(f"#compare-own-{name} input[type=file]").set_input_files(tmp_path / f"{name}.png")
+        give(page, f"#compare-own-{name}", tmp_path / f"{name}.png")
         expect(page.locator(f"#compare-own-{name} img")).to_be_visible()
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(numbers.first).not_to_have_text(before)
@@ -226,7 +217,7 @@ def test_batch_gives_a_gallery_and_a_zip_and_lists_the_bad_file(page: Page, app:
     sources = {f"house {number}.png": facade(tmp_path / f"house {number}.png", number) for number in (1, 2)}
     (tmp_path / "notes.png").write_text("no picture")
     open_tab(page, "Batch")
-    page.locator("#batch-files input[type=file]").set_input_files([tmp_path / name for name in (*sources, "notes.png")])
+    give(page, "#batch-files", *(tmp_path / name for name in (*sources, "notes.png")))
     expect(page.locator("#batch-files")).to_contain_text("notes")
     page.get_by_role("button", name="Translate all").click()
     expect(page.locator("#batch-gallery img")).to_have_count(2)
@@ -242,37 +233,37 @@ def test_batch_gives_a_gallery_and_a_zip_and_lists_the_bad_file(page: Page, app:
 
 def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path: Path) -> None:
     facade(tmp_path / "one.png", 4, (64, 64))
-    page.locator("#translate-input input[type=file]").first.set_input_files(tmp_path / "one.png")
+    give(page, "#translate-input", tmp_path / "one.png")
     expect(page.locator("#translate-note")).to_contain_text("64x64")
+
+    def choose_model(name: str) -> None:
+        page.get_by_label("Model").click()
+        page.get_by_role("option", name=name).click()
+
     result = page.locator("#translate-result img").last
     with_demo = result.get_attribute("src")
-    choose_model(page, "sixteen")
+    choose_model("sixteen")
     expect(page.locator("#status")).to_contain_text("16-bit RGB → 16-bit RGB")
     wait_for_another(result, with_demo)  # the same picture, translated by the other model
-    choose_model(page, "damaged")
+    choose_model("damaged")
     expect(page.get_by_test_id("toast-text").first).to_contain_text(
         "the model damaged cannot be used", ignore_case=True
     )
-    choose_model(page, "demo")
+    choose_model("demo")
     expect(page.locator("#status")).to_contain_text("8-bit RGB")
     expect(result).to_have_attribute("src", with_demo)
-
-
-def choose_model(page: Page, name: str) -> None:
-    page.get_by_label("Model").click()
-    page.get_by_role("option", name=name).click()
 
 
 def test_about_shows_the_card_and_the_metrics(page: Page, app: RunningApp) -> None:
     open_tab(page, "About this model")
     expect(page.locator("#about-card")).to_contain_text("demo")
-    expect(page.locator("#about-metrics")).to_contain_text(f"{app.store.export('demo').numbers['psnr']:.2f} dB")
+    expect(page.locator("#about-metrics")).to_contain_text(f"{app.store.info('demo').numbers['psnr']:.2f} dB")
     expect(page.locator("#about-samples img")).to_be_visible()
 
 
 def test_a_text_file_named_png_is_refused_in_words(page: Page, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no picture at all")
-    page.locator("#translate-input input[type=file]").first.set_input_files(tmp_path / "notes.png")
+    give(page, "#translate-input", tmp_path / "notes.png")
     toast = page.get_by_test_id("toast-text").first
     expect(toast).to_contain_text("notes.png is not a picture that is read here", ignore_case=True)
     assert "Traceback" not in page.content() and str(tmp_path) not in page.content()
@@ -314,7 +305,7 @@ def test_nothing_is_wider_than_the_window_and_results_move_nothing(page: Page, t
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         place = page.locator("#translate-button").bounding_box()
         facade(tmp_path / f"{width}.png", 5, size)
-        page.locator("#translate-input input[type=file]").first.set_input_files(tmp_path / f"{width}.png")
+        give(page, "#translate-input", tmp_path / f"{width}.png")
         expect(page.locator("#translate-note")).to_contain_text(f"{size[1]}x{size[0]} pixels")
         assert page.locator("#translate-button").bounding_box() == place
 
@@ -338,8 +329,7 @@ def test_a_late_answer_never_takes_the_place_of_a_newer_one(page: Page, app: Run
     stroke(page, canvas, [(0.1, 0.1), (0.9, 0.1)])
     hook.remove()
     go_on.set()
-    wanted = Image.fromarray(expected(app, Image.fromarray(drawing(canvas))).astype(np.uint8))
-    wanted_pixels = np.asarray(wanted.resize((512, 512), Image.Resampling.BICUBIC))
+    wanted_pixels = shown_answer(app, drawing(canvas))
     for _ in range(2):  # the answer to the first stroke may be shown before that to the second, and no other
         wait_for_another(result, last)
         last = result.get_attribute("src")

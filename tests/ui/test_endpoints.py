@@ -24,10 +24,9 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-import tifffile
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from hostile_requests import META, ask, files_named, hostile_places, junk_request, secret_picture, upload
+from hostile_requests import META, ask, called, files_named, hostile_places, junk_request, secret_picture, upload
 from numpy.typing import NDArray
 from PIL import Image
 from running_app import RunningApp
@@ -36,7 +35,7 @@ from pix2pix_hub.image.read import Decoded, read_image
 from pix2pix_hub.image.write import encode
 from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.ui.guard import UNREADABLE, uploads_only
-from pix2pix_hub.ui.limits import Deadline
+from pix2pix_hub.ui.store import Deadline
 from pix2pix_hub.util import UserError
 
 SECRET = "/etc/hostname"
@@ -74,43 +73,30 @@ def http(app: RunningApp) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def small(http: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def small(http: httpx.Client) -> dict[str, Any]:
     """A picture that was uploaded."""
-    return upload(http, Path(saved(random_picture(1, (32, 32)), tmp_path_factory.mktemp("small") / "a.png")))
-
-
-def called(http: httpx.Client, endpoint: str, data: list[Any]) -> str:
-    """What an endpoint says to whoever speaks plain HTTP."""
-    event = http.post(f"gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
-    return http.get(f"gradio_api/call/{endpoint}/{event}").text
+    return upload(http, random_picture(1, (32, 32)))
 
 
 # ------------------------------------------------------------------------------------------------------- answers
 
 
-def test_endpoints_are_four_typed_and_documented(client: Client, http: httpx.Client) -> None:
+def test_endpoints_are_four_and_typed(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {"/translate", "/draw", "/compare", "/batch"}
-    parameters = {
-        name: {each["parameter_name"]: each for each in entry["parameters"]} for name, entry in endpoints.items()
-    }
-    assert set(parameters["/translate"]) == {"image", "model", "stochastic", "seed"}
-    assert parameters["/translate"]["stochastic"]["python_type"]["type"] == "bool"
-    openapi = http.get("gradio_api/openapi.json").json()
-    assert "/call/translate" in json.dumps(openapi) or "translate" in json.dumps(openapi)
+    types = {each["parameter_name"]: each["python_type"]["type"] for each in endpoints["/translate"]["parameters"]}
+    assert set(types) == {"image", "model", "stochastic", "seed"} and types["stochastic"] == "bool"
 
 
 def test_translate_keeps_sixteen_bits(client: Client, app: RunningApp, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (40, 56, 3), np.uint16)
-    (tmp_path / "deep.png").write_bytes(encode(Decoded(values, "rgb"), "deep.png", ".png"))
     wanted = pipeline_answer(app, "sixteen", values)
-    assert wanted.dtype == np.uint16
-    result = client.predict(handle_file(tmp_path / "deep.png"), "sixteen", api_name="/translate")
-    made = read_image(Path(result), "result")
-    np.testing.assert_array_equal(made.values, wanted)
-    tifffile.imwrite(tmp_path / "deep.tif", values, photometric="rgb")
-    result = client.predict(handle_file(tmp_path / "deep.tif"), "sixteen", api_name="/translate")
-    np.testing.assert_array_equal(read_image(Path(result), "result").values, wanted)  # type: ignore[union-attr]
+    for name in ("deep.png", "deep.tif"):
+        (tmp_path / name).write_bytes(encode(Decoded(values, "rgb"), name, Path(name).suffix))
+        result = client.predict(handle_file(tmp_path / name), "sixteen", api_name="/translate")
+        made = read_image(Path(result), "result").values
+        assert made.dtype == np.uint16
+        np.testing.assert_array_equal(made, wanted)
 
 
 def test_variants_follow_from_the_seed(client: Client, tmp_path: Path) -> None:
@@ -126,15 +112,12 @@ def test_variants_follow_from_the_seed(client: Client, tmp_path: Path) -> None:
 
 def test_draw_takes_any_size_and_only_the_classes_colours(client: Client, app: RunningApp, tmp_path: Path) -> None:
     source, _ = render_pair(1, (128, 128), seed=7)
-    result = client.predict(handle_file(saved(source, tmp_path / "a.png")), "demo", api_name="/draw")
+    large = np.asarray(source.resize((512, 512), Image.Resampling.NEAREST)).astype(int)
+    noisy = np.clip(large + np.random.default_rng(0).integers(-9, 10, large.shape), 0, 255).astype(np.uint8)
     wanted = np.asarray(pipeline_answer(app, "demo", source))
-    np.testing.assert_array_equal(opened(result), wanted)
-    large = source.resize((512, 512), Image.Resampling.NEAREST)
-    noisy = np.clip(np.asarray(large).astype(int) + np.random.default_rng(0).integers(-9, 10, (512, 512, 3)), 0, 255)
-    result = client.predict(
-        handle_file(saved(Image.fromarray(noisy.astype(np.uint8)), tmp_path / "b.png")), api_name="/draw"
-    )
-    np.testing.assert_array_equal(opened(result), wanted)
+    for drawing in (source, Image.fromarray(noisy)):
+        result = client.predict(handle_file(saved(drawing, tmp_path / "a.png")), "demo", api_name="/draw")
+        np.testing.assert_array_equal(opened(result), wanted)
 
 
 def test_compare_measures(client: Client, app: RunningApp, tmp_path: Path) -> None:
@@ -170,29 +153,28 @@ def test_mcp_tools(app: RunningApp, http: httpx.Client) -> None:
 
     picture, buffer = random_picture(6, (48, 48)), io.BytesIO()
     picture.save(buffer, format="PNG")
-    data_url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image, broken = ("data:image/png;base64," + base64.b64encode(data).decode() for data in (buffer.getvalue(), b"no"))
+    calls: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("translate", {"image": image}),
+        ("translate", {"image": image, "model": "nobody/knows"}),
+        ("compare", {"source": image, "target": image}),
+        ("batch", {"images": [image, broken]}),
+    )
 
     async def progress(*_: Any) -> None: ...
 
     async def ask() -> tuple[Any, ...]:
-        async with (
-            streamable_http_client(f"{app.url}gradio_api/mcp/") as (read, write, _),
-            ClientSession(read, write) as session,
-        ):
+        address = f"{app.url}gradio_api/mcp/"
+        async with streamable_http_client(address) as (read, write, _), ClientSession(read, write) as session:
             await session.initialize()
-            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
-            answer = await session.call_tool("translate", {"image": data_url})
-            refused = await session.call_tool("translate", {"image": data_url, "model": "nobody/knows"})
-            pair = {"source": data_url, "target": data_url}
-            compared = await session.call_tool("compare", pair, progress_callback=progress)
-            broken = "data:image/png;base64," + base64.b64encode(b"no picture").decode()
-            batch = await session.call_tool("batch", {"images": [data_url, broken]}, progress_callback=progress)
-            return tools, answer, refused, compared, batch
+            answers = [await session.call_tool(*call, progress_callback=progress) for call in calls]
+            return (await session.list_tools()).tools, *answers
 
     with ThreadPoolExecutor(1) as thread:  # the browser's tests may have an event loop in this one
         tools, answer, refused, compared, batch = thread.submit(asyncio.run, ask()).result()
-    assert set(tools) == {"translate", "draw", "compare", "batch"}
-    assert "dropout" in tools["translate"].inputSchema["properties"]["stochastic"]["description"]
+    schemas = {tool.name: tool.inputSchema["properties"] for tool in tools}
+    assert set(schemas) == {"translate", "draw", "compare", "batch"}
+    assert "dropout" in schemas["translate"]["stochastic"]["description"]
     made = Image.open(io.BytesIO(base64.b64decode(answer.content[0].data)))
     np.testing.assert_array_equal(np.asarray(made), np.asarray(pipeline_answer(app, "demo", picture)))
     assert refused.isError and "is not offered here" in refused.content[0].text
@@ -208,24 +190,21 @@ def test_mcp_tools(app: RunningApp, http: httpx.Client) -> None:
 # ------------------------------------------------------------------------------------------------------- many at once
 
 
-def test_forty_clients_each_get_their_own_picture_of_any_size(
-    app: RunningApp, http: httpx.Client, tmp_path: Path
-) -> None:
+def test_forty_clients_each_get_their_own_picture_of_any_size(app: RunningApp, http: httpx.Client) -> None:
     """Over plain HTTP, and without much memory: `campaigns/clients.py` lets them come again and again, and attacks."""
     sizes = [(32, 32), (64, 48), (128, 128), (31, 77), (201, 90)] * 8
     pictures = [random_picture(seed, size) for seed, size in enumerate(sizes)]
     wanted = [np.asarray(pipeline_answer(app, "demo", picture)) for picture in pictures]
-    files = [Path(saved(picture, tmp_path / f"{number}.png")) for number, picture in enumerate(pictures)]
     before = psutil.Process().memory_info().rss
 
-    def translated(path: Path) -> NDArray[np.uint8]:
-        answer = called(http, "translate", [upload(http, path), "demo", False, 0])
-        assert answer.startswith("event: complete"), answer
-        result = http.get(json.loads(answer.split("data: ", 1)[1])[0]["url"])
+    def translated(picture: Image.Image) -> NDArray[np.uint8]:
+        answer = called(http, "translate", [upload(http, picture), "demo", False, 0])
+        assert "event: complete" in answer, answer
+        result = http.get(json.loads(answer.rsplit("data: ", 1)[1])[0]["url"])
         return np.asarray(Image.open(io.BytesIO(result.content)))
 
     with ThreadPoolExecutor(40) as clients:
-        answers = list(clients.map(translated, files))
+        answers = list(clients.map(translated, pictures))
     for answer, expected in zip(answers, wanted, strict=True):
         np.testing.assert_array_equal(answer, expected)
     assert psutil.Process().memory_info().rss - before < 500e6
@@ -248,7 +227,7 @@ def test_one_client_leaves_places_to_others_and_a_full_queue_says_so(
     assert (status, places) == (429, app.limits.max_places) and "waiting already" in text
     assert (full_status, waiting) == (503, app.limits.max_queue) and "queue is full" in full_text.lower()
     for event in events:
-        assert http.get(f"gradio_api/call/translate/{event}").text.startswith("event: complete")
+        assert "event: complete" in http.get(f"gradio_api/call/translate/{event}").text
 
 
 # ------------------------------------------------------------------------------------------------------- abuse
@@ -262,48 +241,38 @@ def refusal(client: Client, *arguments: Any, api_name: str = "/translate") -> st
     return text
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that says it is so large, and holds nothing."""
-    buffer = io.BytesIO()
-    Image.new("L", (1, 1)).save(buffer, format="PNG")
-    data = bytearray(buffer.getvalue())
-    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
-    return bytes(data)
-
-
 def test_pictures_that_are_none(client: Client, tmp_path: Path) -> None:
-    Image.new("P", (32, 32)).save(tmp_path / "moving.gif")
-    (tmp_path / "drawn.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
-    (tmp_path / "text.png").write_text("not a picture")
-    (tmp_path / "huge.png").write_bytes(png_header(30_000, 30_000))
-    (tmp_path / "large.png").write_bytes(png_header(2_000, 1_001))
-    (tmp_path / "empty.png").write_bytes(b"")
-    random_picture(1, (200, 200)).save(tmp_path / "cut.jpg")
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
-    for name, text in (  # names as they came, with no capital letter
-        ("moving.gif", "moving.gif is not a picture that is read here"),
-        ("drawn.svg", "drawn.svg is not a picture that is read here"),
-        ("text.png", "text.png is not a picture that is read here"),
-        ("huge.png", "huge.png has too many pixels; at most 2 megapixels"),
-        ("large.png", "large.png has too many pixels; at most 2 megapixels"),
-        ("empty.png", "empty.png is not a picture"),
-        ("cut.jpg", "cut.jpg is damaged or truncated"),
+    def header(width: int, height: int) -> bytes:
+        """A PNG that says it is so large, and holds nothing."""
+        data = bytearray(no_pixels.getvalue())
+        data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+        return bytes(data)
+
+    no_pixels, cut = io.BytesIO(), io.BytesIO()
+    Image.new("L", (1, 1)).save(no_pixels, format="PNG")
+    random_picture(1, (200, 200)).save(cut, format="JPEG")
+    for name, content, text in (  # names as they came, with no capital letter
+        ("moving.gif", b"GIF89a" + bytes(99), "moving.gif is not a picture that is read here"),
+        ("drawn.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "drawn.svg is not a picture that is read here"),
+        ("text.png", b"not a picture", "text.png is not a picture that is read here"),
+        ("huge.png", header(30_000, 30_000), "huge.png has too many pixels; at most 2 megapixels"),
+        ("large.png", header(2_000, 1_001), "large.png has too many pixels; at most 2 megapixels"),
+        ("empty.png", b"", "empty.png is not a picture"),
+        ("cut.jpg", cut.getvalue()[:2000], "cut.jpg is damaged or truncated"),
     ):
+        (tmp_path / name).write_bytes(content)
         for endpoint in ("/translate", "/draw"):
             assert text in refusal(client, handle_file(tmp_path / name), api_name=endpoint)
 
 
-def test_names_that_are_paths_or_markup(client: Client, app: RunningApp, http: httpx.Client, tmp_path: Path) -> None:
-    with open(saved(random_picture(1, (32, 32)), tmp_path / "a.png"), "rb") as file:
-        data = file.read()
-    for name in (
-        "../../../../tmp/escaped.png",
-        "..\\..\\x.png",
-        "<img src=x onerror=alert(1)>.png",
-        "a" * 300 + ".png",
-    ):
-        path = http.post("gradio_api/upload", files={"files": (name, data)}).json()[0]
+def test_names_that_are_paths_or_markup(
+    client: Client, app: RunningApp, http: httpx.Client, small: dict[str, Any]
+) -> None:
+    markup = "<img src=x onerror=alert(1)>.png"
+    for name in ("../../../../tmp/escaped.png", "..\\..\\x.png", markup, "a" * 300 + ".png"):
+        files = {"files": (name, Path(small["path"]).read_bytes())}
+        path = http.post("gradio_api/upload", files=files).json()[0]
         assert Path(path).resolve().is_relative_to(app.files.resolve())
         archive, outcomes = client.predict([{"path": path, **META}], api_name="/batch")
         assert outcomes[0]["outcome"] == "translated"
@@ -349,7 +318,10 @@ def test_junk_is_answered_in_a_line(http: httpx.Client, caplog: pytest.LogCaptur
     for route, content in (
         ("queue/join", b'{"data":[],"fn_index":99,"session_hash":"x"}'),
         ("queue/join", b'{"data":[],"session_hash":"x"}'),
-        ("queue/join", b'{"data":[],"fn_index":0,"session_hash":"\\ud800"}'),
+        *(
+            ("queue/join", b'{"data":[],"fn_index":0,"session_hash":"%b"}' % session)
+            for session in (b"\\ud800", b"x" * 65, b"a b", b"", "ä".encode())
+        ),
         ("queue/join", b"[" * 100_000),
         ("call/nothing", b'{"data":[]}'),
         ("call/v2/nothing", b"{}"),
@@ -371,13 +343,8 @@ def test_nothing_is_fetched_from_addresses(app: RunningApp, http: httpx.Client) 
     address = f"{app.url}static/img/logo.svg"
     answer = called(http, "translate", [{"path": address, "url": address, **META}, None, False, 0])
     assert "web address came in place of a picture" in answer
-    assert http.get(f"gradio_api/file={address}").status_code == 403
-    assert http.get("gradio_api/proxy=https://example.hf.space/x").status_code == 403
-
-
-def test_models_that_are_not_offered(client: Client, small: dict[str, Any]) -> None:
-    for name in ("nobody/nothing", "../damaged", "/etc", "demo/../demo", "x" * 5000):
-        assert "is not offered here; choose one of: demo, sixteen, damaged" in refusal(client, small, name)
+    for route in (f"file={address}", "file=HTTPS://example.com/", "proxy=https://example.hf.space/x"):
+        assert http.get(f"gradio_api/{route}").status_code == 403
 
 
 def test_values_of_other_types(http: httpx.Client) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
-from fastapi import HTTPException
 from gradio.data_classes import PredictBodyInternal
 from PIL import Image
 from starlette.applications import Starlette
@@ -28,11 +32,11 @@ from pix2pix_hub.ui.guard import (
     Newest,
     RequestGuard,
     answering,
-    on_gpu,
+    computing,
 )
-from pix2pix_hub.ui.handlers import Handlers
-from pix2pix_hub.ui.limits import Deadline, Limits, check_picture
-from pix2pix_hub.ui.models import SHIPPED, ModelStore
+from pix2pix_hub.ui.handlers import Handlers, check_picture
+from pix2pix_hub.ui.models import SHIPPED
+from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
 
@@ -63,17 +67,13 @@ def test_the_largest_picture_allowed_is_allowed_and_one_more_row_is_not(tmp_path
         check_picture(tmp_path / "a.png", "a", Limits(max_upload_mb=0))
 
 
-def guarded() -> TestClient:
+def test_bodies_end_at_their_limit_announced_or_not() -> None:
     async def echo(request: Request) -> PlainTextResponse:
         return PlainTextResponse(str(len(await request.body())))
 
-    routes = [Route(path, echo, methods=["GET", "POST"]) for path in ("/upload", "/join", "/file={path:path}")]
     guard = Middleware(RequestGuard, max_upload_bytes=1000, max_message_bytes=100)
-    return TestClient(Starlette(routes=routes, middleware=[guard]))
-
-
-def test_bodies_end_at_their_limit_announced_or_not() -> None:
-    client = guarded()
+    routes = [Route(path, echo, methods=["POST"]) for path in ("/upload", "/join")]
+    client = TestClient(Starlette(routes=routes, middleware=[guard]))
     for path, most in (("/upload", 1000), ("/join", 100)):
         assert client.post(path, content=bytes(most)).text == str(most)
         assert client.post(path, content=bytes(most + 1)).status_code == 413
@@ -82,17 +82,6 @@ def test_bodies_end_at_their_limit_announced_or_not() -> None:
         chunks = (bytes(50) for _ in range(most // 50 + 1))
         answer = client.post(path, content=chunks)
         assert answer.status_code == 413 and "send less" in answer.text
-
-
-def test_nobody_browses_the_web_through_the_server() -> None:
-    client = guarded()
-    assert client.get("/file=/tmp/x.png").status_code == 200
-    for path in (
-        "/file=http://example.com/a.png",
-        "/file=HTTPS://example.com/",
-        "/gradio_api/proxy=https://x.hf.space/",
-    ):
-        assert client.get(path).status_code == 403
 
 
 def test_only_the_newest_request_of_a_session_is_answered() -> None:
@@ -105,20 +94,19 @@ def test_only_the_newest_request_of_a_session_is_answered() -> None:
 
 
 def test_errors_become_sentences_that_hold_no_markup(caplog: pytest.LogCaptureFixture) -> None:
-    @answering
-    def refuse() -> None:
-        raise UserError("<img src=x onerror=alert(1)>.png is damaged")
+    def fail(error: Exception) -> None:
+        raise error
 
-    @answering
-    def fail() -> None:
-        raise KeyError("/secret/path")
-
-    with pytest.raises(gr.Error) as refused:
-        refuse()
-    assert refused.value.message == "&lt;img src=x onerror=alert(1)&gt;.png is damaged"
-    with pytest.raises(gr.Error) as failed:
-        fail()
-    assert "secret" not in failed.value.message and "not your doing" in failed.value.message
+    for error, words in (
+        (
+            UserError("<img src=x onerror=alert(1)>.png is damaged"),
+            "^&lt;img src=x onerror=alert(1)&gt;.png is damaged$",
+        ),
+        (KeyError("/secret/path"), "not your doing"),
+    ):
+        with pytest.raises(gr.Error) as told:
+            answering(fail)(error)
+        assert re.search(words.replace("(1)", r"\(1\)"), told.value.message) and "secret" not in told.value.message
     assert "/secret/path" in caplog.text  # for whoever runs the server
 
 
@@ -126,29 +114,20 @@ def test_a_gpu_is_asked_for_where_spaces_lend_one(monkeypatch: pytest.MonkeyPatc
     def work() -> int:
         return 1
 
-    assert on_gpu(work) is work
     asked: list[Any] = []
-
-    class Spaces:
-        @staticmethod
-        def GPU(function: Any) -> Any:  # noqa: N802
-            asked.append(function)
-            return function
-
-    monkeypatch.setitem(__import__("sys").modules, "spaces", Spaces)
-    assert on_gpu(work) is work and asked == [work]
+    assert computing(work)() == 1
+    monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=lambda function: asked.append(function) or function))
+    assert computing(work)() == 1 and asked == [work]
 
 
 def test_a_request_that_takes_too_long_is_stopped_between_tiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(max_seconds=1000)
-    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    seconds = iter(
-        [*range(5), *[2000.0] * 100]
-    )  # begins, gets the model, has it, decodes, has decoded, has made a tile
-    monkeypatch.setattr("pix2pix_hub.ui.limits.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    seconds = iter([*range(6), *[2000.0] * 100])  # until a tile is made
+    monkeypatch.setattr("pix2pix_hub.ui.store.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     with pytest.raises(UserError, match="took longer than 1000 seconds"):
         handlers.translate(tmp_path / "a.png", None)
     monkeypatch.undo()
@@ -163,6 +142,9 @@ def test_a_request_that_takes_too_long_is_stopped_between_tiles(
 # ------------------------------------------------------------------------------------------------------- the queue
 
 
+NOW = time.monotonic()
+
+
 @pytest.fixture(scope="module")
 def demo() -> gr.Blocks:
     """A page of two functions."""
@@ -175,15 +157,21 @@ def demo() -> gr.Blocks:
 @pytest.fixture
 def queue(demo: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> FairQueue:
     """A queue that nothing is processed of, at a time that stands still."""
-    monkeypatch.setattr("pix2pix_hub.ui.guard.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr("pix2pix_hub.ui.guard.time", SimpleNamespace(monotonic=lambda: NOW))
     return FairQueue(demo, max_size=10, max_places=3)
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What it returns; the browser's tests may have an event loop in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def push(queue: FairQueue, client: str, session: str = "s", number: int = 0) -> str:
     """Let a request of a client wait; its id. Raises what `push` raises; `AssertionError` where the queue is full."""
     body = PredictBodyInternal(data=[], fn_index=number, session_hash=session)
     request = Request({"type": "http", "client": (client, 1), "headers": []})
-    success, event, _ = asyncio.run(queue.push(body, request, None))
+    success, event, _ = run(queue.push(body, request, None))
     assert success, event
     return event
 
@@ -191,15 +179,6 @@ def push(queue: FairQueue, client: str, session: str = "s", number: int = 0) -> 
 def next_client(queue: FairQueue) -> str | None:
     found = queue.get_events()
     return found[0][0].request.client.host if found else None
-
-
-def test_one_client_holds_a_few_places(queue: FairQueue) -> None:
-    for number in range(3):
-        push(queue, "a", number=number % 2)
-    with pytest.raises(HTTPException) as refused:
-        push(queue, "a", session="another")
-    assert refused.value.status_code == 429
-    push(queue, "b")
 
 
 def test_nothing_is_computed_for_nobody(queue: FairQueue) -> None:
@@ -221,7 +200,7 @@ def test_who_has_left_holds_no_place(queue: FairQueue, monkeypatch: pytest.Monke
         push(queue, "a", "gone")
     kept = push(queue, "b", "here")
     for event in queue._waiting():
-        event.enqueue_time = 1000.0 - PATIENCE - 1.0
+        event.enqueue_time = NOW - PATIENCE - 1.0
     with queue.listening("here"):
         push(queue, "a", "back")
         assert {event.session_hash for event in queue._waiting()} == {"here", "back"}
@@ -231,21 +210,14 @@ def test_who_has_left_holds_no_place(queue: FairQueue, monkeypatch: pytest.Monke
 def test_whoever_has_used_least_goes_first(queue: FairQueue) -> None:
     for client in "aaabbc":
         push(queue, client, client)
-    queue._used |= {"a": (9.0, 1000.0), "b": (1.0, 1000.0), "c": (2.0, 1000.0)}
+    queue._used |= {"a": (9.0, NOW), "b": (1.0, NOW), "c": (2.0, NOW)}
     with queue.listening("a"), queue.listening("b"), queue.listening("c"):
         order = [next_client(queue) for _ in range(7)]
         assert order == [*"bbcaaa", None]
-        queue._used["a"] = (9.0, 1000.0 - 10 * HALF_LIFE)  # long ago
+        queue._used["a"] = (9.0, NOW - 10 * HALF_LIFE)  # long ago
         for client in "ba":
             push(queue, client, client)
         assert next_client(queue) == "a"
-
-
-def test_sessions_have_plain_names(queue: FairQueue) -> None:
-    for session in ("\ud800", "x" * 65, "a b", "", "ä"):
-        with pytest.raises(HTTPException) as refused:
-            push(queue, "a", session)
-        assert refused.value.status_code == 422
 
 
 def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,14 +238,14 @@ def test_what_was_begun_for_somebody_who_left_is_stopped(queue: FairQueue, monke
             said.append(str(error))
 
     monkeypatch.setattr("gradio.queueing.Queue.process_events", work)
-    asyncio.run(queue.process_events(found[0]))
+    run(queue.process_events(found[0]))
     assert said == ["nobody waits for this any more."]
     Deadline(Limits()).check()  # outside of it
 
 
 def test_one_picture_at_a_time_is_decoded_and_waiting_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(max_seconds=1000)
-    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"demo": SHIPPED}, limits), tmp_path / "results")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     decode, taken = read.read_image, []
 

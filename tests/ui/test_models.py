@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from PIL import Image
 from tiny_exports import LABELS, write_tiny_export
 
 from pix2pix_hub.export import SAMPLES_NAME
-from pix2pix_hub.ui.handlers import Handlers, in_colors
-from pix2pix_hub.ui.limits import Deadline, Limits
-from pix2pix_hub.ui.models import SHIPPED, ModelStore, choose_models
+from pix2pix_hub.ui.handlers import Handlers
+from pix2pix_hub.ui.models import SHIPPED, choose_models
+from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
 LIMITS = Limits(max_models=2, max_seconds=30)
+Use = Callable[[str], Any]  # name of a model → what stands for its pipeline
 
 
 def made_export(folder: Path, age: int) -> Path:
@@ -43,34 +45,36 @@ def test_asked_models_come_before_runs_and_runs_before_the_shipped_one(
     monkeypatch.setenv("PIX2PIX_MODEL", f"user/maps, {runs / 'older'}")
     assert choose_models(None, runs) == {"user/maps": "user/maps", "older": runs / "older" / "model"}
     assert choose_models("user/shoes", runs) == {"user/shoes": "user/shoes"}
-
-
-def test_two_folders_of_one_name_get_two_names_and_none_says_where_it_lies(tmp_path: Path) -> None:
-    places = [made_export(tmp_path / side / "run" / "model", 0) for side in ("a", "b")]
-    models = choose_models(",".join(map(str, places)))
-    assert models == {"run": places[0], "run (2)": places[1]}
-
-
-@pytest.mark.parametrize("place", ["no/such/folder", "nothing", "user/", "http://x/y", "../runs"])
-def test_places_that_are_none(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = made_export(tmp_path / "other" / "newer" / "model", 0)  # two of one name, of which none says where it lies
+    assert choose_models(f"{newest},{other}") == {"newer": newest, "newer (2)": other}
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="neither a folder nor a repository id"):
-        choose_models(place)
+    for place in ("no/such/folder", "nothing", "user/", "http://x/y", "../nothing"):
+        with pytest.raises(UserError, match="neither a folder nor a repository id"):
+            choose_models(place)
 
 
-def test_the_model_not_used_for_longest_leaves() -> None:
-    loaded: list[str] = []
+@pytest.fixture
+def loaded() -> list[str]:
+    """The models that were loaded, in this order."""
+    return []
 
+
+@pytest.fixture
+def use(loaded: list[str]) -> Use:
     def load(location: Any) -> Any:
         loaded.append(str(location))
         return object()
 
     store = ModelStore({name: name for name in ("a/a", "b/b", "c/c")}, LIMITS, load=load)
 
-    def use(name: str) -> Any:
+    def used(name: str) -> Any:
         with store.use(name, Deadline(LIMITS)) as pipeline:
             return pipeline
 
+    return used
+
+
+def test_the_model_not_used_for_longest_leaves(use: Use, loaded: list[str]) -> None:
     first = use("a/a")
     use("b/b")
     assert use("a/a") is first
@@ -80,33 +84,17 @@ def test_the_model_not_used_for_longest_leaves() -> None:
     assert loaded == ["a/a", "b/b", "c/c", "b/b"]
 
 
-def test_many_threads_never_load_a_model_twice_or_hold_too_many() -> None:
-    loaded: list[str] = []
-
-    def load(location: Any) -> Any:
-        loaded.append(str(location))
-        return object()
-
-    store = ModelStore({name: name for name in ("a/a", "b/b")}, LIMITS, load=load)
-    together = threading.Barrier(16)
-
-    def use(name: str) -> None:
-        together.wait()
-        with store.use(name, Deadline(LIMITS)):
-            pass
-
-    threads = [threading.Thread(target=use, args=("ab"[number % 2] + "/" + "ab"[number % 2],)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def test_many_threads_never_load_a_model_twice(use: Use, loaded: list[str]) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(use, ["a/a", "b/b"] * 8))
     assert sorted(loaded) == ["a/a", "b/b"]
 
 
 def test_a_model_that_cannot_be_loaded_says_why_without_its_place_and_leaves_the_others(tmp_path: Path) -> None:
     good, bad = write_tiny_export(tmp_path / "good"), write_tiny_export(tmp_path / "secret place" / "bad")
     (bad / "model.safetensors").write_bytes(b"no weights")
-    store = ModelStore({"good": good, "bad": bad}, LIMITS)
+    (tmp_path / "empty").mkdir()
+    store = ModelStore({"good": good, "bad": bad, "empty": tmp_path / "empty"}, LIMITS)
     for _ in range(2):
         with (
             pytest.raises(UserError, match="the model bad cannot be used: ") as caught,
@@ -116,17 +104,17 @@ def test_a_model_that_cannot_be_loaded_says_why_without_its_place_and_leaves_the
         assert "secret place" not in str(caught.value)
     with store.use("good", Deadline(LIMITS)) as pipeline:
         assert pipeline.folder == good
-    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="the model empty has no preprocessor_config.json"):
-        ModelStore({"empty": tmp_path / "empty"}, LIMITS).export(None)
+        store.info("empty")
 
 
 def test_only_offered_models_are_reached_unless_any_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
     offered = ModelStore({"good/one": "good/one"}, LIMITS, load=loaded.append)
-    with pytest.raises(UserError, match="not offered here; choose one of: good/one"):
-        offered.check("other/one")
     assert offered.check("") == offered.check(None) == "good/one"
+    for name in ("other/one", "../damaged", "/etc", "good/one/../one", "x" * 5000):
+        with pytest.raises(UserError, match="not offered here; choose one of: good/one"):
+            offered.check(name)
     anything = ModelStore({"good/one": "good/one"}, LIMITS, allow_any=True, load=loaded.append)
     with anything.use("other/one", Deadline(LIMITS)):
         pass
@@ -153,9 +141,9 @@ def test_an_example_of_classes_is_uploaded_as_the_model_takes_it(tmp_path: Path)
     classes = np.random.default_rng(0).integers(0, len(values), (32, 32))
     drawn = np.pad(np.array(LABELS.colors, np.uint8)[classes], ((2, 2), (2, 70), (0, 0)))  # a row of samples.png
     Image.fromarray(drawn).save(folder / SAMPLES_NAME)
-    handlers = Handlers(ModelStore({"classes": folder}, LIMITS), lambda: tmp_path / "results")
+    handlers = Handlers(ModelStore({"classes": folder}, LIMITS), tmp_path / "results")
     stored, _ = handlers.example(0, None)
-    in_colors(stored, handlers.store.export(None).source).save(tmp_path / "example.png")
+    stored.picture().save(tmp_path / "example.png")
     made, _, _ = handlers.translate(tmp_path / "example.png", None)
     with handlers.store.use(None, Deadline(LIMITS)) as pipeline:
         wanted = pipeline(values[classes])

@@ -13,39 +13,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pix2pix_hub.image.read import read_image
+from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.read import Decoded, from_memory, read_image
 from pix2pix_hub.synthetic import CMP_CLASSES
-from pix2pix_hub.ui.exports import Export, Side
 from pix2pix_hub.ui.handlers import (
     FAKE,
     REAL,
     as_stored,
     decode_drawing,
     encode_drawing,
+    encoded,
     heat_map,
-    in_colors,
     nearest_paints,
-    save_result,
     shown,
 )
-from pix2pix_hub.ui.models import SHIPPED
+from pix2pix_hub.ui.models import SHIPPED, ModelInfo, paints
 from pix2pix_hub.util import UserError
 
 BLUE, RED, GREEN = (0, 0, 255), (255, 0, 0), (0, 200, 0)
 
 
 def test_smoothed_borders_become_one_of_their_two_sides_never_a_third() -> None:
-    purple = (128, 0, 128)  # halfway between blue and red, and a class of its own
-    pixels = np.array([[BLUE, BLUE, (100, 0, 155), (200, 0, 55), RED, RED]], np.uint8)
-    assert nearest_paints(pixels, [BLUE, purple, RED]).tolist() == [[0, 0, 0, 2, 2, 2]]
-    assert nearest_paints(np.array([[(130, 3, 120)]], np.uint8), [BLUE, purple, RED]).tolist() == [[1]]
-
-
-def test_nothing_is_taken_from_beyond_the_edge() -> None:
-    pixels = np.array([[RED, (90, 90, 90), (90, 90, 90), BLUE]], np.uint8)
-    assert nearest_paints(pixels, [BLUE, RED]).tolist() == [[1, 1, 0, 0]]
-    pixels = np.array([[(90, 90, 90), (90, 90, 90), (90, 90, 90), BLUE]], np.uint8)
-    assert nearest_paints(pixels, [BLUE, RED]).tolist() == [[0, 0, 0, 0]]
+    purple, gray = (128, 0, 128), (90, 90, 90)  # halfway between blue and red, and a class of its own; none
+    for pixels, palette, wanted in (
+        ([BLUE, BLUE, (100, 0, 155), (200, 0, 55), RED, RED], [BLUE, purple, RED], [0, 0, 0, 2, 2, 2]),
+        ([(130, 3, 120)], [BLUE, purple, RED], [1]),
+        ([RED, gray, gray, BLUE], [BLUE, RED], [1, 1, 0, 0]),  # and nothing from beyond the edge
+        ([gray, gray, gray, BLUE], [BLUE, RED], [0, 0, 0, 0]),
+    ):
+        assert nearest_paints(np.array([pixels], np.uint8), palette).tolist() == [wanted]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
@@ -58,13 +54,13 @@ def test_exact_colours_stay(seed: int, height: int, width: int) -> None:
 
 def test_colours_of_classes_become_their_values() -> None:
     config = {"mode": "labels", "classes": [0, 7, 200], "colors": [BLUE, RED, GREEN], "channels": 3}
-    side = Side.from_dict(config | {"palette": [{"color": list(RED), "name": "door", "share": 0.9}]})
-    assert [paint.name for paint in side.paints] == ["#0000ff", "door", "#00c800"]
+    side = PixelFormat.from_dict(config | {"palette": [{"color": list(RED), "name": "door", "share": 0.9}]})
+    assert [paint.name for paint in paints(side)] == ["#0000ff", "door", "#00c800"]
     drawn = Image.fromarray(np.array([[BLUE, RED], [GREEN, GREEN]], np.uint8))
     stored = as_stored(drawn, side, (4, 2))
-    assert np.asarray(stored).tolist() == [[0, 0, 7, 7], [200, 200, 200, 200]]
-    file = in_colors(stored, side)
-    assert file.mode == "P" and np.asarray(file).tolist() == np.asarray(stored).tolist()
+    assert stored.values.squeeze().tolist() == [[0, 0, 7, 7], [200, 200, 200, 200]]
+    file = stored.picture()
+    assert file.mode == "P" and np.asarray(file).tolist() == stored.values.squeeze().tolist()
     assert np.asarray(file.convert("RGB"))[:, ::2].tolist() == np.asarray(drawn).tolist()
 
 
@@ -93,11 +89,10 @@ def test_drawings_go_to_the_page_and_back() -> None:
         (np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 2, 5), ".tif"),
     ],
 )
-def test_results_are_written_with_every_bit(values: np.ndarray, suffix: str, tmp_path: Path) -> None:
-    path = save_result(values, tmp_path / "new", "made")
-    assert path.name == f"made{suffix}"
-    read = read_image(path, "made")
-    np.testing.assert_array_equal(read.values.squeeze(), values.squeeze())
+def test_results_are_written_with_every_bit(values: np.ndarray, suffix: str) -> None:
+    name, content = encoded(from_memory(values, "made"), "made")
+    assert name == f"made{suffix}"
+    np.testing.assert_array_equal(read_image(content, "made").values.squeeze(), values.squeeze())
 
 
 def test_what_is_shown_is_neither_tiny_nor_huge() -> None:
@@ -105,7 +100,7 @@ def test_what_is_shown_is_neither_tiny_nor_huge() -> None:
     assert shown(Image.new("L", (3000, 1500))).size == (1024, 512)
     labels = Image.fromarray(np.array([[BLUE, RED]], np.uint8))
     assert set(map(tuple, np.asarray(shown(labels, exact=True)).reshape(-1, 3))) == {BLUE, RED}
-    deep = shown(np.full((600, 600, 3), 65535, np.uint16))
+    deep = shown(Decoded(np.full((600, 600, 3), 65535, np.uint16), "rgb"))
     assert deep.getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -118,12 +113,12 @@ def test_the_heat_map_is_blue_where_real_orange_where_made_and_clear_between() -
 
 
 def test_the_shipped_model_shows_itself() -> None:
-    export = Export(SHIPPED, "demo")
+    export = ModelInfo(SHIPPED, "demo")
     assert (export.height, export.width) == (128, 128) and len(export.examples) >= 4
-    assert {paint.name: paint.color for paint in export.source.paints}.items() <= CMP_CLASSES.items()
+    assert {paint.name: paint.color for paint in paints(export.source)}.items() <= CMP_CLASSES.items()
     for example in export.examples:
         colors = set(map(tuple, np.asarray(example.source).reshape(-1, 3)))
-        assert colors <= {paint.color for paint in export.source.paints}
+        assert colors <= {paint.color for paint in paints(export.source)}
         assert example.source.size == example.generated.size == example.target.size == (128, 128)
     assert export.numbers["psnr"] > 15
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*.safetensors")) <= 4e6
@@ -132,9 +127,9 @@ def test_the_shipped_model_shows_itself() -> None:
 def test_exports_of_strangers(tmp_path: Path) -> None:
     config = json.loads((SHIPPED / "preprocessor_config.json").read_text())
 
-    def export(**changes: object) -> Export:
+    def export(**changes: object) -> ModelInfo:
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(config | changes))
-        return Export(tmp_path, "theirs")
+        return ModelInfo(tmp_path, "theirs")
 
     plain = export()
     assert plain.examples == [] and plain.numbers == {} and plain.card == "" and plain.curves is None
@@ -161,14 +156,14 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
     for values in (b"[" * 10**6, b'{"image_size": [1e999, 1]}', b'{"image_size": [NaN, 1]}', b'{"a": "\\ud800"}'):
         (tmp_path / "preprocessor_config.json").write_bytes(values)
         with pytest.raises(UserError, match=r"preprocessor_config\.json of the model theirs") as caught:
-            Export(tmp_path, "theirs")
+            ModelInfo(tmp_path, "theirs")
         assert str(tmp_path) not in str(caught.value)
 
 
 def test_what_an_export_of_strangers_shows_is_bounded(tmp_path: Path) -> None:
     """A card, metrics and samples that are small files, or seem so, and would take minutes or gigabytes."""
     shutil.copyfile(SHIPPED / "preprocessor_config.json", tmp_path / "preprocessor_config.json")
-    export = Export(tmp_path, "theirs")
+    export = ModelInfo(tmp_path, "theirs")
     (tmp_path / "README.md").write_text("![" * 40_000 + "[](" + "<img" * 10_000)
     assert "![" not in export.card
     with (tmp_path / "metrics.json").open("wb") as file:
@@ -178,7 +173,7 @@ def test_what_an_export_of_strangers_shows_is_bounded(tmp_path: Path) -> None:
     export.height = export.width = 1
     assert export.samples is not None and export.examples == []
     (tmp_path / "metrics.json").write_text(json.dumps({f"{number} " + "x" * 99: number for number in range(5000)}))
-    metrics = Export(tmp_path, "theirs").numbers
+    metrics = ModelInfo(tmp_path, "theirs").numbers
     assert len(metrics) == 100 and max(map(len, metrics)) == 40
 
 
@@ -189,5 +184,5 @@ def test_what_links_lead_to_is_not_shown(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((SHIPPED / name).read_bytes() if (SHIPPED / name).is_file() else b"secret")
         (tmp_path / "export" / name).symlink_to(tmp_path / name)
     Image.new("RGB", (9, 9)).save(tmp_path / "curves.png")
-    export = Export(tmp_path / "export", "theirs")
+    export = ModelInfo(tmp_path / "export", "theirs")
     assert (export.card, export.samples, export.numbers, export.curves) == ("", None, {}, None)

@@ -7,9 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PANE, PRIVATE, READ_SUFFIXES, gallery, picture_files, table
-from pix2pix_hub.ui.guard import answering, on_gpu
+from pix2pix_hub.ui.components import PANE, PRIVATE, gallery, table
+from pix2pix_hub.ui.guard import computing, picture_files
 from pix2pix_hub.ui.handlers import TRANSLATED, Handlers
+
+READ_SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
 
 
 def batch_tab(handlers: Handlers, picker: gr.Dropdown) -> None:
@@ -25,8 +27,7 @@ def batch_tab(handlers: Handlers, picker: gr.Dropdown) -> None:
             pictures = gallery("Translated", "batch-gallery", columns=4, height=PANE)
             archive = gr.DownloadButton("Download all as a zip", interactive=False, elem_id="batch-zip")
 
-    @answering
-    @on_gpu
+    @computing
     def batch_files(paths: list[Path], model: str, progress: gr.Progress = gr.Progress()) -> list[Any]:
         """Translate all files."""
         file, made, outcomes = handlers.batch(paths, model, lambda *parts: progress(parts, unit="files"))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PRIVATE, Followers, example_pictures, example_strip, picture_input, picture_output
-from pix2pix_hub.ui.exports import Export, hex_color
-from pix2pix_hub.ui.guard import answering, chosen_index, on_gpu
+from pix2pix_hub.ui.components import PRIVATE, Followers, example_pictures, example_strip, picture_output
+from pix2pix_hub.ui.guard import chosen_index, computing, picture_input
 from pix2pix_hub.ui.handlers import FAKE, REAL, Handlers
+from pix2pix_hub.ui.models import ModelInfo, hex_color
 
 LEGEND = f"""<div class="legend" role="note">
 <span><i style="background:{hex_color(REAL)}"></i>blue: looks real to the discriminator</span>
@@ -25,10 +24,10 @@ METRICS = {  # name → (what it is called, how it is written)
 }
 
 
-def compare_tab(tab: gr.Tab, handlers: Handlers, picker: gr.Dropdown, export: Export | None) -> Followers:
+def compare_tab(tab: gr.Tab, handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None) -> Followers:
     """Lay the tab out and connect it."""
     gr.Markdown("Pick a validation pair of the model, or bring a pair of your own.", elem_classes="hint")
-    examples = example_strip(export, "compare-examples")
+    examples = example_strip(info, "compare-examples")
     with gr.Accordion("A pair of your own", open=False), gr.Row():
         own: dict[str, Any] = {"sources": ["upload", "clipboard"], "height": 200}
         source = picture_input(label="Source", elem_id="compare-own-source", **own)
@@ -43,36 +42,29 @@ def compare_tab(tab: gr.Tab, handlers: Handlers, picker: gr.Dropdown, export: Ex
     numbers = gr.HTML(numbers_html({}), elem_id="compare-numbers")
     outputs, compared = [*pictures, numbers], gr.State("")  # the model whose pair is shown
 
-    def answer(*pair: Any) -> list[Any]:
+    def measure(*pair: Any) -> list[Any]:
+        """Compare a pair, of the person's own or of the model's."""
         *shown, metrics = handlers.compare(*pair)
         return [*shown, numbers_html(metrics)]
 
-    @answering
-    @on_gpu
+    @computing
     def compare_example(model: str, chosen: gr.EventData) -> list[Any]:
         """Compare a validation pair."""
-        return answer(*handlers.example(chosen_index(chosen), model), model)
+        return measure(*handlers.example(chosen_index(chosen), model), model)
 
-    @answering
-    @on_gpu
-    def compare_own(source: Path | None, target: Path | None, model: str) -> list[Any]:
-        """Compare the person's own pair."""
-        return answer(source, target, model)
-
-    @answering
-    @on_gpu
+    @computing
     def compare_first(compared: str, model: str) -> Any:
         """Compare the first pair of a model when the tab is first opened with it."""
-        if compared == model or not handlers.store.export(model).examples:
+        if compared == model or not handlers.store.info(model).examples:
             return gr.skip()
-        return [*answer(*handlers.example(0, model), model), model]
+        return [*measure(*handlers.example(0, model), model), model]
 
     options = PRIVATE | {"show_progress": "minimal"}
     tab.select(compare_first, [compared, picker], [*outputs, compared], **options)
     examples.select(compare_example, picker, outputs, trigger_mode="always_last", **options)
-    button.click(compare_own, [source, target, picker], outputs, **options)
-    emptied: Followers = dict.fromkeys([source, target, *pictures], lambda export: None)
-    return {examples: example_pictures, **emptied, numbers: lambda export: numbers_html({})}
+    button.click(computing(measure), [source, target, picker], outputs, **options)
+    emptied: Followers = dict.fromkeys([source, target, *pictures], lambda info: None)
+    return {examples: example_pictures, **emptied, numbers: lambda info: numbers_html({})}
 
 
 def numbers_html(metrics: dict[str, float]) -> str:

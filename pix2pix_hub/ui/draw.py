@@ -13,45 +13,33 @@ import gradio as gr
 from PIL import Image
 
 from pix2pix_hub.ui.components import QUIET, Followers, example_pictures, example_strip, picture_output
-from pix2pix_hub.ui.exports import Export, hex_color
-from pix2pix_hub.ui.guard import Newest, answering, chosen_index, on_gpu
+from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing
 from pix2pix_hub.ui.handlers import Handlers, decode_drawing, encode_drawing, shown
+from pix2pix_hub.ui.models import ModelInfo, hex_color, paints
 
-CANVAS = Path(__file__).parents[1] / "canvas"
+CANVAS = Path(__file__).with_name("canvas")
 BLACK_AND_WHITE = [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}]
 OF_CLASSES = "Every colour is a class the model was trained on. Fill paints a whole area; Undo takes back any step."
 OF_PHOTOS = "This model was trained on photos: it makes little of flat drawings, but you can paint over an example."
 
 
-def draw_tab(handlers: Handlers, picker: gr.Dropdown, export: Export | None) -> Followers:
+def draw_tab(handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None) -> Followers:
     """Lay the tab out and connect it."""
     newest = Newest()
     html, css, script = ((CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js"))
+    files: dict[str, Any] = {"html_template": html, "css_template": css, "js_on_load": script}
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            board = gr.HTML(  # its value: the drawing, a PNG data URL
-                html_template=html,
-                css_template=css,
-                js_on_load=script,
-                apply_default_css=False,
-                setup=_setup(export, 0),
-                label="Your drawing",
-                elem_id="board",
-            )
+            look: dict[str, Any] = {"label": "Your drawing", "elem_id": "board", "apply_default_css": False}
+            board = gr.HTML(setup=_setup(info, 0), **files, **look)  # its value: the drawing, a PNG data URL
         with gr.Column(scale=1, min_width=300):
-            result = picture_output(
-                "What the model makes of it",
-                "draw-result",
-                value=_first_result(export),
-                alt_text="What the model makes of the drawing",
-                buttons=["download", "fullscreen"],
-            )
+            look = {"alt_text": "What the model makes of the drawing", "buttons": ["download", "fullscreen"]}
+            result = picture_output("What the model makes of it", "draw-result", value=_first_result(info), **look)
             gr.Markdown("Start from an example", elem_classes="hint")
-            examples = example_strip(export, "draw-examples")
-            note = gr.Markdown(_note(export), elem_classes="hint")
+            examples = example_strip(info, "draw-examples")
+            note = gr.Markdown(_note(info), elem_classes="hint")
 
-    @answering
-    @on_gpu
+    @computing
     def draw_board(drawing: str | None, model: str, request: gr.Request) -> Any:
         """Translate the drawing, unless a newer one has come before this is ready."""
         is_newest = newest.begin(request.session_hash)
@@ -61,40 +49,36 @@ def draw_tab(handlers: Handlers, picker: gr.Dropdown, export: Export | None) -> 
     @answering
     def start(model: str, chosen: gr.EventData) -> Any:
         """Put an example on the board."""
-        return gr.HTML(setup=_setup(handlers.store.export(model), chosen_index(chosen), publish=True))
+        return gr.HTML(setup=_setup(handlers.store.info(model), chosen_index(chosen), publish=True))
 
     board.change(draw_board, [board, picker], result, trigger_mode="always_last", **QUIET)
     examples.select(start, picker, board, **QUIET)
-    return {
-        board: lambda export: gr.HTML(setup=_setup(export, 0)),
-        result: _first_result,
-        examples: example_pictures,
-        note: _note,
-    }
+    followers: Followers = {result: _first_result, examples: example_pictures, note: _note}
+    return {board: lambda info: gr.HTML(setup=_setup(info, 0)), **followers}
 
 
-def _setup(export: Export | None, example: int, *, publish: bool = False) -> dict[str, Any]:
+def _setup(info: ModelInfo | None, example: int, *, publish: bool = False) -> dict[str, Any]:
     """What the canvas starts from.
 
     Args:
-        export: the model to draw for; None: nothing yet.
+        info: the model to draw for; None: nothing yet.
         example: the validation pair whose source is on it, where the model has so many.
         publish: translate it at once.
     """
     setup = {"width": 256, "height": 256, "background": "#ffffff", "image": None, "publish": publish, "key": "empty"}
     colors = []
-    if export:
-        setup |= {"width": export.width, "height": export.height, "background": hex_color(export.background)}
-        setup["key"] = f"{export.name} {example}"
-        if example < len(export.examples):
-            setup["image"] = encode_drawing(export.examples[example].source)
-        colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in export.source.paints]
+    if info:
+        setup |= {"width": info.width, "height": info.height, "key": f"{info.name} {example}"}
+        if example < len(info.examples):
+            setup["image"] = encode_drawing(info.examples[example].source)
+        colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in paints(info.source)]
+        setup["background"] = colors[0]["color"] if colors else "#ffffff"  # the most frequent one
     return setup | {"colors": colors or BLACK_AND_WHITE, "free": not colors}
 
 
-def _first_result(export: Export | None) -> Image.Image | None:
-    return shown(export.examples[0].generated) if export and export.examples else None
+def _first_result(info: ModelInfo | None) -> Image.Image | None:
+    return shown(info.examples[0].generated) if info and info.examples else None
 
 
-def _note(export: Export | None) -> str:
-    return OF_CLASSES if export is None or export.source.paints else OF_PHOTOS
+def _note(info: ModelInfo | None) -> str:
+    return OF_CLASSES if info is None or paints(info.source) else OF_PHOTOS

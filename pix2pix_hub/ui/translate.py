@@ -1,0 +1,102 @@
+"""Translate: one picture of any size, before and after, with variants."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from pix2pix_hub.ui.components import PANE, PRIVATE, QUIET, Followers, example_pictures, example_strip, gallery
+from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing, picture_input
+from pix2pix_hub.ui.handlers import MAX_SEED, Handlers, shown
+from pix2pix_hub.ui.models import ModelInfo
+
+ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same."
+
+
+def translate_tab(
+    handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None
+) -> tuple[Followers, tuple[Callable[..., Any], list[Any], list[Any]]]:
+    """Lay the tab out and connect it; also returns what to do after another model was picked: an event's arguments."""
+    newest, most = Newest(), handlers.limits.max_variants
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=300):
+            look: dict[str, Any] = {"height": PANE, "buttons": [], "elem_id": "translate-input"}
+            picture = picture_input(label="Your picture", sources=["upload", "clipboard", "webcam"], **look)
+            gr.Markdown("Or take an example", elem_classes="hint")
+            examples = example_strip(info, "translate-examples")
+            with gr.Accordion("Variants", open=False):
+                gr.Markdown(ABOUT_VARIANTS, elem_classes="hint")
+                with gr.Row():
+                    variants = gr.Slider(1, most, value=1, step=1, label="Variants (1: the model's plain answer)")
+                    seed = gr.Number(value=0, minimum=0, maximum=MAX_SEED, precision=0, label="Seed", min_width=120)
+            button = gr.Button("Translate", variant="primary", elem_id="translate-button")
+        with gr.Column(scale=6, min_width=300, elem_id="translate-out"):
+            look = {"height": PANE, "max_height": PANE, "buttons": ["fullscreen"], "elem_id": "translate-result"}
+            look |= {"type": "pil", "format": "png", "interactive": False}
+            slider = gr.ImageSlider(value=_first_pair(info), label="Before | after", **look)
+            several = gallery("Variants", "translate-variants", columns=4, height=220, visible=False)
+            with gr.Row(elem_id="translate-said"):
+                note = gr.Markdown(_first_note(info), elem_classes="hint", elem_id="translate-note")
+                look = {"size": "sm", "scale": 0, "min_width": 140, "elem_id": "translate-download"}
+                download = gr.DownloadButton("Download", interactive=False, **look)
+
+    def translate_picture(
+        path: Path | None,
+        model: str,
+        number: int,
+        chosen_seed: int | None,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),
+    ) -> Any:
+        """Translate the picture in the pane, unless another was put there before this is ready."""
+        is_newest = newest.begin(request.session_hash)
+        options: dict[str, Any] = {"stochastic": True, "seed": chosen_seed} if number > 1 else {}
+        options |= {"variants": int(number), "report": lambda *parts: progress(parts, unit="tiles")}
+        file, (source, *results), said = handlers.translate(path, model, **options)
+        if not is_newest():
+            return gr.skip()
+        named = [(each, f"variant {place}") for place, each in enumerate(results, 1)] if len(results) > 1 else []
+        return [
+            (source, results[0]),
+            gr.Gallery(value=named, visible=bool(named)),
+            gr.DownloadButton(value=file, interactive=True),
+            said,
+        ]
+
+    @functools.wraps(translate_picture)  # by its arguments Gradio gives it the request and its progress
+    def translate_new_picture(path: Path | None, *arguments: Any, **options: Any) -> Any:
+        return translate_picture(path, *arguments, **options) if path else gr.skip()
+
+    @answering
+    def take_example(model: str, chosen: gr.EventData) -> Any:
+        """Put an example's source where a picture is uploaded."""
+        return handlers.example(chosen_index(chosen), model)[0].picture()
+
+    inputs, outputs = [picture, picker, variants, seed], [slider, several, download, note]
+    translate_again = computing(translate_new_picture)
+    button.click(computing(translate_picture), inputs, outputs, trigger_mode="always_last", **PRIVATE)
+    picture.change(translate_again, inputs, outputs, trigger_mode="always_last", **PRIVATE)
+    examples.select(take_example, picker, picture, **QUIET)
+    followers: Followers = {
+        examples: example_pictures,
+        slider: _first_pair,
+        several: lambda info: gr.Gallery(value=[], visible=False),
+        download: lambda info: gr.DownloadButton(value=None, interactive=False),
+        note: _first_note,
+    }
+    return followers, (translate_again, inputs, outputs)
+
+
+def _first_pair(info: ModelInfo | None) -> tuple[Any, Any] | None:
+    """What the model made of its first example, before anybody has asked for anything."""
+    if not (info and info.examples):
+        return None
+    return shown(info.examples[0].source, exact=True), shown(info.examples[0].generated)
+
+
+def _first_note(info: ModelInfo | None) -> str:
+    return "An example of the model's own." if info and info.examples else ""
