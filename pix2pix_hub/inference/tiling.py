@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,21 +30,14 @@ UNET_MARGIN, RESNET_MARGIN = 1, 2  # pixels of the split's map that the tail, or
 # ---------------------------------------------------------------------------------------------------------- tiles
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A tile's place along one axis, in pixels of the padded image."""
 
     window: slice  # what is looked at
     core: slice  # the part of it whose result counts; the cores of all tiles make up the image
 
-    def within(self, factor: int = 1) -> slice:
-        """Place of the core in a map of the window whose pixels are `factor` image pixels wide."""
-        start = (self.core.start - self.window.start) // factor
-        return slice(start, start + (self.core.stop - self.core.start) // factor)
 
-
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A rectangle of an image."""
 
     rows: Span
@@ -57,7 +51,10 @@ class Tile:
     def core_of(self, made: Tensor) -> Tensor:
         """Cut the part that counts from a map `(…, h, w)` of the window, at any scale."""
         factor = (self.rows.window.stop - self.rows.window.start) // made.shape[-2]
-        return made[..., self.rows.within(factor), self.columns.within(factor)]
+        rows, columns = (
+            slice((core.start - window.start) // factor, (core.stop - window.start) // factor) for window, core in self
+        )
+        return made[..., rows, columns]
 
 
 def spans(length: int, tile_size: int, factor: int, margin: int) -> list[Span]:
@@ -207,6 +204,10 @@ class _MeasuredInstead(Exception):  # noqa: N818  (ends a forward, is no error)
     """A norm layer was reached whose statistics were not known yet."""
 
 
+# Pixels seen, mean and sum of squared deviations of each channel, `(C,)` in float64
+_NO_MOMENTS = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+
+
 class StreamedNorms:
     """Norm layers that see an image tile by tile and normalise by the statistics of the whole.
 
@@ -219,9 +220,8 @@ class StreamedNorms:
         self.layers = list(layers)
         self._scale_shift: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         self._tile: Tile | None = None
-        self._layer: nn.Module | None = None  # that is being measured, and where its input lies
-        self._device = torch.device("cpu")
-        self._moments = _Moments()
+        self._layer: nn.Module | None = None  # that is being measured
+        self._moments = _NO_MOMENTS  # of that layer's input so far
 
     def __enter__(self) -> StreamedNorms:
         for layer in self.layers:
@@ -251,44 +251,32 @@ class StreamedNorms:
         """In place of the layer's forward."""
         if layer not in self._scale_shift:
             assert self._tile is not None and self._layer in (None, layer)
-            self._layer, self._device = layer, x.device
-            self._moments.add(self._tile.core_of(x))
+            self._layer = layer
+            self._measure(self._tile.core_of(x))
             raise _MeasuredInstead
-        scale, shift = self._scale_shift[layer]
+        scale, shift = (part.to(x.device) for part in self._scale_shift[layer])
         return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+
+    def _measure(self, x: Tensor) -> None:
+        """Add the moments of `(1, C, h, w)` (Chan et al. 1979: exact, and safe where the mean is large)."""
+        # on the CPU, since not every accelerator has float64
+        variance, mean = (part.cpu().double() for part in torch.var_mean(x.float(), (0, 2, 3), correction=0))
+        count, (count_before, mean_before, squares) = x[0, 0].numel(), self._moments
+        total, delta = count_before + count, mean - mean_before
+        squares = squares + variance * count + delta.square() * (count_before * count / total)
+        self._moments = total, mean_before + delta * (count / total), squares
 
     def _settle(self) -> None:
         """All tiles have been seen: from now on the layer can normalise."""
-        layer, moments = self._layer, self._moments
+        layer, (count, mean, squares) = self._layer, self._moments
         assert isinstance(layer, nn.InstanceNorm2d | BatchNorm2d)
-        scale = (moments.squares / moments.count + layer.eps).rsqrt()
-        shift = -moments.mean * scale
+        scale = (squares / count + layer.eps).rsqrt()
+        shift = -mean * scale
         if layer.weight is not None:
             weight, bias = layer.weight.cpu().double(), layer.bias.cpu().double()
             scale, shift = scale * weight, shift * weight + bias
-        scale, shift = (part.float().to(self._device)[:, None, None] for part in (scale, shift))
-        self._scale_shift[layer] = scale, shift
-        self._layer, self._moments = None, _Moments()
-
-
-class _Moments:
-    """Mean and squared deviations of each channel over tiles, `(C,)` in float64 on the CPU (Chan et al. 1979: exact,
-    and safe where the mean is large)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
-
-    def add(self, x: Tensor) -> None:
-        """`(1, C, h, w)`."""
-        count = x[0, 0].numel()
-        # to the CPU, since not every accelerator has float64
-        variance, mean = (part.cpu().double() for part in torch.var_mean(x.float(), (0, 2, 3), correction=0))
-        total = self.count + count
-        delta = mean - self.mean
-        self.squares = self.squares + variance * count + delta.square() * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
+        self._scale_shift[layer] = scale.float()[:, None, None], shift.float()[:, None, None]
+        self._layer, self._moments = None, _NO_MOMENTS
 
 
 # ------------------------------------------------------------------------------------------------- putting together

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -73,8 +72,3 @@ def _kept(seed: Seed, probability: float, shape: torch.Size) -> Tensor:
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
     random = torch.Generator().manual_seed(int(state[0]))
     return torch.stack([torch.rand(shape[1:], generator=random) >= probability for _ in range(shape[0])])
-
-
-def content_seed(stored: Tensor) -> int:
-    """A number that follows from an image's values, so that its noise depends on nothing else it comes with."""
-    return zlib.crc32(stored.contiguous().numpy().tobytes())
