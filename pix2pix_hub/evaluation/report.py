@@ -102,7 +102,7 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
     stochastic = "stochastic: dropout on, values are means over samples"
     content["protocol"] = {  # all that must be the same where two numbers are compared, beyond each metric's own
         "pairs": len(evaluation.tensors),
-        "image_size": list(evaluation.image_size),
+        "image_size": list(evaluation.tensors.transform.image_size),
         "resize": preprocessor.resize,
         "resample": "bilinear, antialiased; labels nearest",
         "source": replace(preprocessor.source, palette=()).to_dict(),

@@ -24,7 +24,7 @@ import results_page  # noqa: E402
 import results_runs  # noqa: E402
 
 from pix2pix_hub.cli import parse_training_config  # noqa: E402
-from pix2pix_hub.evaluation.options import EvaluationOptions  # noqa: E402
+from pix2pix_hub.config import EvaluationOptions  # noqa: E402
 
 BUDGET = ["--image-size", "128"]
 PLAN = results_runs.plan(BUDGET, 1000)

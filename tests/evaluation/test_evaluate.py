@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.cli.evaluate import update_card
+from pix2pix_hub.config import EvaluationOptions
 from pix2pix_hub.devices import process_state
 from pix2pix_hub.evaluation.evaluate import evaluate, load_model
-from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.report import describe, results
 from pix2pix_hub.hub.card import make_card, write_card
 from pix2pix_hub.metrics import MetricNetworks

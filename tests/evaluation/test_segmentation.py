@@ -144,7 +144,7 @@ def test_photos_are_learnt_with_their_labels_turned_the_same_way(pairs: Path) ->
             return len(self.rows)
 
     photos = LabelledPhotos(LabelsTwice(), "target", CMP)
-    transform = photos.transform((SIZE, SIZE), "exact", augment=True)
+    transform = photos.transform(SegmenterRecipe((SIZE, SIZE)), augment=True)
     pair = PairTensors(photos, transform)[(3, 2)]
     seen, truth = CMP.of_generated(pair["source"][None])[0], pair["target"].argmax(0)
     assert set(pair["target"].unique().tolist()) == {-1.0, 1.0}
