@@ -99,15 +99,6 @@ def test_the_margin_is_as_narrow_as_it_can_be(name: str, monkeypatch: pytest.Mon
     assert max(errors) > 1e-3, errors
 
 
-def test_without_whole_statistics_tiles_differ() -> None:
-    """What the streaming of statistics is for: each tile with its own."""
-    generator = trained("default")
-    source = torch.rand(3, 128, 256) * 2 - 1
-    source[:, :, :128] = 0.3
-    apart = torch.cat([whole(generator, half) for half in source.split(128, dim=2)], 2)
-    assert (apart - whole(generator, source)).abs().mean() > 1e-3
-
-
 @pytest.mark.parametrize("name", ["default", "late dropout", "resnet"])
 def test_dropout_is_that_of_the_whole(name: str) -> None:
     generator = trained(name)
