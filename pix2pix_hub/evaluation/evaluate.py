@@ -65,10 +65,6 @@ class EvaluatedModel:
     data_options: dict[str, str]  # those of `INHERITED` that it was trained with
     batch_size: int  # that it was validated with
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: which model this is."""
-        return {"id": self.name, "revision": self.revision, "weights_sha256": self.weights_sha256}
-
 
 def load_model(model: str, *, revision: str | None = None) -> EvaluatedModel:
     """Load an export, a run's folder (its `model/` is taken) or a Hub id (`user/name`, `user/name@revision`).
@@ -241,7 +237,7 @@ def measure(
         scorer: counts classes, for the segmentation scores.
     """
     loader = share_of(pairs, options.batch_size or model.batch_size, options, state)
-    rows: list[dict[tuple[str, str], Tensor]] = []  # of a batch each: (table, column) → values of its pairs
+    rows: list[dict[str, dict[str, Tensor]]] = []  # of a batch each: table → column → values of its pairs
     for batch in tqdm(loader, "pairs", disable=None if state.is_main_process else True, leave=False):  # not in files
         indices, target = batch["index"].tolist(), batch["target"].to(state.device)
         samples = [translate(model, options, batch["source"], indices, n) for n in range(options.num_samples)]
@@ -251,7 +247,8 @@ def measure(
                 "damaged, or too large for the precision. Measure another checkpoint, or with --precision no."
             )
         each = [image_values(names, sample, target, networks) for sample in samples]
-        tables = {"values": {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}}
+        tables = {"places": {"index": batch["index"]}}
+        tables["values"] = {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}
         if len(samples) > 1:
             differences = [l1(to_unit_range(a), to_unit_range(b)) for a, b in itertools.combinations(samples, 2)]
             tables["values"][DIVERSITY] = torch.stack(differences).mean(0).cpu()
@@ -262,13 +259,13 @@ def measure(
             tables |= {side: traces_of(images)._asdict() for side, images in sides.items()}
         if scorer is not None:
             tables["counts"] = scorer(samples[0], indices)
-        row = {(table, name): column for table, columns in tables.items() for name, column in columns.items()}
-        rows.append(row | {("", "index"): batch["index"]})
+        rows.append(tables)
     rows = gather_object(rows)
-    order = torch.cat([row["", "index"] for row in rows]).argsort()
-    whole: dict[str, dict[str, Tensor]] = {}
-    for table, name in rows[0]:
-        whole.setdefault(table, {})[name] = torch.cat([row[table, name] for row in rows])[order]
+    order = torch.cat([row["places"]["index"] for row in rows]).argsort()
+    whole = {
+        table: {name: torch.cat([row[table][name] for row in rows])[order] for name in columns}
+        for table, columns in rows[0].items()
+    }
     values, features, counts = (whole.get(table, {}) for table in ("values", "features", "counts"))
     traces = (Traces(**whole["generated"]), Traces(**whole["target"])) if options.checks else None
     return Measured(values, features, counts, traces)

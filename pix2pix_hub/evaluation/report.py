@@ -114,18 +114,16 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
         "precision": "float32" if options.precision == "no" else options.precision,
         "interval": f"{LEVEL:.0%}, percentiles of {RESAMPLES} bootstrap resamples of the images; FID and KID have none",
     }
-    facts = {"model": evaluation.model.to_dict(), "dataset": evaluation.pairs.facts, "versions": library_versions()}
-    return content | facts
+    model = evaluation.model
+    content["model"] = {"id": model.name, "revision": model.revision, "weights_sha256": model.weights_sha256}
+    return content | {"dataset": evaluation.pairs.facts, "versions": library_versions()}
 
 
 def _entry(evaluation: Evaluation, name: str) -> dict[str, Any]:
     """A metric's value, its interval or the number of images behind it, and what it means."""
     measured, metric = evaluation.measured, METRICS.get(name)
-    about: dict[str, Any] = {
-        "unit": "mean absolute difference of two samples of one source, 0 to 1",
-        "higher_is_better": True,
-    }  # of `DIVERSITY`, which is no metric
-    about = about if metric is None else metric.to_dict()
+    of_diversity = {"unit": "mean absolute difference of two samples of one source, 0 to 1", "higher_is_better": True}
+    about: dict[str, Any] = of_diversity if metric is None else metric.to_dict()
     nothing: dict[str, Any] = {"value": None, "ci95": None}
     if name in evaluation.missing:
         return nothing | {"reason": evaluation.missing[name]} | about
@@ -269,7 +267,10 @@ def save_labelled(
     # matplotlib's font knows more alphabets than the one that comes with Pillow
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     font = ImageFont.truetype(file, max(_TEXT_HEIGHT, height // 20), layout_engine=ImageFont.Layout.BASIC)
-    texts = ["\n".join(_short_lines(lines)) for lines in labels]
+    texts = []
+    for lines in labels:  # of long names the end, on several lines
+        ends = (line if len(line) <= _LONGEST_NAME else "…" + line[1 - _LONGEST_NAME :] for line in lines)
+        texts.append("\n".join(part for line in ends for part in textwrap.wrap(line, _LINE_LENGTH)))
     label_width, label_height = _extent(texts, font)
     heading_width, heading_height = _extent(headings, font)
     across, down = max(width, heading_width) + _GAP, max(height, label_height) + _GAP
@@ -285,12 +286,6 @@ def save_labelled(
             picture.paste(enlarged, (left + column * across, top + row * down))
     with write_aside(path) as partial:
         picture.save(partial, format="PNG")
-
-
-def _short_lines(lines: Sequence[str]) -> list[str]:
-    """Of long names the end, on several lines."""
-    ends = [line if len(line) <= _LONGEST_NAME else "…" + line[1 - _LONGEST_NAME :] for line in lines]
-    return [part for line in ends for part in textwrap.wrap(line, _LINE_LENGTH)]
 
 
 def _extent(texts: Sequence[str], font: ImageFont.FreeTypeFont) -> tuple[int, int]:

@@ -258,7 +258,13 @@ def load_weights(network: nn.Module, path: Path, device: str = "cpu", dtype: tor
     try:
         with safe_open(path, framework="pt") as file:
             _check_tensors(network, file, path)
-            tensors = {name: _moved(file.get_tensor(name), device, dtype) for name in file.keys()}  # noqa: SIM118
+            tensors = {}
+            for name in file.keys():  # noqa: SIM118  # a handle, not a dict
+                tensor = file.get_tensor(name)
+                # Out of the mapped file into memory of its own. Used as mapped, the weights would change under the
+                # network with the file, and lie at any byte, for which some kernels round otherwise.
+                number_type = dtype if tensor.is_floating_point() else tensor.dtype
+                tensors[name] = tensor.to(device, number_type, copy=True)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged, or no safetensors file ({error}): fetch or save it again.") from error
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -306,12 +312,3 @@ def some(names: Sequence[str]) -> str:
     """The first few of a list of names, which may be anybody's, and how many more there are."""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(name[:200] for name in names[:NAMES_SHOWN]) + more
-
-
-def _moved(tensor: Tensor, device: str, dtype: torch.dtype) -> Tensor:
-    """Out of the mapped file into memory of its own.
-
-    Used as mapped, the weights would change under the network with the file, and lie at any byte, for which some
-    kernels round otherwise than for freshly trained weights.
-    """
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, copy=True)

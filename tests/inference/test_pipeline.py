@@ -349,7 +349,7 @@ def test_a_hub_model_is_its_export(folder: Path, pipe: Pix2PixPipeline, hub: Hub
     assert main(["translate", name, str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]) == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), pipe(image))
     assert choose_models(name) == {name: name}
-    assert load_model(name).to_dict()["id"] == "tester/maps" and load_model(name).revision == first
+    assert load_model(name).name == "tester/maps" and load_model(name).revision == first
     with pytest.raises(UserError, match="tester/none"):
         Pix2PixPipeline.from_pretrained("tester/none")
 
