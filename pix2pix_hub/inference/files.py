@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeVar
 
+import torch
+
 from pix2pix_hub.data.sources import IMAGE_SUFFIXES, images_below
 from pix2pix_hub.export import Preprocessor
 from pix2pix_hub.image.read import read_bytes, read_image
@@ -80,7 +82,7 @@ def plan_jobs(
     source, target = preprocessor.source, preprocessor.target
     # the kinds of file that may be deeper than 8 bits (PNG, TIFF, NPY) hold whatever depth goes through them
     depth = None if source.mode == "labels" or source.dtype in ("uint8", "float32") else "uint8"
-    blank = Canvas(None, (1, 1), depth, target.channels, target, "decoded")
+    blank = Canvas(None, Prepared(torch.zeros(1, 1, 1), None, depth), target.channels, target, "decoded")
     blank.pixels.zero_()
     suffixes = {name.suffix: suffix_for(blank.finish(), name.suffix) for name in found.values()}
     jobs: dict[Path, tuple[Path, ...]] = {}

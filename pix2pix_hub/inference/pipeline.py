@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,15 +53,36 @@ class Prepared:
     stored: Tensor  # (C, H, W) of stored values; without a format, of the network's channels in [-1, 1]
     format: PixelFormat | None
     depth: str | None  # "uint8", "uint16", "float32" where that is not the depth of the images trained on
+    padding: tuple[Tensor, Tensor] | None = None  # for each row and column, once padded, the stored one that it shows
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width, without padding."""
         return self.stored.shape[1], self.stored.shape[2]
 
-    def piece(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """The pixels at some rows and columns: float32 `(C, len(rows), len(columns))` in [-1, 1]."""
-        pixels = self.stored[:, rows[:, None], columns]
+    def padded(self, multiple: int, least: int) -> Prepared:
+        """In the middle of the next size of such multiples, at least `least`: reflected as far as there are pixels, the
+        border repeated beyond."""
+
+        def places(size: int) -> Tensor:
+            padded = max(-(-size // multiple) * multiple, least)
+            before = (padded - size) // 2
+            reached = torch.arange(-before, padded - before)
+            return torch.where(reached < size, reached.abs(), 2 * (size - 1) - reached).clamp(0, size - 1)
+
+        return replace(self, padding=(places(self.size[0]), places(self.size[1])))
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """Height and width, with padding where there is any."""
+        return self.size if self.padding is None else (len(self.padding[0]), len(self.padding[1]))
+
+    def piece(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """A part of the (padded) image: float32 `(C, h, w)` in [-1, 1]."""
+        if self.padding is None:
+            pixels = self.stored[:, rows, columns]
+        else:
+            pixels = self.stored[:, self.padding[0][rows, None], self.padding[1][columns]]
         return pixels if self.format is None else to_model_range(pixels, self.format)
 
 
@@ -152,18 +173,6 @@ def with_depth(format: PixelFormat, dtype: str) -> PixelFormat:
     return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype])
 
 
-def padded_axis(size: int, multiple: int, least: int) -> Tensor:
-    """For each row (or column) of the padded image, the stored one that it shows.
-
-    The image stays in the middle; it is padded to the next multiple, at least `least`: reflected as far as there are
-    pixels, the border repeated beyond.
-    """
-    padded = max(-(-size // multiple) * multiple, least)
-    before = (padded - size) // 2
-    places = torch.arange(-before, padded - before)
-    return torch.where(places < size, places.abs(), 2 * (size - 1) - places).clamp(0, size - 1)
-
-
 # ----------------------------------------------------------------------------------------------------- images out
 
 
@@ -171,11 +180,10 @@ class Canvas:
     """The generated image, allocated once in the dtype that it is handed on in.
 
     Args:
-        image: the image that came; what is made of it is handed on likewise.
-        size: its height and width.
-        depth: of `Prepared`.
+        image: what came; what is made of it is handed on likewise.
+        prepared: the same, prepared: gives the size and, where it is another than that of training, the depth.
         channels: that the generator makes.
-        target: how targets were stored: so are the pixels, but at the depth of an image of another.
+        target: how targets were stored: so are the pixels, but for the depth.
         output_type: one of `OUTPUT_TYPES`, or None: the kind that came.
 
     Raises:
@@ -183,29 +191,26 @@ class Canvas:
     """
 
     def __init__(
-        self,
-        image: Any,
-        size: tuple[int, int],
-        depth: str | None,
-        channels: int,
-        target: PixelFormat,
-        output_type: str | None,
+        self, image: Any, prepared: Prepared, channels: int, target: PixelFormat, output_type: str | None
     ) -> None:
         if output_type not in (None, *OUTPUT_TYPES):
             raise UserError(f"output_type is {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}, or None.")
         came = "torch" if isinstance(image, Tensor) else "numpy" if isinstance(image, np.ndarray) else "pil"
         self.type = output_type or came
-        keeps = depth is None or target.mode == "labels" or target.dtype == "float32"
-        self.format = target if keeps else with_depth(target, str(depth))
+        keeps = prepared.depth is None or target.mode == "labels" or target.dtype == "float32"
+        self.format = target if keeps else with_depth(target, str(prepared.depth))
         stored_tensor = isinstance(image, Tensor) and not image.is_floating_point()
         self.in_model_range = self.type == "torch" and not stored_tensor
         self.keeps_axis = isinstance(image, np.ndarray) and self.type == came and image.shape[2:] == (1,)
         planes = 1 if self.format.mode == "labels" and not self.in_model_range else channels
         dtype = torch.float32 if self.in_model_range else getattr(torch, self.format.dtype)
-        self.pixels = torch.empty(planes, *size, dtype=dtype)
+        self.pixels = torch.empty(planes, *prepared.size, dtype=dtype)
+        sizes = zip(prepared.padded_size, prepared.size, strict=True)
+        self._before = [(padded - size) // 2 for padded, size in sizes]
 
     def place(self, top: int, left: int, made: Tensor) -> None:
-        """Put `(C, h, w)` in [-1, 1] so that its corner is there; what lies outside is cut off."""
+        """Put `(C, h, w)` in [-1, 1] so that its corner is there in the padded image; what is padding is cut off."""
+        top, left = top - self._before[0], left - self._before[1]
         height, width = self.pixels.shape[1:]
         rows = slice(max(0, top), max(0, min(height, top + made.shape[1])))
         columns = slice(max(0, left), max(0, min(width, left + made.shape[2])))
@@ -310,31 +315,14 @@ class CompiledGenerator:
 # -------------------------------------------------------------------------------------------------------- pipeline
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
+class _Job(NamedTuple):
     """One sample of one image."""
 
-    image: Prepared
-    rows: Tensor  # of `padded_axis`
-    columns: Tensor
+    image: Prepared  # padded
     canvas: Canvas  # where it is to be put
     seed: Seed | None  # of its dropout
     split: Split | None  # the generator in parts, where the image is to be cut into tiles
     steps: int  # units of progress: 1, or tiles times passes
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the padded image."""
-        return len(self.rows), len(self.columns)
-
-    def piece(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """A part of the padded image, `(C, h, w)` in [-1, 1]."""
-        return self.image.piece(self.rows[rows], self.columns[columns])
-
-    def place(self, top: int, left: int, made: Tensor) -> None:
-        """Put what was made of a part of the padded image onto the canvas."""
-        height, width = self.image.size
-        self.canvas.place(top - (len(self.rows) - height) // 2, left - (len(self.columns) - width) // 2, made)
 
 
 class Pix2PixPipeline:
@@ -510,15 +498,12 @@ class Pix2PixPipeline:
             raise UserError(
                 f"{self.folder} holds no {DISCRIMINATOR}/, which realism needs: export it with the generator."
             )
-        pair = [
-            prepare(source, self.preprocessor.source, "source"),
-            prepare(image, self.preprocessor.target, "image"),
-        ]
+        formats = self.preprocessor.source, self.preprocessor.target
+        pair = [prepare(source, formats[0], "source"), prepare(image, formats[1], "image")]
         if pair[0].size != pair[1].size:
             sizes = " and ".join("{}x{}".format(*side.size) for side in pair)
             raise UserError(f"source and image are {sizes} (height x width); expected one size.")
-        rows, columns = (padded_axis(length, 1, MINIMUM_SIZE) for length in pair[0].size)
-        batch = torch.cat([side.piece(rows, columns) for side in pair])[None]
+        batch = torch.cat([side.padded(1, MINIMUM_SIZE).piece() for side in pair])[None]
         with torch.inference_mode():
             return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
 
@@ -526,20 +511,18 @@ class Pix2PixPipeline:
         self, image: AnyImage, name: str, output_type: str | None, seed: int | None, num_samples: int, tile_size: int
     ) -> Iterator[_Job]:
         """Plan the samples of one image."""
-        prepared, generator = prepare(image, self.preprocessor.source, name), self.generator
-        rows, columns = (
-            padded_axis(length, generator.size_multiple, generator.minimum_size) for length in prepared.size
-        )
-        size = len(rows), len(columns)
+        generator, target = self.generator, self.preprocessor.target
+        prepared = prepare(image, self.preprocessor.source, name)
+        prepared = prepared.padded(generator.size_multiple, generator.minimum_size)
+        size = prepared.padded_size
         split = split_for(generator, *size) if max(prepared.size) > tile_size else None
         steps = 1 if split is None else split.passes * len(split.tiles(size, tile_size))
         # from the pixels, so that an image's noise depends on nothing that comes with it
         content = 0 if seed is None else zlib.crc32(prepared.stored.contiguous().numpy().tobytes())
         for sample in range(num_samples):
-            target = self.preprocessor.target
-            canvas = Canvas(image, prepared.size, prepared.depth, generator.out_channels, target, output_type)
+            canvas = Canvas(image, prepared, generator.out_channels, target, output_type)
             of_sample = None if seed is None else (seed, content, sample)
-            yield _Job(prepared, rows, columns, canvas, of_sample, split, steps)
+            yield _Job(prepared, canvas, of_sample, split, steps)
 
     def _run(
         self,
@@ -561,22 +544,23 @@ class Pix2PixPipeline:
             return batch.to(self.device, self.dtype, memory_format=self._layout)
 
         def in_tiles(job: _Job, split: Split, dropout: SeededDropout | None) -> None:
-            read = lambda rows, columns: to_device(job.piece(rows, columns)[None])  # noqa: E731
-            translate_in_tiles(split, job.size, tile_size, read, job.place, dropout, step)
+            read = lambda rows, columns: to_device(job.image.piece(rows, columns)[None])  # noqa: E731
+            translate_in_tiles(split, job.image.padded_size, tile_size, read, job.canvas.place, dropout, step)
 
         def at_once(batch: Sequence[_Job], network: Callable[[Tensor], Tensor]) -> None:
-            made = network(to_device(torch.stack([job.piece() for job in batch])))
+            made = network(to_device(torch.stack([job.image.piece() for job in batch])))
             for job, image in zip(batch, made.float().cpu(), strict=True):
-                job.place(0, 0, image)
+                job.canvas.place(0, 0, image)
             step(len(batch))
 
         groups: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
         for number, job in enumerate(jobs):
-            groups[job.size if job.split is None else (*job.size, number)].append(job)
+            size = job.image.padded_size
+            groups[size if job.split is None else (*size, number)].append(job)
         kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         with self._lock, torch.inference_mode(), kernels:
             for group in groups.values():
-                together = batch_size or fitting_batch(self.generator, *group[0].size)
+                together = batch_size or fitting_batch(self.generator, *group[0].image.padded_size)
                 for batch in (group[at : at + together] for at in range(0, len(group), together)):
                     seeds = [job.seed for job in batch if job.seed is not None]
                     with SeededDropout(self.generator, seeds) if seeds else nullcontext() as dropout:

@@ -131,14 +131,12 @@ class Handlers:
         """Measure the model's picture of `source` against the true `target`."""
         if source is None or target is None:
             raise UserError("a comparison needs two pictures: a source, and the target that belongs to it.")
-        import torch
-
         from pix2pix_hub.image.format import displayed, tensor_to_pil
         from pix2pix_hub.metrics import ImageMetrics
 
         with self._pipeline(model, source, target) as (pipeline, progress, ((decoded, prepared), (_, wanted))):
             generated = pipeline(prepared, output_type="torch", progress=progress)
-            true = wanted.piece(*map(torch.arange, wanted.size))
+            true = wanted.piece()
             if generated.shape != true.shape:
                 sizes = " and ".join(f"{image.shape[2]}x{image.shape[1]}" for image in (generated, true))
                 raise UserError(f"source and target are {sizes} pixels; expected one size.")

@@ -167,7 +167,7 @@ def test_large_arrays_are_never_held_as_floats(monkeypatch: pytest.MonkeyPatch) 
     """Only pieces of an 8-bit image are converted, and its result is 8-bit from the start."""
     image = prepare(noise((300, 200, 3)), RGB, "x")
     assert image.stored.dtype == torch.uint8
-    canvas = Canvas(None, image.size, image.depth, 3, RGB, "numpy")
+    canvas = Canvas(None, image, 3, RGB, "numpy")
     assert canvas.pixels.dtype == torch.uint8
     canvas.place(-3, 190, torch.ones(3, 10, 20))
     filled = np.zeros((300, 200), bool)
