@@ -87,12 +87,9 @@ class Split:
     @property
     def norms(self) -> list[nn.Module]:
         """The norm layers inside `streamed` that take statistics from the image, not from training."""
-        layers = [layer for module in self.streamed for layer in module.modules()]
-        return [
-            layer
-            for layer in layers
-            if isinstance(layer, nn.InstanceNorm2d) or (isinstance(layer, BatchNorm2d) and layer.statistics == "image")
-        ]
+        layers = (layer for module in self.streamed for layer in module.modules())
+        of_image = lambda layer: isinstance(layer, BatchNorm2d) and layer.statistics == "image"  # noqa: E731
+        return [layer for layer in layers if isinstance(layer, nn.InstanceNorm2d) or of_image(layer)]
 
     def tiles(self, size: tuple[int, int], tile_size: int) -> list[Tile]:
         """Cut a padded image of some height and width into tiles, from the upper left."""
@@ -190,18 +187,18 @@ def split_for(generator: Generator, height: int, width: int) -> Split:
     """The split nearest to the image whose whole maps do not take too much memory; the same on every machine."""
     weight = next(generator.parameters())
     limit = CPU_BODY_BYTES if weight.device.type == "cpu" else ACCELERATOR_BODY_BYTES
-    splits = list(splits_of(generator))
-    for split in splits[:-1]:
+    *splits, last = splits_of(generator)
+    for split in splits:
         if BODY_MAPS * split.channels * weight.element_size() * height * width // split.factor**2 <= limit:
             return split
-    return splits[-1]
+    return last
 
 
 # ------------------------------------------------------------------------------------------ statistics of the whole
 
 
-class _MeasuredInstead(Exception):  # noqa: N818  (ends a forward, is no error)
-    """A norm layer was reached whose statistics were not known yet."""
+class _MeasuredInstead(Exception):
+    """A norm layer was reached whose statistics were not known yet: ends a forward, is no error."""
 
 
 # Pixels seen, mean and sum of squared deviations of each channel, `(C,)` in float64
