@@ -36,8 +36,7 @@ from pix2pix_hub.export import (
 from pix2pix_hub.image.format import to_unit_range
 from pix2pix_hub.metrics import METRICS, MetricNetworks, image_features, image_values, l1, load_networks, unusable
 from pix2pix_hub.models import load_generator
-from pix2pix_hub.models.base import Generator
-from pix2pix_hub.models.dropout import SeededDropout, dropout_layers
+from pix2pix_hub.models.base import Generator, SeededDropout, dropout_layers
 from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
 from pix2pix_hub.util import UserError, counted, public_name
 

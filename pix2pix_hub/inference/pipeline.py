@@ -25,9 +25,8 @@ from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_ran
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
 from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Split, split_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
-from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.base import Generator, Seed, SeededDropout, dropout_layers
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
-from pix2pix_hub.models.dropout import Seed, SeededDropout, dropout_layers
 from pix2pix_hub.models.fetch import fetch_files
 from pix2pix_hub.util import UserError
 

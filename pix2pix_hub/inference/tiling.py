@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2pix_hub.models.base import Generator
-from pix2pix_hub.models.dropout import SeededDropout
+from pix2pix_hub.models.base import Generator, SeededDropout
 from pix2pix_hub.models.generators import NormedConv, ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.layers import BatchNorm2d, ConvBlock
 

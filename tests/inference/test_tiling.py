@@ -23,7 +23,7 @@ from pix2pix_hub.inference.tiling import (
     unet_split,
 )
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
-from pix2pix_hub.models.dropout import SeededDropout
+from pix2pix_hub.models.base import SeededDropout
 
 GENERATORS = {
     "default": lambda: UNetGenerator(base_channels=2, num_downs=4),

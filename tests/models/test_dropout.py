@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pix2pix_hub.models.dropout import SeededDropout, dropout_layers
+from pix2pix_hub.models.base import SeededDropout, dropout_layers
 
 
 def test_the_right_share_is_dropped_and_the_rest_scaled_up() -> None:
