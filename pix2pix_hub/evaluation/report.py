@@ -21,13 +21,14 @@ from torch import Tensor
 from pix2pix_hub.evaluation.checks import thumbnails_of, verdict
 from pix2pix_hub.evaluation.evaluate import DIVERSITY, Evaluation, translate
 from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_with_intervals
+from pix2pix_hub.export import METRICS_NAME
 from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
 from pix2pix_hub.metrics import LEVEL, METRICS, RESAMPLES, mean, ratio_interval
 from pix2pix_hub.util import UserError, library_versions, write_aside
 
-METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "metrics.json", "per_image.csv", "images.png", "nearest.png"
+TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "per_image.csv", "images.png", "nearest.png"
 FILES = (METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME)
-KINDS = ("real", "generated", "shuffled")  # of images whose classes are counted
+COUNTED = ("real", "generated", "shuffled")  # of images whose classes are counted
 ROWS_OF_A_KIND = 3  # best, median and worst pairs in the picture
 NEAREST_ROWS = 4
 SHOWN_SAMPLES = 4
@@ -91,7 +92,7 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
         content[DIVERSITY] = _entry(evaluation, DIVERSITY)
     if evaluation.segmentation is not None:
         counts = evaluation.measured.counts
-        scores = {kind: scores_with_intervals(counts[kind]) for kind in KINDS if kind in counts}
+        scores = {kind: scores_with_intervals(counts[kind]) for kind in COUNTED if kind in counts}
         content["segmentation"] = evaluation.segmentation | scores
         if "real" in scores:  # does the network that judges find more in real photos than in those of other label maps?
             real, shuffled = (scores[kind]["class_iou"]["ci95"] for kind in ("real", "shuffled"))
@@ -171,7 +172,7 @@ def describe(content: dict[str, Any], evaluation: Evaluation) -> str:
         lines.append(f"  {title:10} {words}")
     if (scores := content.get("segmentation")) is not None:
         lines.append(f"  {scores['task']} score, {scores['classes']} classes: {', '.join(SCORES).replace('_', ' ')}")
-        for kind in KINDS:
+        for kind in COUNTED:
             if kind in scores:
                 cells = [f"{scores[kind][name]['value']:.3f}" for name in SCORES]
                 lines.append(f"    {kind:10} {'  '.join(cells)}")

@@ -76,7 +76,8 @@ class Sources:
             UserError: an image that cannot be read.
         """
         row, place = self.found.splits[split][number], f"row {number} of split {split}"
-        column, images = self.found.columns[0], ()
+        column = self.found.columns[0]
+        images: tuple[Decoded, ...]
         if self.decoder is None:
             name = row.get("name", f"{place}{file_in_words(row, column)}")
             images = (read_stored(row[column], name),)
@@ -89,7 +90,7 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TranslationPlan:
     """The model, data and options of a translation, as in `translation.json`; going on with others would mix two."""
 
     model: str
@@ -181,8 +182,8 @@ def translate_shards(
     Args:
         pipe: the model.
         sources: what to read from.
-        shards: of `Plan.shards`.
-        output: of `Plan.begin`.
+        shards: of `TranslationPlan.shards`.
+        output: of `TranslationPlan.begin`.
         report: called with the number of rows done.
         options: of `Pix2PixPipeline.__call__`.
     """

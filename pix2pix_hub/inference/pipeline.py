@@ -23,7 +23,7 @@ from pix2pix_hub.devices import accelerated_precision, missing_for_compilation
 from pix2pix_hub.export import DISCRIMINATOR, DISCRIMINATOR_FILES, GENERATOR_FILES, Export, Preprocessor, export_of
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
-from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Split, split_for, translate_in_tiles
+from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Partition, partition_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator, Seed, SeededDropout, dropout_layers
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
@@ -320,7 +320,7 @@ class _Job(NamedTuple):
     image: Prepared  # padded
     canvas: Canvas  # where it is to be put
     seed: Seed | None  # of its dropout
-    split: Split | None  # the generator in parts, where the image is to be cut into tiles
+    partition: Partition | None  # the generator in parts, where the image is to be cut into tiles
     steps: int  # units of progress: 1, or tiles times passes
 
 
@@ -514,14 +514,14 @@ class Pix2PixPipeline:
         prepared = prepare(image, self.preprocessor.source, name)
         prepared = prepared.padded(generator.size_multiple, generator.minimum_size)
         size = prepared.padded_size
-        split = split_for(generator, *size) if max(prepared.size) > tile_size else None
-        steps = 1 if split is None else split.passes * len(split.tiles(size, tile_size))
+        partition = partition_for(generator, *size) if max(prepared.size) > tile_size else None
+        steps = 1 if partition is None else partition.passes * len(partition.tiles(size, tile_size))
         # from the pixels, so that an image's noise depends on nothing that comes with it
         content = 0 if seed is None else zlib.crc32(prepared.stored.contiguous().numpy().tobytes())
         for sample in range(num_samples):
             canvas = Canvas(image, prepared, generator.out_channels, target, output_type)
             of_sample = None if seed is None else (seed, content, sample)
-            yield _Job(prepared, canvas, of_sample, split, steps)
+            yield _Job(prepared, canvas, of_sample, partition, steps)
 
     def _run(
         self,
@@ -542,9 +542,9 @@ class Pix2PixPipeline:
         def to_device(batch: Tensor) -> Tensor:
             return batch.to(self.device, self.dtype, memory_format=self._layout)
 
-        def in_tiles(job: _Job, split: Split, dropout: SeededDropout | None) -> None:
+        def in_tiles(job: _Job, partition: Partition, dropout: SeededDropout | None) -> None:
             read = lambda rows, columns: to_device(job.image.piece(rows, columns)[None])  # noqa: E731
-            translate_in_tiles(split, job.image.padded_size, tile_size, read, job.canvas.place, dropout, step)
+            translate_in_tiles(partition, job.image.padded_size, tile_size, read, job.canvas.place, dropout, step)
 
         def at_once(batch: Sequence[_Job], network: Callable[[Tensor], Tensor]) -> None:
             made = network(to_device(torch.stack([job.image.piece() for job in batch])))
@@ -555,7 +555,7 @@ class Pix2PixPipeline:
         groups: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
         for number, job in enumerate(jobs):
             size = job.image.padded_size
-            groups[size if job.split is None else (*size, number)].append(job)
+            groups[size if job.partition is None else (*size, number)].append(job)
         kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         with self._lock, torch.inference_mode(), kernels:
             for group in groups.values():
@@ -563,7 +563,7 @@ class Pix2PixPipeline:
                 for batch in (group[at : at + together] for at in range(0, len(group), together)):
                     seeds = [job.seed for job in batch if job.seed is not None]
                     with SeededDropout(self.generator, seeds) if seeds else nullcontext() as dropout:
-                        if (split := batch[0].split) is not None:
-                            in_tiles(batch[0], split, dropout)
+                        if (partition := batch[0].partition) is not None:
+                            in_tiles(batch[0], partition, dropout)
                         else:
                             at_once(batch, self.generator if seeds else self._compiled or self.generator)

@@ -72,7 +72,7 @@ def spans(length: int, tile_size: int, factor: int, margin: int) -> list[Span]:
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class Partition:
     """A generator in parts, which together compute what its `forward` does."""
 
     factor: int  # tiles lie at multiples of so many pixels, and the map of the split is so many times smaller
@@ -101,7 +101,7 @@ class Split:
         return len(self.norms) + (1 if self.head is None else 2)
 
 
-def unet_split(generator: UNetGenerator, level: int) -> Split:
+def unet_partition(generator: UNetGenerator, level: int) -> Partition:
     """A U-Net whose encoder stages beyond `level` (from 1), and as many decoder stages, see the whole image."""
     edge = generator.encoder[level - 1]  # the stage that the split goes through, before its norm
     assert isinstance(edge, ConvBlock)
@@ -136,10 +136,10 @@ def unet_split(generator: UNetGenerator, level: int) -> Split:
 
     factor = 2**level
     streamed = (outer_encoder, outer_decoder)
-    return Split(factor, UNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
+    return Partition(factor, UNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
 
 
-def resnet_split(generator: ResNetGenerator) -> Split:
+def resnet_partition(generator: ResNetGenerator) -> Partition:
     """A ResNet whose residual blocks see the whole image."""
     edge, outer = generator.encoder[-1], generator.encoder[:-1]
     assert isinstance(edge, NormedConv) and isinstance(edge.conv, nn.Conv2d)
@@ -163,33 +163,33 @@ def resnet_split(generator: ResNetGenerator) -> Split:
 
     factor = generator.size_multiple
     streamed = (generator.stem, outer, generator.decoder)
-    return Split(factor, RESNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
+    return Partition(factor, RESNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
 
 
-def resnet_in_tiles(generator: ResNetGenerator) -> Split:
+def resnet_in_tiles(generator: ResNetGenerator) -> Partition:
     """A ResNet that sees nothing but tiles: slow, since every norm layer takes a pass over the image, but without a map
     of the whole."""
     margin = (2 * RESNET_MARGIN + 2 * len(generator.blocks)) * generator.size_multiple  # two convolutions a block
-    return Split(generator.size_multiple, margin, (generator,), lambda x, source: generator(source))
+    return Partition(generator.size_multiple, margin, (generator,), lambda x, source: generator(source))
 
 
-def splits_of(generator: Generator) -> Iterator[Split]:
-    """All splits, from the one that does most whole to the one that takes least memory."""
+def partitions_of(generator: Generator) -> Iterator[Partition]:
+    """All partitions, from the one that does most whole to the one that takes least memory."""
     if isinstance(generator, UNetGenerator):
-        yield from (unet_split(generator, level) for level in range(1, len(generator.encoder) + 1))
+        yield from (unet_partition(generator, level) for level in range(1, len(generator.encoder) + 1))
     else:
         assert isinstance(generator, ResNetGenerator)
-        yield from (resnet_split(generator), resnet_in_tiles(generator))
+        yield from (resnet_partition(generator), resnet_in_tiles(generator))
 
 
-def split_for(generator: Generator, height: int, width: int) -> Split:
-    """The split nearest to the image whose whole maps do not take too much memory; the same on every machine."""
+def partition_for(generator: Generator, height: int, width: int) -> Partition:
+    """The partition nearest to the image whose whole maps do not take too much memory; the same on every machine."""
     weight = next(generator.parameters())
     limit = CPU_BODY_BYTES if weight.device.type == "cpu" else ACCELERATOR_BODY_BYTES
-    *splits, last = splits_of(generator)
-    for split in splits:
-        if BODY_MAPS * split.channels * weight.element_size() * height * width // split.factor**2 <= limit:
-            return split
+    *partitions, last = partitions_of(generator)
+    for partition in partitions:
+        if BODY_MAPS * partition.channels * weight.element_size() * height * width // partition.factor**2 <= limit:
+            return partition
     return last
 
 
@@ -279,7 +279,7 @@ class StreamedNorms:
 
 
 def translate_in_tiles(
-    split: Split,
+    partition: Partition,
     size: tuple[int, int],
     tile_size: int,
     read: Callable[[slice, slice], Tensor],
@@ -290,7 +290,7 @@ def translate_in_tiles(
     """Make an image tile by tile.
 
     Args:
-        split: the generator in parts.
+        partition: the generator in parts.
         size: height and width of the padded image.
         tile_size: of cores, at most.
         read: rows and columns → source pixels `(1, C, h, w)`, where the network is.
@@ -298,7 +298,7 @@ def translate_in_tiles(
         dropout: active, told which window the network is about to see.
         step: called after each tile of each pass.
     """
-    factor, tiles = split.factor, split.tiles(size, tile_size)
+    factor, tiles = partition.factor, partition.tiles(size, tile_size)
     inner = torch.empty(0)
 
     def at_split(*slices: slice) -> list[slice]:
@@ -311,8 +311,8 @@ def translate_in_tiles(
 
     def head(tile: Tile) -> None:
         nonlocal inner
-        assert split.head is not None
-        made = split.head(source(tile))
+        assert partition.head is not None
+        made = partition.head(source(tile))
         if not inner.numel():
             inner = made.new_empty(1, made.shape[1], *(length // factor for length in size))
         rows, columns = at_split(tile.rows.core, tile.columns.core)
@@ -320,13 +320,13 @@ def translate_in_tiles(
 
     def tail(tile: Tile) -> None:
         rows, columns = at_split(*tile.window)
-        made = split.tail(inner if split.head is None else inner[..., rows, columns], source(tile))
+        made = partition.tail(inner if partition.head is None else inner[..., rows, columns], source(tile))
         write(tile.rows.core.start, tile.columns.core.start, tile.core_of(made)[0].float().cpu())
 
-    with StreamedNorms(split.norms) as norms:
-        if split.head is not None:
+    with StreamedNorms(partition.norms) as norms:
+        if partition.head is not None:
             norms.sweep(tiles, head, step)
             if dropout is not None:
                 dropout.window = None
-            inner = split.body(inner)
+            inner = partition.body(inner)
         norms.sweep(tiles, tail, step)
