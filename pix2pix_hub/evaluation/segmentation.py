@@ -229,8 +229,9 @@ class LabelledPhotos:
         numbers = tuple(range(len(self.classes)))
         labels = PixelFormat("labels", len(self.classes), classes=numbers, colors=self.classes.colors)
         formats = {"source": self.pairs.formats[self.photo_side], "target": labels}
-        how = dict(resize=recipe.resize, formats=formats, seed=recipe.seed)
-        return PairTransform(recipe.image_size, augment=augment, **how)
+        return PairTransform(
+            recipe.image_size, augment=augment, resize=recipe.resize, formats=formats, seed=recipe.seed
+        )
 
 
 @torch.inference_mode()
