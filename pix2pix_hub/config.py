@@ -1,4 +1,5 @@
-"""Every option, stated once: which pairs (`DatasetOptions`, `PairOptions`), how to train on them (`TrainingConfig`).
+"""Every option, stated once: which pairs (`DatasetOptions`, `PairOptions`), how to train on them (`TrainingConfig`),
+how to measure what came of it (`EvaluationOptions`).
 
 Command lines, `training_config.json` and the code that does the work all read these classes. A field's annotation
 says what its value must be, its docstring is `--help`. Nothing heavy is imported here, so that `--help` is quick.
@@ -50,6 +51,7 @@ WholeNumber = Annotated[int, Range(least=0)]
 Amount = Annotated[float, Range(least=0)]
 BelowOne = Annotated[float, Range(least=0, below=1)]
 Width = Annotated[int, Range(above=0, most=4096)]
+Several = Annotated[int, Range(least=2)]
 
 
 def flag(name: str) -> str:
@@ -176,6 +178,62 @@ class PairOptions(DatasetOptions):
     def image_height_width(self) -> tuple[int, int]:
         """`image_size` as (height, width) in pixels."""
         return parse_image_size(self.image_size)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a model is measured. Raises `UserError` on construction, as `DatasetOptions` does."""
+
+    split: str | None = None
+    """Split to measure on; None: the one that training on this set validates with."""
+    metrics: tuple[MetricName, ...] = ("l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid")
+    """Numbers to compute. What cannot be had is reported as missing, with the reason."""
+    output: Path = Path("evaluation")
+    """Folder to write to; earlier results in it are replaced."""
+    task: Literal["none", "segmentation", "labels"] = "none"
+    """segmentation: score generated photos by a network trained on the set's real photos and label maps; labels: score
+    generated label maps by their classes."""
+    checks: bool = True
+    """Memorisation, use of the source, collapse, sharpness, checkerboard, colour bias."""
+    num_samples: Count = 1
+    """Above 1: translate every source this many times with dropout on, and report diversity (samples)."""
+    seed: Annotated[int, Range(least=0, most=2**63 - 1)] = 0
+    """Seed of dropout, shuffled sources and the bootstrap."""
+    image_size: str | None = None
+    """Height x width to measure at; None: as trained."""
+    max_pairs: Several | None = None
+    """Use only the first N pairs (pairs)."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Arithmetic of the generator; no: float32."""
+    batch_size: Count | None = None
+    """Pairs a process translates at once; None: as many as training did."""
+    num_workers: WholeNumber = 0
+    """Processes that read pairs, per process; 0: none."""
+    cpu_threads: WholeNumber = 0
+    """Threads of a process on a CPU; 0: the cores shared out over the processes."""
+    segmenter_steps: Several = 1000
+    """Length of the segmentation network's training (steps)."""
+    on_bad_pair: OnBadPair = "stop"
+    """What to do about pairs that cannot be used."""
+    direction: Direction | None = None
+    """Which side is the source; None: as trained."""
+    source_column: str | None = None
+    """Image column (or folder) A; None: as trained."""
+    target_column: str | None = None
+    """Image column (or folder) B; None: as trained."""
+    train_split: str | None = None
+    """Split whose targets might have been memorised; None: as trained."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the Hub."""
+    dataset_revision: str | None = None
+    """Branch, tag or commit of a data set on the Hub."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise UserError(f"--metrics {' '.join(self.metrics)}: name each metric once, and at least one.")
+        if self.image_size is not None:
+            parse_image_size(self.image_size)
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,15 @@ class Preprocessor:
         height, width = content["image_size"]
         return cls(source, target, (height, width), str(content["resize"]), content["size_multiple"])
 
+    def check_channels(self, in_channels: int, out_channels: int, folder: Path) -> None:
+        """Raise `UserError` unless these are the channels of both sides: those of the generator in `folder`."""
+        for side, described, made in (("source", self.source, in_channels), ("target", self.target, out_channels)):
+            if described.channels != made:
+                raise UserError(
+                    f"{folder / PREPROCESSOR_NAME} says {described.describe()} for the {side}, but the generator of "
+                    f"{CONFIG_NAME} has {made} channels there: the files belong to different models."
+                )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: how a stored image becomes the generator's input, and its output an image again."""
         return {

@@ -12,7 +12,9 @@ import socket
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -79,20 +81,6 @@ def l1(generated: Tensor, target: Tensor) -> Tensor:
     return (generated - target).abs().double().mean(dim=(1, 2, 3))
 
 
-def _psnr(generated: Tensor, target: Tensor) -> Tensor:
-    return peak_signal_noise_ratio(generated, target, data_range=1.0, reduction="none", dim=(1, 2, 3))
-
-
-def _ssim(generated: Tensor, target: Tensor) -> Tensor:
-    value = structural_similarity_index_measure(generated, target, data_range=1.0, reduction="none")
-    assert isinstance(value, Tensor)
-    return value
-
-
-def _ms_ssim(generated: Tensor, target: Tensor) -> Tensor:
-    return multiscale_structural_similarity_index_measure(generated, target, data_range=1.0, reduction="none")
-
-
 class _GivenFeatures(nn.Identity):
     """Stands where torchmetrics expects a network: the features are computed already."""
 
@@ -135,15 +123,22 @@ _INCEPTION = (
     "8-bit RGB images, resized to 299x299 as the original TensorFlow code does (torch-fidelity), 2048 features of "
     "Inception v3 (weights of 2015-12-05); generated images against the same number of real ones of the same pairs"
 )
+_EACH: dict[str, Any] = {"data_range": 1.0, "reduction": "none"}
 METRICS: dict[str, Metric] = {
     "l1": Metric("L1", "mean absolute difference, 0 to 1", False, _FLOATS, l1),
-    "psnr": Metric("PSNR", "dB", True, f"data range 1, the mean of each image's own; {_FLOATS}", _psnr),
+    "psnr": Metric(
+        "PSNR",
+        "dB",
+        True,
+        f"data range 1, the mean of each image's own; {_FLOATS}",
+        partial(peak_signal_noise_ratio, **_EACH, dim=(1, 2, 3)),
+    ),
     "ssim": Metric(
         "SSIM",
         "up to 1",
         True,
         f"Wang et al. 2004: 11x11 Gaussian window, sigma 1.5, data range 1, borders mirrored and counted; {_FLOATS}",
-        _ssim,
+        partial(structural_similarity_index_measure, **_EACH),  # type: ignore[arg-type]  # one tensor, not two
         least_size=11,
     ),
     "ms_ssim": Metric(
@@ -151,7 +146,7 @@ METRICS: dict[str, Metric] = {
         "0 to 1",
         True,
         f"Wang et al. 2003: five scales, windows as SSIM's, data range 1, negative terms set to 0; {_FLOATS}",
-        _ms_ssim,
+        partial(multiscale_structural_similarity_index_measure, **_EACH),
         least_size=176,
     ),
     "lpips": Metric(

@@ -81,7 +81,9 @@ def test_values_agree_with_independent_formulas() -> None:
     np.testing.assert_allclose(result["psnr"], -10 * np.log10(((a - b) ** 2).mean(axis=(1, 2, 3))), rtol=1e-5)
     ssim = [similarity(x, y)[0].mean() for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(result["ssim"], ssim, atol=1e-5)
-    assert measured(generated, target, batch=5) == {name: pytest.approx(float(result[name].mean())) for name in result}
+    for batch in (1, 2, 5):
+        means = measured(generated, target, batch)
+        assert means == {name: pytest.approx(float(result[name].mean()), rel=1e-6) for name in result}
 
 
 def test_ms_ssim_agrees_with_an_independent_formula() -> None:
@@ -94,19 +96,6 @@ def test_ms_ssim_agrees_with_an_independent_formula() -> None:
     values = image_values(["ms_ssim"], generated, target)["ms_ssim"]
     np.testing.assert_allclose(values, expected, atol=1e-5)
     assert 0.5 < expected[0] < 0.99
-
-
-def test_the_ends_of_the_scales() -> None:
-    """L1 is half the difference in the networks' range; equal images score best."""
-    black, white = -torch.ones(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
-    worst, best = measured(black, white, batch=1), measured(images(2), images(2), batch=2)
-    assert (worst["l1"], worst["psnr"]) == pytest.approx((1.0, 0.0), abs=1e-5)
-    assert (best["l1"], best["ssim"]) == pytest.approx((0.0, 1.0))
-
-
-@pytest.mark.parametrize("batch", [1, 2, 4])
-def test_batches_change_nothing(batch: int) -> None:
-    assert measured(images(3), images(4), batch) == pytest.approx(measured(images(3), images(4), 5), rel=1e-6)
 
 
 def test_what_a_metric_cannot_look_at_is_said_and_the_smallest_sizes_work() -> None:
@@ -199,12 +188,6 @@ def test_the_interval_of_a_ratio_agrees_with_scipy() -> None:
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.1 * (theirs.high - theirs.low))
 
 
-def test_it_holds_the_true_mean_as_often_as_it_says() -> None:
-    samples = [np.random.default_rng(trial).normal(size=50) for trial in range(300)]
-    intervals = [ratio_interval(x, resamples=300, seed=trial) for trial, x in enumerate(samples)]
-    assert 0.90 < np.mean([low <= 0 <= high for low, high in intervals]) < 0.98
-
-
 def test_the_same_seed_gives_the_same_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     x = drawn(50)
     whole = ratio_interval(x)
@@ -246,6 +229,8 @@ def put_random_weights(network: nn.Module, path: Path, monkeypatch: pytest.Monke
 
 
 def test_missing_weights_are_named_with_the_place_they_belong(torch_home: Path) -> None:
+    assert load_networks(["l1", "psnr", "ssim", "ms_ssim"], CPU)[1] == {}
+    assert not torch_home.exists()  # nothing was asked for
     networks, missing = load_networks(["l1", "lpips", "fid", "kid"], CPU)
     assert networks == MetricNetworks()
     assert set(missing) == {"lpips", "fid", "kid"}
@@ -261,11 +246,6 @@ def test_another_file_of_that_name_is_refused(torch_home: Path) -> None:
     (torch_home / ALEXNET).write_bytes(b"not the weights")
     with pytest.raises(UserError, match="not the published file.*expected 7be5be79"):
         fetch_weights(f"https://download.pytorch.org/models/{ALEXNET}")
-
-
-def test_metrics_without_networks_ask_for_none(torch_home: Path) -> None:
-    assert load_networks(["l1", "psnr", "ssim", "ms_ssim"], CPU)[1] == {}
-    assert not torch_home.exists()
 
 
 def test_inception_features_from_the_file(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from pix2pix_hub.evaluation.options import EvaluationOptions
+from pix2pix_hub.config import EvaluationOptions
 from pix2pix_hub.util import UserError, counted, say
 
 if TYPE_CHECKING:

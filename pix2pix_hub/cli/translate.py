@@ -148,7 +148,7 @@ def translate_dataset(
 
     from pix2pix_hub.export import WEIGHTS_NAME
     from pix2pix_hub.hub.push import check_account
-    from pix2pix_hub.inference.dataset import Plan, Sources, translate_shards
+    from pix2pix_hub.inference.dataset import Sources, TranslationPlan, translate_shards
 
     disable_progress_bars()  # one for each file
     state = process_state(timeout=LONGEST_WAIT)
@@ -164,7 +164,7 @@ def translate_dataset(
     rows = {name: len(part) for name, part in sources.found.splits.items()}
     if split is not None and split not in rows:
         raise UserError(f"--split {split}: {data.dataset} has {', '.join(rows)}.")
-    plan = Plan(
+    plan = TranslationPlan(
         public_name(model),
         hashlib.sha256((pipe.folder / WEIGHTS_NAME).read_bytes()).hexdigest()[:16],
         public_name(data.dataset),

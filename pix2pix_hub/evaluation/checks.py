@@ -173,11 +173,10 @@ def run_checks(
     order: Tensor,
     form: PixelFormat = RGB,
 ) -> tuple[dict[str, Check], list[tuple[int, int]]]:
-    """Every check that the data allow, and the pairs in the order of their outputs' distance to a training target,
-    each with that target's place.
+    """Every check that the data allow, and what `memorisation` gives besides.
 
     Args:
-        training, own: see `memorisation`; None: there are no training targets.
+        training, own: of `memorisation`; None: there are no training targets.
         order: see `source_use`.
         form: of the targets.
     """
@@ -188,17 +187,16 @@ def run_checks(
         checkerboard(generated, target),
         color_bias(generated, target, form),
     ]
-    nearest = []
+    nearest: list[tuple[int, int]] = []
     if training is not None:
-        check, distances, places = memorisation(generated, target, training, own)
+        check, nearest = memorisation(generated, target, training, own)
         checks.insert(0, check)
-        nearest = [(pair, int(places[pair])) for pair in distances.argsort().tolist()]
     return {check.name: check for check in checks}, nearest
 
 
 def memorisation(
     generated: Traces, target: Traces, training: Tensor, own: Sequence[int | None] | None = None
-) -> tuple[Check, Tensor, Tensor]:
+) -> tuple[Check, list[tuple[int, int]]]:
     """Do outputs repeat training targets? Distance of each to its nearest training target, beside that of real images.
 
     Args:
@@ -206,7 +204,8 @@ def memorisation(
         own: for each pair its row in `training`, where it is one of them, which is skipped.
 
     Returns:
-        The check, and for each output the distance to the nearest training target and its row.
+        The check, and the pairs in the order of their outputs' distance to a training target, each with that target's
+        row.
     """
     rows = [(pair, row) for pair, row in enumerate(own or ()) if row is not None]
     nearest = []
@@ -228,7 +227,8 @@ def memorisation(
     }
     also = f"; {duplicates} of the {len(real)} real targets are among the training targets themselves"
     outcome = "repeats" if near > near_real + NEAR_SHARE else "fresh"
-    return Check("memorisation", outcome, measures, {"duplicates": also if duplicates else ""}), ours, places
+    check = Check("memorisation", outcome, measures, {"duplicates": also if duplicates else ""})
+    return check, [(pair, int(places[pair])) for pair in ours.argsort().tolist()]
 
 
 def _distances(images: Tensor, others: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,16 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from pix2pix_hub.config import PairOptions, parse_image_size
+from pix2pix_hub.config import EvaluationOptions, PairOptions, parse_image_size, sizes_nearby
 from pix2pix_hub.data.decode import Findings, PairDataset, examine
-from pix2pix_hub.data.pairs import SYNTHETIC, FoundPairs, assign_splits, find_pairs
+from pix2pix_hub.data.pairs import SYNTHETIC, assign_splits, find_pairs
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.evaluation.checks import Check, Traces, run_checks, thumbnails_of, traces_of
-from pix2pix_hub.evaluation.options import EvaluationOptions
-from pix2pix_hub.evaluation.segmentation import Scorer, make_scorer
+from pix2pix_hub.evaluation.segmentation import Scorer, SegmenterRecipe, make_scorer
 from pix2pix_hub.export import (
     GENERATOR_FILES,
-    PREPROCESSOR_NAME,
     TRAINING_CONFIG_NAME,
     WEIGHTS_NAME,
     Export,
@@ -39,10 +36,9 @@ from pix2pix_hub.export import (
 from pix2pix_hub.image.format import to_unit_range
 from pix2pix_hub.metrics import METRICS, MetricNetworks, image_features, image_values, l1, load_networks, unusable
 from pix2pix_hub.models import load_generator
-from pix2pix_hub.models.base import Generator
-from pix2pix_hub.models.dropout import SeededDropout, dropout_layers
+from pix2pix_hub.models.base import Generator, SeededDropout, dropout_layers
 from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
-from pix2pix_hub.util import UserError, counted
+from pix2pix_hub.util import UserError, counted, public_name
 
 # Options of training that a data set is read by again, unless others are given.
 INHERITED = ("direction", "source_column", "target_column", "train_split", "validation_split")
@@ -68,10 +64,6 @@ class EvaluatedModel:
     data_options: dict[str, str]  # those of `INHERITED` that it was trained with
     batch_size: int  # that it was validated with
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: which model this is."""
-        return {"id": self.name, "revision": self.revision, "weights_sha256": self.weights_sha256}
-
 
 def load_model(model: str, *, revision: str | None = None) -> EvaluatedModel:
     """Load an export, a run's folder (its `model/` is taken) or a Hub id (`user/name`, `user/name@revision`).
@@ -82,12 +74,7 @@ def load_model(model: str, *, revision: str | None = None) -> EvaluatedModel:
     folder = fetch_files(export_of(model), (*GENERATOR_FILES, TRAINING_CONFIG_NAME), revision=revision)
     generator = load_generator(folder)
     preprocessor = Preprocessor.from_folder(folder)
-    for side, channels in (("source", generator.in_channels), ("target", generator.out_channels)):
-        if getattr(preprocessor, side).channels != channels:
-            raise UserError(
-                f"{folder / PREPROCESSOR_NAME} says {getattr(preprocessor, side).describe()} for the {side}, but the "
-                f"generator has {channels} channels there: the files belong to different models."
-            )
+    preprocessor.check_channels(generator.in_channels, generator.out_channels, folder)
     options = Export(folder).run.get("options")
     options = options if isinstance(options, dict) else {}
     batch_size = options.get("batch_size")
@@ -113,13 +100,9 @@ def size_for(model: EvaluatedModel, options: EvaluationOptions) -> tuple[int, in
     size = trained if options.image_size is None else parse_image_size(options.image_size)
     step, least = model.generator.size_multiple, model.generator.minimum_size
     if any(side % step or side < least for side in size):
-        below, above = (
-            "x".join(str(max(least, rounding(side / step) * step)) for side in size)
-            for rounding in (math.floor, math.ceil)
-        )
         raise UserError(
             f"--image-size {size[0]}x{size[1]}: this generator takes multiples of {step}, from {least}. Sizes that "
-            f"work: {below} or {above} (height x width); it was trained at {trained[0]}x{trained[1]}."
+            f"work: {sizes_nearby(size, step, least)} (height x width); it was trained at {trained[0]}x{trained[1]}."
         )
     return size
 
@@ -146,23 +129,30 @@ def open_pairs(
         UserError: no such data, split or column; fewer than two pairs; images that the model was not made for.
     """
     formats = (model.preprocessor.source, model.preprocessor.target)
-    chosen: dict[str, Any] = {
-        f"{side}_mode": "labels" if form.mode == "labels" else "auto"
-        for side, form in zip(("source", "target"), formats, strict=True)
-    }
-    chosen |= model.data_options | {name: given for name in INHERITED if (given := getattr(options, name, None))}
+    modes = ("labels" if form.mode == "labels" else "auto" for form in formats)
+    chosen: dict[str, Any] = dict(zip(("source_mode", "target_mode"), modes, strict=True)) | model.data_options
     request = PairOptions(
         dataset,
         image_size="{}x{}".format(*image_size),
         dataset_revision=options.dataset_revision,
         max_validation_pairs=options.max_pairs,
         on_bad_pair=options.on_bad_pair,
-        **chosen,
+        **(chosen | {name: given for name in INHERITED if (given := getattr(options, name, None))}),
     )
     found = find_pairs(request)
-    evaluated, training = _parts(found, request, options.split)
-    # Without a validation split the pairs that nobody trains on are set aside, and those are not that split.
-    held_out = options.split is None and evaluated.split == request.train_split
+    # a validation split that only the training set had is none here
+    split = options.split or (request.validation_split if request.validation_split in found.splits else None)
+    rows = {name: len(part) for name, part in found.splits.items()}
+    if split is not None and not rows.get(split):
+        counts = ", ".join(f"{name} ({count})" for name, count in rows.items())
+        raise UserError(f"--split {split}: no pairs there. Name a split of {dataset}: {counts}.")
+    training = None
+    if split is None or rows.get(request.train_split):
+        training, evaluated, _ = assign_splits(found, replace(request, validation_split=split))
+    else:  # nothing that could have been copied
+        evaluated = found.pairs(split, request.swap, range(rows[split])[: options.max_pairs])
+    # without a validation split the pairs that nobody trains on are measured, and those are not that split
+    held_out = split is None and evaluated.split == request.train_split
     split = f"{evaluated.split}, held out" if held_out else evaluated.split
     parts = [evaluated]
     if training is not None and (options.checks or options.task == "segmentation"):
@@ -181,35 +171,20 @@ def open_pairs(
             "interval, a distribution and shuffled sources need others to compare with). Add pairs, or name another "
             f"split with --split{everything}."
         )
-    training_pairs = next((part for part in others if len(part)), None)
-    comparable = training_pairs is not None and training_pairs.split == pairs.split
-    places = {row: place for place, row in enumerate(training_pairs.indices)} if training_pairs and comparable else {}
-    local = Path(dataset).expanduser()
+    training = next((part for part in others if len(part)), None)
+    same_split = training is not None and training.split == pairs.split
+    places = {row: place for place, row in enumerate(training.indices)} if training and same_split else {}
+    local = Path(dataset).expanduser().exists()
     facts = {
-        "id": local.resolve().name if local.exists() else dataset,
-        "revision": None if found.form == SYNTHETIC or local.exists() else found.fingerprint,
+        "id": public_name(dataset) if local else dataset,
+        "revision": None if found.form == SYNTHETIC or local else found.fingerprint,
         "fingerprint": found.fingerprint,
         "split": split,
         "direction": request.direction,
         "pairs": len(pairs),
         "left_out": sum(fault.split == evaluated.split for fault in findings.faults),
     }
-    return EvaluationPairs(pairs, training_pairs, [places.get(row) for row in pairs.indices], facts)
-
-
-def _parts(found: FoundPairs, request: PairOptions, split: str | None) -> tuple[PairDataset, PairDataset | None]:
-    """Rows to measure on, and rows that training on this set would use."""
-    if split is None:
-        if request.validation_split not in found.splits:  # that of another set
-            request = replace(request, validation_split=None)
-        training, evaluated, _ = assign_splits(found, request)
-        return evaluated, training
-    rows, training_rows = (len(found.splits.get(name, ())) for name in (split, request.train_split))
-    if not rows:
-        counts = ", ".join(f"{name} ({len(rows)})" for name, rows in found.splits.items())
-        raise UserError(f"--split {split}: no pairs there. Name a split of {request.dataset}: {counts}.")
-    evaluated = found.pairs(split, request.swap, range(rows)[: request.max_validation_pairs])
-    return evaluated, found.pairs(request.train_split, request.swap) if training_rows else None
+    return EvaluationPairs(pairs, training, [places.get(row) for row in pairs.indices], facts)
 
 
 # --- what the generator makes of them
@@ -256,13 +231,12 @@ def measure(
     that pair alone, up to rounding in the network: neither batch size nor number of processes matters.
 
     Args:
-        pairs: at the size to measure at.
         names: metrics that can look at these images, of `METRICS`.
         networks: those that `names` need.
         scorer: counts classes, for the segmentation scores.
     """
     loader = share_of(pairs, options.batch_size or model.batch_size, options, state)
-    rows: list[dict[tuple[str, str], Tensor]] = []  # of a batch each: (table, column) → values of its pairs
+    rows: list[dict[str, dict[str, Tensor]]] = []  # of a batch each: table → column → values of its pairs
     for batch in tqdm(loader, "pairs", disable=None if state.is_main_process else True, leave=False):  # not in files
         indices, target = batch["index"].tolist(), batch["target"].to(state.device)
         samples = [translate(model, options, batch["source"], indices, n) for n in range(options.num_samples)]
@@ -272,7 +246,8 @@ def measure(
                 "damaged, or too large for the precision. Measure another checkpoint, or with --precision no."
             )
         each = [image_values(names, sample, target, networks) for sample in samples]
-        tables = {"values": {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}}
+        tables = {"places": {"index": batch["index"]}}
+        tables["values"] = {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}
         if len(samples) > 1:
             differences = [l1(to_unit_range(a), to_unit_range(b)) for a, b in itertools.combinations(samples, 2)]
             tables["values"][DIVERSITY] = torch.stack(differences).mean(0).cpu()
@@ -283,13 +258,13 @@ def measure(
             tables |= {side: traces_of(images)._asdict() for side, images in sides.items()}
         if scorer is not None:
             tables["counts"] = scorer(samples[0], indices)
-        row = {(table, name): column for table, columns in tables.items() for name, column in columns.items()}
-        rows.append(row | {("", "index"): batch["index"]})
+        rows.append(tables)
     rows = gather_object(rows)
-    order = torch.cat([row["", "index"] for row in rows]).argsort()
-    whole: dict[str, dict[str, Tensor]] = {}
-    for table, name in rows[0]:
-        whole.setdefault(table, {})[name] = torch.cat([row[table, name] for row in rows])[order]
+    order = torch.cat([row["places"]["index"] for row in rows]).argsort()
+    whole = {
+        table: {name: torch.cat([row[table][name] for row in rows])[order] for name in columns}
+        for table, columns in rows[0].items()
+    }
     values, features, counts = (whole.get(table, {}) for table in ("values", "features", "counts"))
     traces = (Traces(**whole["generated"]), Traces(**whole["target"])) if options.checks else None
     return Measured(values, features, counts, traces)
@@ -319,7 +294,6 @@ class Evaluation:
     options: EvaluationOptions
     pairs: EvaluationPairs
     tensors: PairTensors  # the pairs at the size that was measured at
-    image_size: tuple[int, int]
     measured: Measured
     missing: dict[str, str]  # metric → why it has no value
     checks: dict[str, Check]
@@ -368,9 +342,9 @@ def evaluate(
             wanted = [name for name in options.metrics if name not in missing]
             networks, without = load_networks(wanted, state.device)
         missing |= without
-    scorer, segmentation = make_scorer(
-        pairs.evaluated, pairs.training, options, pairs.facts["fingerprint"], image_size, resize, order, state
-    )
+    recipe = SegmenterRecipe(image_size, resize, options.segmenter_steps)
+    fingerprint = pairs.facts["fingerprint"]
+    scorer, segmentation = make_scorer(options.task, pairs.evaluated, pairs.training, recipe, fingerprint, order, state)
 
     model.generator.to(state.device)
     usable = [name for name in options.metrics if name not in missing]
@@ -384,4 +358,4 @@ def evaluate(
     nearest: list[tuple[int, int]] = []
     if measured.traces is not None:
         checks, nearest = run_checks(*measured.traces, training, pairs.own, order, formats["target"])
-    return Evaluation(model, options, pairs, tensors, image_size, measured, missing, checks, nearest, segmentation)
+    return Evaluation(model, options, pairs, tensors, measured, missing, checks, nearest, segmentation)

@@ -21,13 +21,14 @@ from torch import Tensor
 from pix2pix_hub.evaluation.checks import thumbnails_of, verdict
 from pix2pix_hub.evaluation.evaluate import DIVERSITY, Evaluation, translate
 from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_with_intervals
+from pix2pix_hub.export import METRICS_NAME
 from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
 from pix2pix_hub.metrics import LEVEL, METRICS, RESAMPLES, mean, ratio_interval
 from pix2pix_hub.util import UserError, library_versions, write_aside
 
-METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "metrics.json", "per_image.csv", "images.png", "nearest.png"
+TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "per_image.csv", "images.png", "nearest.png"
 FILES = (METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME)
-KINDS = ("real", "generated", "shuffled")  # of images whose classes are counted
+COUNTED = ("real", "generated", "shuffled")  # of images whose classes are counted
 ROWS_OF_A_KIND = 3  # best, median and worst pairs in the picture
 NEAREST_ROWS = 4
 SHOWN_SAMPLES = 4
@@ -91,7 +92,7 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
         content[DIVERSITY] = _entry(evaluation, DIVERSITY)
     if evaluation.segmentation is not None:
         counts = evaluation.measured.counts
-        scores = {kind: scores_with_intervals(counts[kind]) for kind in KINDS if kind in counts}
+        scores = {kind: scores_with_intervals(counts[kind]) for kind in COUNTED if kind in counts}
         content["segmentation"] = evaluation.segmentation | scores
         if "real" in scores:  # does the network that judges find more in real photos than in those of other label maps?
             real, shuffled = (scores[kind]["class_iou"]["ci95"] for kind in ("real", "shuffled"))
@@ -102,7 +103,7 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
     stochastic = "stochastic: dropout on, values are means over samples"
     content["protocol"] = {  # all that must be the same where two numbers are compared, beyond each metric's own
         "pairs": len(evaluation.tensors),
-        "image_size": list(evaluation.image_size),
+        "image_size": list(evaluation.tensors.transform.image_size),
         "resize": preprocessor.resize,
         "resample": "bilinear, antialiased; labels nearest",
         "source": replace(preprocessor.source, palette=()).to_dict(),
@@ -114,18 +115,16 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
         "precision": "float32" if options.precision == "no" else options.precision,
         "interval": f"{LEVEL:.0%}, percentiles of {RESAMPLES} bootstrap resamples of the images; FID and KID have none",
     }
-    facts = {"model": evaluation.model.to_dict(), "dataset": evaluation.pairs.facts, "versions": library_versions()}
-    return content | facts
+    model = evaluation.model
+    content["model"] = {"id": model.name, "revision": model.revision, "weights_sha256": model.weights_sha256}
+    return content | {"dataset": evaluation.pairs.facts, "versions": library_versions()}
 
 
 def _entry(evaluation: Evaluation, name: str) -> dict[str, Any]:
     """A metric's value, its interval or the number of images behind it, and what it means."""
     measured, metric = evaluation.measured, METRICS.get(name)
-    about: dict[str, Any] = {
-        "unit": "mean absolute difference of two samples of one source, 0 to 1",
-        "higher_is_better": True,
-    }  # of `DIVERSITY`, which is no metric
-    about = about if metric is None else metric.to_dict()
+    of_diversity = {"unit": "mean absolute difference of two samples of one source, 0 to 1", "higher_is_better": True}
+    about: dict[str, Any] = of_diversity if metric is None else metric.to_dict()
     nothing: dict[str, Any] = {"value": None, "ci95": None}
     if name in evaluation.missing:
         return nothing | {"reason": evaluation.missing[name]} | about
@@ -173,7 +172,7 @@ def describe(content: dict[str, Any], evaluation: Evaluation) -> str:
         lines.append(f"  {title:10} {words}")
     if (scores := content.get("segmentation")) is not None:
         lines.append(f"  {scores['task']} score, {scores['classes']} classes: {', '.join(SCORES).replace('_', ' ')}")
-        for kind in KINDS:
+        for kind in COUNTED:
             if kind in scores:
                 cells = [f"{scores[kind][name]['value']:.3f}" for name in SCORES]
                 lines.append(f"    {kind:10} {'  '.join(cells)}")
@@ -269,7 +268,10 @@ def save_labelled(
     # matplotlib's font knows more alphabets than the one that comes with Pillow
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     font = ImageFont.truetype(file, max(_TEXT_HEIGHT, height // 20), layout_engine=ImageFont.Layout.BASIC)
-    texts = ["\n".join(_short_lines(lines)) for lines in labels]
+    texts = []
+    for lines in labels:  # of long names the end, on several lines
+        ends = (line if len(line) <= _LONGEST_NAME else "…" + line[1 - _LONGEST_NAME :] for line in lines)
+        texts.append("\n".join(part for line in ends for part in textwrap.wrap(line, _LINE_LENGTH)))
     label_width, label_height = _extent(texts, font)
     heading_width, heading_height = _extent(headings, font)
     across, down = max(width, heading_width) + _GAP, max(height, label_height) + _GAP
@@ -285,12 +287,6 @@ def save_labelled(
             picture.paste(enlarged, (left + column * across, top + row * down))
     with write_aside(path) as partial:
         picture.save(partial, format="PNG")
-
-
-def _short_lines(lines: Sequence[str]) -> list[str]:
-    """Of long names the end, on several lines."""
-    ends = [line if len(line) <= _LONGEST_NAME else "…" + line[1 - _LONGEST_NAME :] for line in lines]
-    return [part for line in ends for part in textwrap.wrap(line, _LINE_LENGTH)]
 
 
 def _extent(texts: Sequence[str], font: ImageFont.FreeTypeFont) -> tuple[int, int]:

@@ -28,7 +28,6 @@ from tqdm import tqdm
 from pix2pix_hub.data.decode import PairDataset
 from pix2pix_hub.data.order import EpochSampler
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
-from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.export import WEIGHTS_NAME
 from pix2pix_hub.image.format import PixelFormat, from_model_range
 from pix2pix_hub.image.palette import class_colors, color_sample
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 SCORES = ("pixel_accuracy", "class_accuracy", "class_iou")
 LOOKED_AT = 40  # label maps in which the class colours are looked for
-LOGIT_SCALE = 10.0
+LOGIT_SCALE = 10.0  # times the outputs of the U-Net's `tanh`: bounded, and far enough apart for any certainty
 MOST_DOWNS = 6
 
 # Generated images and their indices → (N, K, K) class counts for each kind of image
@@ -128,40 +127,38 @@ def class_scores(counts: Floats) -> dict[str, Floats]:
 def scores_with_intervals(counts: Tensor) -> dict[str, Any]:
     """Scores over all images together, from the counts of each, (N, K, K), with intervals over images."""
     each = counts.numpy()
-    whole = class_scores(each.sum(0))
-
-    def interval(name: str) -> list[float]:
-        statistic = lambda weights: class_scores(np.tensordot(weights, each, axes=1))[name]  # noqa: E731
-        return list(confidence_interval(statistic, len(each)))
-
-    return {name: {"value": float(whole[name]), "ci95": interval(name)} for name in SCORES}
+    scores: dict[str, Any] = {}
+    for name, value in class_scores(each.sum(0)).items():
+        statistic = lambda weights, name=name: class_scores(np.tensordot(weights, each, axes=1))[name]  # noqa: E731
+        scores[name] = {"value": float(value), "ci95": list(confidence_interval(statistic, len(each)))}
+    return scores
 
 
 def make_scorer(
+    task: str,
     evaluated: PairDataset,
     training: PairDataset | None,
-    options: EvaluationOptions,
+    recipe: SegmenterRecipe,
     fingerprint: str,
-    image_size: tuple[int, int],
-    resize: str,
     order: Tensor,
     state: PartialState,
 ) -> tuple[Scorer | None, dict[str, Any] | None]:
     """The counter of classes for `--task`, and facts about it.
 
     Args:
+        recipe: of the network that judges; label maps come at its size.
         fingerprint: of the data set.
         order: a permutation of the evaluated pairs; label maps are compared with those of the next one, too.
 
     Raises:
         UserError: the set has no label maps where the task wants them, or no training pairs.
     """
-    if options.task == "none":
+    if task == "none":
         return None, None
-    judged = options.task == "segmentation"
+    judged = task == "segmentation"
     photo_side, label_side = ("target", "source") if judged else ("source", "target")
-    classes = find_classes(training or evaluated, label_side, options.task)
-    about: dict[str, Any] = {"task": options.task, "classes": len(classes), "network": None}
+    classes = find_classes(training or evaluated, label_side, task)
+    about: dict[str, Any] = {"task": task, "classes": len(classes), "network": None}
     find: Callable[[Tensor], Tensor] = classes.of_generated
     if judged:
         if training is None:
@@ -169,13 +166,12 @@ def make_scorer(
                 "--task segmentation trains a network on the set's real photos, and this set has no split "
                 "for it: name one with --train-split."
             )
-        recipe = SegmenterRecipe(image_size, resize, options.segmenter_steps)
         with state.main_process_first():  # which trains; the others find what it kept
             photos = LabelledPhotos(training, photo_side, classes)
             network, about["network"] = segmenter_for(photos, recipe, fingerprint, state.device)
         find = partial(segment, network)
     photos = LabelledPhotos(evaluated, photo_side, classes)
-    truths = PairTensors(photos, photos.transform(image_size, resize, augment=False))
+    truths = PairTensors(photos, photos.transform(recipe, augment=False))
     partner = order.roll(-1)[order.argsort()].tolist()
 
     def score(generated: Tensor, indices: list[int]) -> dict[str, Tensor]:
@@ -227,26 +223,20 @@ class LabelledPhotos:
         photo, labels = (source, target) if self.photo_side == "source" else (target, source)
         return photo, self.classes.of_stored(labels)
 
-    def transform(self, image_size: tuple[int, int], resize: str, *, augment: bool, seed: int = 0) -> PairTransform:
-        """To `{"source": photo, "target": one-hot classes}` at a size; the labels are never interpolated."""
+    def transform(self, recipe: SegmenterRecipe, *, augment: bool) -> PairTransform:
+        """To `{"source": photo, "target": one-hot classes}` at the recipe's size; labels are never interpolated."""
         numbers = tuple(range(len(self.classes)))
         labels = PixelFormat("labels", len(self.classes), classes=numbers, colors=self.classes.colors)
         formats = {"source": self.pairs.formats[self.photo_side], "target": labels}
-        return PairTransform(image_size, augment=augment, resize=resize, formats=formats, seed=seed)
-
-
-def class_logits(network: UNetGenerator, photos: Tensor) -> Tensor:
-    """(N, C, H, W) in [-1, 1] → (N, K, H, W), from this package's own U-Net with as many outputs as there are classes.
-
-    What its `tanh` gives, times a constant: bounded, and far enough apart for any certainty.
-    """
-    return LOGIT_SCALE * network(photos)
+        return PairTransform(
+            recipe.image_size, augment=augment, resize=recipe.resize, formats=formats, seed=recipe.seed
+        )
 
 
 @torch.inference_mode()
 def segment(network: UNetGenerator, photos: Tensor) -> Tensor:
     """Photos, (N, C, H, W) in [-1, 1] → int64 (N, H, W) of classes, on the CPU."""
-    return class_logits(network, photos).argmax(1).cpu()
+    return network(photos).argmax(1).cpu()
 
 
 def segmenter_for(
@@ -308,7 +298,7 @@ def train_segmenter(photos: LabelledPhotos, recipe: SegmenterRecipe, device: tor
             num_downs=downs,
             dropout=0.0,
         ).to(device)
-    transform = photos.transform(recipe.image_size, recipe.resize, augment=True, seed=recipe.seed)
+    transform = photos.transform(recipe, augment=True)
     sampler = EpochSampler(len(photos), seed=recipe.seed)
     loader = DataLoader(PairTensors(photos, transform), batch_size=recipe.batch_size, sampler=sampler)
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
@@ -320,7 +310,7 @@ def train_segmenter(photos: LabelledPhotos, recipe: SegmenterRecipe, device: tor
         sampler.set_epoch(epoch)
         for batch, _ in zip(loader, range(recipe.steps - bar.n), strict=False):
             truth = batch["target"].argmax(1).to(device)
-            loss = F.cross_entropy(class_logits(network, batch["source"].to(device)), truth)
+            loss = F.cross_entropy(LOGIT_SCALE * network(batch["source"].to(device)), truth)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -67,8 +67,8 @@ class Sources:
         """Names of the translation's columns."""
         return ("source", "generated") if self.swap is None else ("source", "generated", "target")
 
-    def read(self, split: str, number: int) -> tuple[str, str, Decoded, Decoded | None]:
-        """Read a row: its name in errors, the stem of its images, the source and, where there is one, the target.
+    def read(self, split: str, number: int) -> tuple[str, str, tuple[Decoded, ...]]:
+        """Read a row: its name in errors, the stem of its images, and source and, where there is one, target.
 
         Both names come from the source's file, where the data say, else from the row.
 
@@ -76,21 +76,22 @@ class Sources:
             UserError: an image that cannot be read.
         """
         row, place = self.found.splits[split][number], f"row {number} of split {split}"
-        target, column = None, self.found.columns[0]
+        column = self.found.columns[0]
+        images: tuple[Decoded, ...]
         if self.swap is None:
             name = row.get("name", f"{place}{file_in_words(row, column)}")
-            source = read_stored(row[column], name)
+            images = (read_stored(row[column], name),)
         else:
             name = row.get("name", place)
             pairs = self.found.pairs(split, self.swap)
             column = column if len(self.found.columns) == 1 else pairs.sides[0]
-            source, target = pairs.decode(row, name)
+            images = pairs.decode(row, name)
             name = pairs.names(row, name)[0]
-        return name, Path(file_of(row, column) or place).stem, source, target
+        return name, Path(file_of(row, column) or place).stem, images
 
 
 @dataclass(frozen=True)
-class Plan:
+class TranslationPlan:
     """The model, data and options of a translation, as in `translation.json`; going on with others would mix two."""
 
     model: str
@@ -182,23 +183,22 @@ def translate_shards(
     Args:
         pipe: the model.
         sources: what to read from.
-        shards: of `Plan.shards`.
-        output: of `Plan.begin`.
+        shards: of `TranslationPlan.shards`.
+        output: of `TranslationPlan.begin`.
         report: called with the number of rows done.
         options: of `Pix2PixPipeline.__call__`.
     """
-    Opened = tuple[str, str, Decoded, Decoded | None]  # noqa: N806
+    Opened = tuple[str, str, tuple[Decoded, ...]]  # noqa: N806
 
     def read(row: tuple[str, int]) -> tuple[Prepared, Opened]:
-        name, stem, source, target = sources.read(*row)
-        return prepare(source, pipe.preprocessor.source, name), (name, stem, source, target)
+        name, stem, images = sources.read(*row)
+        return prepare(images[0], pipe.preprocessor.source, name), (name, stem, images)
 
     def write(row: tuple[str, int], opened: Opened, generated: Decoded) -> dict[str, Any]:
-        name, stem, source, target = opened
-        images = [source, generated] if target is None else [source, generated, target]
+        name, stem, (source, *target) = opened
         return {
             column: {"bytes": encode(image, name), "path": f"{stem}{suffix_for(image)}"}
-            for column, image in zip(sources.columns, images, strict=True)
+            for column, image in zip(sources.columns, (source, generated, *target), strict=True)
         }
 
     features = Features({name: ImageFeature() for name in sources.columns})

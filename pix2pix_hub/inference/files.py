@@ -5,9 +5,12 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeVar
+
+import torch
 
 from pix2pix_hub.data.pairs import IMAGE_SUFFIXES, images_in
 from pix2pix_hub.export import Preprocessor
@@ -76,7 +79,12 @@ def plan_jobs(
     Raises:
         UserError: two inputs of one name, an input that would be overwritten, or results that exist.
     """
-    suffixes = {name.suffix: _result_suffix(name.suffix, preprocessor) for name in found.values()}
+    source, target = preprocessor.source, preprocessor.target
+    # the kinds of file that may be deeper than 8 bits (PNG, TIFF, NPY) hold whatever depth goes through them
+    depth = None if source.mode == "labels" or source.dtype in ("uint8", "float32") else "uint8"
+    blank = Canvas(None, Prepared(torch.zeros(1, 1, 1), None, depth), target.channels, target, "decoded")
+    blank.pixels.zero_()
+    suffixes = {name.suffix: suffix_for(blank.finish(), name.suffix) for name in found.values()}
     jobs: dict[Path, tuple[Path, ...]] = {}
     for path, name in found.items():
         suffix = suffixes[name.suffix]
@@ -85,11 +93,11 @@ def plan_jobs(
         jobs[path] = (place,) if num_samples == 1 else tuple(numbered)
     inputs = {path.resolve() for path in found}
     places: dict[Path, Path] = {}
-    for place, source in [(place, source) for source, outputs in jobs.items() for place in outputs]:
+    for place, path in [(place, path) for path, outputs in jobs.items() for place in outputs]:
         if place.resolve() in inputs:
             raise UserError(f"--output {output} would overwrite the input {place}: name another folder.")
-        if places.setdefault(place, source) != source:
-            raise UserError(f"{places[place]} and {source} would both be written to {place}: translate them apart.")
+        if places.setdefault(place, path) != path:
+            raise UserError(f"{places[place]} and {path} would both be written to {place}: translate them apart.")
     there = [place for place in places if place.exists()]
     if there and existing == "refuse":
         raise UserError(
@@ -99,18 +107,6 @@ def plan_jobs(
     if existing == "skip":
         return {path: outputs for path, outputs in jobs.items() if not all(place.exists() for place in outputs)}
     return jobs
-
-
-def _result_suffix(suffix: str, preprocessor: Preprocessor) -> str:
-    """Suffix of the result of a file of that suffix: the same, where such a file can hold it.
-
-    The kinds of file that may be deeper than 8 bits (PNG, TIFF, NPY) hold whatever depth goes through them.
-    """
-    source, target = preprocessor.source, preprocessor.target
-    depth = None if source.mode == "labels" or source.dtype in ("uint8", "float32") else "uint8"
-    blank = Canvas(None, (1, 1), depth, target.channels, target, "decoded")
-    blank.pixels.zero_()
-    return suffix_for(blank.finish(), suffix)
 
 
 def translate_files(
@@ -154,8 +150,8 @@ def translate_files(
                     continue
             content = encode(sample, str(path), suffix, metadata)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with write_aside(path) as partial:
-                partial.write_bytes(content)
+            with write_aside(path) as aside:
+                aside.write_bytes(content)
 
     bad: dict[Path, str] = {}
     for source, outcome in translate_each(pipe, list(jobs), read, write, **options):
@@ -196,7 +192,7 @@ def translate_each(
         window: list[tuple[Item, Any]] = []
         for at in range(0, len(items), THREADS):  # never all ahead, which would fill the memory
             some = items[at : at + THREADS]
-            window += zip(some, pool.map(lambda item: attempt(read, item), some), strict=True)
+            window += zip(some, pool.map(partial(attempt, read), some), strict=True)
             pixels = sum(one[0].stored[0].numel() for _, one in window if not isinstance(one, Exception))
             if len(window) < WINDOW_IMAGES and pixels < WINDOW_PIXELS and at + THREADS < len(items):
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,22 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from pix2pix_hub.devices import accelerated_precision, missing_for_compilation
-from pix2pix_hub.export import (
-    CONFIG_NAME,
-    DISCRIMINATOR,
-    DISCRIMINATOR_FILES,
-    GENERATOR_FILES,
-    PREPROCESSOR_NAME,
-    Preprocessor,
-    export_of,
-)
+from pix2pix_hub.export import DISCRIMINATOR, DISCRIMINATOR_FILES, GENERATOR_FILES, Export, Preprocessor, export_of
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
-from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Split, split_for, translate_in_tiles
+from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Partition, partition_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
-from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.base import Generator, Seed, SeededDropout, dropout_layers
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
-from pix2pix_hub.models.dropout import Seed, SeededDropout, content_seed, dropout_layers
 from pix2pix_hub.models.fetch import fetch_files
 from pix2pix_hub.util import UserError
 
@@ -60,15 +52,36 @@ class Prepared:
     stored: Tensor  # (C, H, W) of stored values; without a format, of the network's channels in [-1, 1]
     format: PixelFormat | None
     depth: str | None  # "uint8", "uint16", "float32" where that is not the depth of the images trained on
+    padding: tuple[Tensor, Tensor] | None = None  # for each row and column, once padded, the stored one that it shows
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width, without padding."""
         return self.stored.shape[1], self.stored.shape[2]
 
-    def piece(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """The pixels at some rows and columns: float32 `(C, len(rows), len(columns))` in [-1, 1]."""
-        pixels = self.stored[:, rows[:, None], columns]
+    def padded(self, multiple: int, least: int) -> Prepared:
+        """In the middle of the next size of such multiples, at least `least`: reflected as far as there are pixels, the
+        border repeated beyond."""
+
+        def places(size: int) -> Tensor:
+            padded = max(-(-size // multiple) * multiple, least)
+            before = (padded - size) // 2
+            reached = torch.arange(-before, padded - before)
+            return torch.where(reached < size, reached.abs(), 2 * (size - 1) - reached).clamp(0, size - 1)
+
+        return replace(self, padding=(places(self.size[0]), places(self.size[1])))
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """Height and width, with padding where there is any."""
+        return self.size if self.padding is None else (len(self.padding[0]), len(self.padding[1]))
+
+    def piece(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """A part of the (padded) image: float32 `(C, h, w)` in [-1, 1]."""
+        if self.padding is None:
+            pixels = self.stored[:, rows, columns]
+        else:
+            pixels = self.stored[:, self.padding[0][rows, None], self.padding[1][columns]]
         return pixels if self.format is None else to_model_range(pixels, self.format)
 
 
@@ -92,12 +105,17 @@ def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
     if isinstance(image, Prepared):
         return image
     if isinstance(image, Tensor):
-        return _from_tensor(image.detach().cpu(), format, name)
+        image = image.detach().cpu()
+        if image.ndim != 3:
+            raise UserError(f"{name} has shape {tuple(image.shape)}; expected (C, H, W) or a batch (N, C, H, W).")
+        _check_layout(image, format, name)
+        if image.is_floating_point():
+            return _from_model_range(image.float(), format, name)
+        image = image.permute(1, 2, 0).numpy()
     if isinstance(image, str | Path):
         image = read_image(Path(image), name)
     elif isinstance(image, np.ndarray):
-        _check_layout(image.shape, format, name, right=2, words="arrays are (height, width, channels): give "
-                      "image.transpose(1, 2, 0), or a tensor (C, H, W).")  # fmt: skip
+        _check_layout(image, format, name)
         if format.mode == "labels" and image.shape[2:] == (format.channels,) != (1,):
             values = np.ascontiguousarray(image, np.float32)
             _check_range(values, 0.0, name)
@@ -115,14 +133,8 @@ def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
     return Prepared(to_tensor(decoded, scaled, name), scaled, depth)
 
 
-def _from_tensor(tensor: Tensor, format: PixelFormat, name: str) -> Prepared:
-    if tensor.ndim != 3:
-        raise UserError(f"{name} has shape {tuple(tensor.shape)}; expected (C, H, W) or a batch (N, C, H, W).")
-    _check_layout(tensor.shape, format, name, right=0, words="tensors are (channels, height, width): give "
-                  "image.permute(2, 0, 1), or an array (H, W, C).")  # fmt: skip
-    if not tensor.is_floating_point():
-        return prepare(tensor.permute(1, 2, 0).numpy(), format, name)
-    values = tensor.float()
+def _from_model_range(values: Tensor, format: PixelFormat, name: str) -> Prepared:
+    """Floats `(C, H, W)` in [-1, 1], of the format's channels or a picture of others."""
     _check_range(values.numpy(), -1.0, name)
     if values.shape[0] == format.channels:
         return Prepared(values, None, None)
@@ -134,13 +146,17 @@ def _from_tensor(tensor: Tensor, format: PixelFormat, name: str) -> Prepared:
     return Prepared(to_tensor(decoded, floats, name), floats, None)
 
 
-def _check_layout(shape: Sequence[int], format: PixelFormat, name: str, right: int, words: str) -> None:
-    """Raise `UserError` where the channels are not at axis `right`, but at the other end."""
+def _check_layout(image: NDArray | Tensor, format: PixelFormat, name: str) -> None:
+    """Raise `UserError` where the channels are at the other end than such images have them."""
+    axis, layout = 2, "arrays are (height, width, channels): give image.transpose(1, 2, 0), or a tensor (C, H, W)."
+    if isinstance(image, Tensor):
+        axis, layout = 0, "tensors are (channels, height, width): give image.permute(2, 0, 1), or an array (H, W, C)."
+    shape = tuple(image.shape)
     fitting = {format.channels, *(range(1, 5) if format.mode in PICTURE_MODES else ())}
-    if len(shape) != 3 or min(shape[1], shape[right]) < LEAST_SIDE:
+    if len(shape) != 3 or min(shape[1], shape[axis]) < LEAST_SIDE:
         return
-    if shape[right] not in fitting and shape[2 - right] in fitting:
-        raise UserError(f"{name} has shape {tuple(shape)}; {words}")
+    if shape[axis] not in fitting and shape[2 - axis] in fitting:
+        raise UserError(f"{name} has shape {shape}; {layout}")
 
 
 def _check_range(values: NDArray, low: float, name: str) -> None:
@@ -156,18 +172,6 @@ def with_depth(format: PixelFormat, dtype: str) -> PixelFormat:
     return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype])
 
 
-def padded_axis(size: int, multiple: int, least: int) -> Tensor:
-    """For each row (or column) of the padded image, the stored one that it shows.
-
-    The image stays in the middle; it is padded to the next multiple, at least `least`: reflected as far as there are
-    pixels, the border repeated beyond.
-    """
-    padded = max(-(-size // multiple) * multiple, least)
-    before = (padded - size) // 2
-    places = torch.arange(-before, padded - before)
-    return torch.where(places < size, places.abs(), 2 * (size - 1) - places).clamp(0, size - 1)
-
-
 # ----------------------------------------------------------------------------------------------------- images out
 
 
@@ -175,11 +179,10 @@ class Canvas:
     """The generated image, allocated once in the dtype that it is handed on in.
 
     Args:
-        image: the image that came; what is made of it is handed on likewise.
-        size: its height and width.
-        depth: of `Prepared`.
+        image: what came; what is made of it is handed on likewise.
+        prepared: the same, prepared: gives the size and, where it is another than that of training, the depth.
         channels: that the generator makes.
-        target: how targets were stored: so are the pixels, but at the depth of an image of another.
+        target: how targets were stored: so are the pixels, but for the depth.
         output_type: one of `OUTPUT_TYPES`, or None: the kind that came.
 
     Raises:
@@ -187,29 +190,26 @@ class Canvas:
     """
 
     def __init__(
-        self,
-        image: Any,
-        size: tuple[int, int],
-        depth: str | None,
-        channels: int,
-        target: PixelFormat,
-        output_type: str | None,
+        self, image: Any, prepared: Prepared, channels: int, target: PixelFormat, output_type: str | None
     ) -> None:
         if output_type not in (None, *OUTPUT_TYPES):
             raise UserError(f"output_type is {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}, or None.")
         came = "torch" if isinstance(image, Tensor) else "numpy" if isinstance(image, np.ndarray) else "pil"
         self.type = output_type or came
-        keeps = depth is None or target.mode == "labels" or target.dtype == "float32"
-        self.format = target if keeps else with_depth(target, str(depth))
+        keeps = prepared.depth is None or target.mode == "labels" or target.dtype == "float32"
+        self.format = target if keeps else with_depth(target, str(prepared.depth))
         stored_tensor = isinstance(image, Tensor) and not image.is_floating_point()
         self.in_model_range = self.type == "torch" and not stored_tensor
         self.keeps_axis = isinstance(image, np.ndarray) and self.type == came and image.shape[2:] == (1,)
         planes = 1 if self.format.mode == "labels" and not self.in_model_range else channels
         dtype = torch.float32 if self.in_model_range else getattr(torch, self.format.dtype)
-        self.pixels = torch.empty(planes, *size, dtype=dtype)
+        self.pixels = torch.empty(planes, *prepared.size, dtype=dtype)
+        sizes = zip(prepared.padded_size, prepared.size, strict=True)
+        self._before = [(padded - size) // 2 for padded, size in sizes]
 
     def place(self, top: int, left: int, made: Tensor) -> None:
-        """Put `(C, h, w)` in [-1, 1] so that its corner is there; what lies outside is cut off."""
+        """Put `(C, h, w)` in [-1, 1] so that its corner is there in the padded image; what is padding is cut off."""
+        top, left = top - self._before[0], left - self._before[1]
         height, width = self.pixels.shape[1:]
         rows = slice(max(0, top), max(0, min(height, top + made.shape[1])))
         columns = slice(max(0, left), max(0, min(width, left + made.shape[2])))
@@ -259,12 +259,6 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, target: 
     return dtype if isinstance(dtype, torch.dtype) else DTYPES[dtype]
 
 
-def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """Channels last where convolutions are made for it; in float32 on a CPU it gains nothing (docs/performance.md)."""
-    plain = device.type == "cpu" and dtype == torch.float32
-    return torch.contiguous_format if plain else torch.channels_last
-
-
 def fitting_batch(generator: Generator, height: int, width: int) -> int:
     """Images of a padded size that are run together: 1 on a CPU, where more gain little, else by the device's memory.
 
@@ -273,13 +267,9 @@ def fitting_batch(generator: Generator, height: int, width: int) -> int:
     weight = next(generator.parameters())
     if weight.device.type != "cuda":
         return 1 if weight.device.type == "cpu" else 8
-    memory = torch.cuda.get_device_properties(weight.device).total_memory
-    return batch_within(memory * MEMORY_SHARE, generator.config["base_channels"], height, width, weight.element_size())
-
-
-def batch_within(memory: float, base_channels: int, height: int, width: int, element_size: int) -> int:
-    """Images that take at most so many bytes, from 1 to `LARGEST_BATCH`."""
-    return max(1, min(LARGEST_BATCH, int(memory / (FULL_SIZE_MAPS * base_channels * height * width * element_size))))
+    memory = torch.cuda.get_device_properties(weight.device).total_memory * MEMORY_SHARE
+    of_one = FULL_SIZE_MAPS * generator.config["base_channels"] * height * width * weight.element_size()
+    return max(1, min(LARGEST_BATCH, int(memory / of_one)))
 
 
 class CompiledGenerator:
@@ -309,49 +299,29 @@ class CompiledGenerator:
     def __call__(self, batch: Tensor) -> Tensor:
         shape = tuple(batch.shape)
         if shape not in self.graphs and len(self.graphs) < MOST_SHAPES:
-            self.graphs[shape] = self._compiled_for(torch.zeros_like(batch))
+            from torch._inductor import config as inductor_config  # a second of imports that eager networks need not
+
+            # on a GPU launches are what small batches cost most
+            options: dict[str, Any] = {"freezing": True} if self._freezing else {"triton.cudagraphs": True}
+            graph = torch.compile(self._bare, dynamic=False, fullgraph=True, options=options)
+            # the tracer asks the configuration itself, not `options`, whether weights are constants: packing needs that
+            with torch.inference_mode(), inductor_config.patch(freezing=self._freezing):
+                graph(torch.zeros_like(batch))
+            self.graphs[shape] = graph
         return self.graphs.get(shape, self.generator)(batch)
-
-    def _compiled_for(self, batch: Tensor) -> Callable[[Tensor], Tensor]:
-        from torch._inductor import config as inductor_config  # a second of imports that eager networks need not
-
-        # on a GPU launches are what small batches cost most
-        options: dict[str, Any] = {"freezing": True} if self._freezing else {"triton.cudagraphs": True}
-        graph = torch.compile(self._bare, dynamic=False, fullgraph=True, options=options)
-        # the tracer asks the configuration itself, not `options`, whether weights are constants, which packing needs
-        with torch.inference_mode(), inductor_config.patch(freezing=self._freezing):
-            graph(batch)
-        return graph
 
 
 # -------------------------------------------------------------------------------------------------------- pipeline
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
+class _Job(NamedTuple):
     """One sample of one image."""
 
-    image: Prepared
-    rows: Tensor  # of `padded_axis`
-    columns: Tensor
+    image: Prepared  # padded
     canvas: Canvas  # where it is to be put
     seed: Seed | None  # of its dropout
-    split: Split | None  # the generator in parts, where the image is to be cut into tiles
+    partition: Partition | None  # the generator in parts, where the image is to be cut into tiles
     steps: int  # units of progress: 1, or tiles times passes
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the padded image."""
-        return len(self.rows), len(self.columns)
-
-    def piece(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """A part of the padded image, `(C, h, w)` in [-1, 1]."""
-        return self.image.piece(self.rows[rows], self.columns[columns])
-
-    def place(self, top: int, left: int, made: Tensor) -> None:
-        """Put what was made of a part of the padded image onto the canvas."""
-        height, width = self.image.size
-        self.canvas.place(top - (len(self.rows) - height) // 2, left - (len(self.columns) - width) // 2, made)
 
 
 class Pix2PixPipeline:
@@ -375,17 +345,14 @@ class Pix2PixPipeline:
         dtype: torch.dtype,
         compile: bool = False,
     ) -> None:
-        self.generator = generator.to(device, dtype).to(memory_format=memory_format(device, dtype)).eval()
+        # channels last where convolutions are made for it; in float32 on a CPU it gains nothing (docs/performance.md)
+        plain = device.type == "cpu" and dtype == torch.float32
+        self._layout = torch.contiguous_format if plain else torch.channels_last
+        self.generator = generator.to(device, dtype).to(memory_format=self._layout).eval()
         self._compiled = CompiledGenerator(self.generator) if compile else None
         self._lock = Lock()  # dropout and statistics are put into the network for the time of a call
         self.preprocessor, self.folder, self.device, self.dtype = preprocessor, folder, device, dtype
-        for side, wanted in (("source", generator.in_channels), ("target", generator.out_channels)):
-            described = getattr(preprocessor, side)
-            if described.channels != wanted:
-                raise UserError(
-                    f"{folder / PREPROCESSOR_NAME} says {described.describe()} for the {side}, but the generator of "
-                    f"{CONFIG_NAME} has {wanted} channels there: the files belong to different models."
-                )
+        preprocessor.check_channels(generator.in_channels, generator.out_channels, folder)
 
     @classmethod
     def from_pretrained(
@@ -442,7 +409,7 @@ class Pix2PixPipeline:
     @cached_property
     def discriminator(self) -> PatchGANDiscriminator | None:
         """The network that judges pairs, loaded when it is first asked for; None where the export has none."""
-        if not (self.folder / DISCRIMINATOR / CONFIG_NAME).is_file():
+        if not Export(self.folder).has_discriminator:
             return None
         network = PatchGANDiscriminator.from_pretrained(self.folder, subfolder=DISCRIMINATOR)
         return network.to(self.device).eval()
@@ -492,14 +459,24 @@ class Pix2PixPipeline:
         """
         if tile_size < LEAST_TILE:
             raise UserError(f"tile_size is {tile_size}; expected {LEAST_TILE} pixels or more.")
-        self._check_sampling(stochastic, seed, num_samples, batch_size)
+        if not stochastic and (seed is not None or num_samples != 1):
+            raise UserError("seed and num_samples are for stochastic=True: without dropout every sample is the same.")
+        if stochastic and not dropout_layers(self.generator):
+            raise UserError("stochastic=True needs a generator with dropout; this one has none. Leave it out.")
+        if num_samples < 1 or (seed is not None and seed < 0) or (batch_size is not None and batch_size < 1):
+            raise UserError(
+                f"num_samples {num_samples}, seed {seed}, batch_size {batch_size}: expected 1 or more samples and "
+                "images a batch, and a seed from 0."
+            )
         several = isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
         given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
         if stochastic and seed is None:
             seed = int(torch.randint(2**62, ()))
         jobs: list[_Job] = []
         for number, image in enumerate(given, 1):
-            jobs += self._jobs(image, _name_of(image, number, len(given)), output_type, seed, num_samples, tile_size)
+            file = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+            name = str(file or ("the image" if len(given) == 1 else f"image {number}"))
+            jobs += self._jobs(image, name, output_type, seed, num_samples, tile_size)
         self._run(jobs, batch_size, tile_size, progress)
         made = [job.canvas.finish() for job in jobs]
         if num_samples > 1:
@@ -520,46 +497,31 @@ class Pix2PixPipeline:
             raise UserError(
                 f"{self.folder} holds no {DISCRIMINATOR}/, which realism needs: export it with the generator."
             )
-        pair = [
-            prepare(source, self.preprocessor.source, "source"),
-            prepare(image, self.preprocessor.target, "image"),
-        ]
+        formats = self.preprocessor.source, self.preprocessor.target
+        pair = [prepare(source, formats[0], "source"), prepare(image, formats[1], "image")]
         if pair[0].size != pair[1].size:
             sizes = " and ".join("{}x{}".format(*side.size) for side in pair)
             raise UserError(f"source and image are {sizes} (height x width); expected one size.")
-        rows, columns = (padded_axis(length, 1, MINIMUM_SIZE) for length in pair[0].size)
-        batch = torch.cat([side.piece(rows, columns) for side in pair])[None]
+        batch = torch.cat([side.padded(1, MINIMUM_SIZE).piece() for side in pair])[None]
         with torch.inference_mode():
             return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
-
-    def _check_sampling(self, stochastic: bool, seed: int | None, num_samples: int, batch_size: int | None) -> None:
-        if not stochastic and (seed is not None or num_samples != 1):
-            raise UserError("seed and num_samples are for stochastic=True: without dropout every sample is the same.")
-        if stochastic and not dropout_layers(self.generator):
-            raise UserError("stochastic=True needs a generator with dropout; this one has none. Leave it out.")
-        if num_samples < 1 or (seed is not None and seed < 0) or (batch_size is not None and batch_size < 1):
-            raise UserError(
-                f"num_samples {num_samples}, seed {seed}, batch_size {batch_size}: expected 1 or more samples and "
-                "images a batch, and a seed from 0."
-            )
 
     def _jobs(
         self, image: AnyImage, name: str, output_type: str | None, seed: int | None, num_samples: int, tile_size: int
     ) -> Iterator[_Job]:
         """Plan the samples of one image."""
-        prepared, generator = prepare(image, self.preprocessor.source, name), self.generator
-        rows, columns = (
-            padded_axis(length, generator.size_multiple, generator.minimum_size) for length in prepared.size
-        )
-        size = len(rows), len(columns)
-        split = split_for(generator, *size) if max(prepared.size) > tile_size else None
-        steps = 1 if split is None else split.passes * len(split.tiles(size, tile_size))
-        content = 0 if seed is None else content_seed(prepared.stored)
+        generator, target = self.generator, self.preprocessor.target
+        prepared = prepare(image, self.preprocessor.source, name)
+        prepared = prepared.padded(generator.size_multiple, generator.minimum_size)
+        size = prepared.padded_size
+        partition = partition_for(generator, *size) if max(prepared.size) > tile_size else None
+        steps = 1 if partition is None else partition.passes * len(partition.tiles(size, tile_size))
+        # from the pixels, so that an image's noise depends on nothing that comes with it
+        content = 0 if seed is None else zlib.crc32(prepared.stored.contiguous().numpy().tobytes())
         for sample in range(num_samples):
-            target = self.preprocessor.target
-            canvas = Canvas(image, prepared.size, prepared.depth, generator.out_channels, target, output_type)
+            canvas = Canvas(image, prepared, generator.out_channels, target, output_type)
             of_sample = None if seed is None else (seed, content, sample)
-            yield _Job(prepared, rows, columns, canvas, of_sample, split, steps)
+            yield _Job(prepared, canvas, of_sample, partition, steps)
 
     def _run(
         self,
@@ -568,7 +530,7 @@ class Pix2PixPipeline:
         tile_size: int,
         progress: Callable[[int, int], object] | None,
     ) -> None:
-        """Fill all canvases: images of one size in batches, large ones tile by tile."""
+        """Fill all canvases: images of one padded size in batches, large ones tile by tile."""
         total, done = sum(job.steps for job in jobs), 0
 
         def step(count: int = 1) -> None:
@@ -577,43 +539,31 @@ class Pix2PixPipeline:
             if progress is not None:
                 progress(done, total)
 
+        def to_device(batch: Tensor) -> Tensor:
+            return batch.to(self.device, self.dtype, memory_format=self._layout)
+
+        def in_tiles(job: _Job, partition: Partition, dropout: SeededDropout | None) -> None:
+            read = lambda rows, columns: to_device(job.image.piece(rows, columns)[None])  # noqa: E731
+            translate_in_tiles(partition, job.image.padded_size, tile_size, read, job.canvas.place, dropout, step)
+
+        def at_once(batch: Sequence[_Job], network: Callable[[Tensor], Tensor]) -> None:
+            made = network(to_device(torch.stack([job.image.piece() for job in batch])))
+            for job, image in zip(batch, made.float().cpu(), strict=True):
+                job.canvas.place(0, 0, image)
+            step(len(batch))
+
+        groups: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
+        for number, job in enumerate(jobs):
+            size = job.image.padded_size
+            groups[size if job.partition is None else (*size, number)].append(job)
         kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         with self._lock, torch.inference_mode(), kernels:
-            for batch in _batches(jobs, lambda size: batch_size or fitting_batch(self.generator, *size)):
-                seeds = [job.seed for job in batch if job.seed is not None]
-                first = batch[0]
-                with SeededDropout(self.generator, seeds) if seeds else nullcontext() as dropout:
-                    if first.split is None:
-                        compiled = None if seeds else self._compiled  # dropout hooks in
-                        made = (compiled or self.generator)(
-                            self._to_device(torch.stack([job.piece() for job in batch]))
-                        )
-                        for job, image in zip(batch, made.float().cpu(), strict=True):
-                            job.place(0, 0, image)
-                        step(len(batch))
-                    else:
-                        tiling = first.split, first.size, tile_size
-                        translate_in_tiles(*tiling, self._reader(first), first.place, dropout, step)
-
-    def _reader(self, job: _Job) -> Callable[[slice, slice], Tensor]:
-        return lambda rows, columns: self._to_device(job.piece(rows, columns)[None])
-
-    def _to_device(self, batch: Tensor) -> Tensor:
-        return batch.to(self.device, self.dtype, memory_format=memory_format(self.device, self.dtype))
-
-
-def _batches(jobs: Sequence[_Job], batch_size: Callable[[tuple[int, int]], int]) -> Iterator[list[_Job]]:
-    """Jobs of one padded size, up to so many; large ones by themselves."""
-    groups: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
-    for number, job in enumerate(jobs):
-        groups[job.size if job.split is None else (*job.size, number)].append(job)
-    for group in groups.values():
-        together = batch_size(group[0].size)
-        for at in range(0, len(group), together):
-            yield group[at : at + together]
-
-
-def _name_of(image: Any, number: int, count: int) -> str:
-    """Name of an image in errors: its file, else its place among those given."""
-    file = image if isinstance(image, str | Path) else getattr(image, "filename", "")
-    return str(file) if file else "the image" if count == 1 else f"image {number}"
+            for group in groups.values():
+                together = batch_size or fitting_batch(self.generator, *group[0].image.padded_size)
+                for batch in (group[at : at + together] for at in range(0, len(group), together)):
+                    seeds = [job.seed for job in batch if job.seed is not None]
+                    with SeededDropout(self.generator, seeds) if seeds else nullcontext() as dropout:
+                        if (partition := batch[0].partition) is not None:
+                            in_tiles(batch[0], partition, dropout)
+                        else:
+                            at_once(batch, self.generator if seeds else self._compiled or self.generator)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2pix_hub.models.base import Generator
-from pix2pix_hub.models.dropout import SeededDropout
+from pix2pix_hub.models.base import Generator, SeededDropout
 from pix2pix_hub.models.generators import NormedConv, ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.layers import BatchNorm2d, ConvBlock
 
@@ -29,21 +29,14 @@ UNET_MARGIN, RESNET_MARGIN = 1, 2  # pixels of the split's map that the tail, or
 # ---------------------------------------------------------------------------------------------------------- tiles
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A tile's place along one axis, in pixels of the padded image."""
 
     window: slice  # what is looked at
     core: slice  # the part of it whose result counts; the cores of all tiles make up the image
 
-    def within(self, factor: int = 1) -> slice:
-        """Place of the core in a map of the window whose pixels are `factor` image pixels wide."""
-        start = (self.core.start - self.window.start) // factor
-        return slice(start, start + (self.core.stop - self.core.start) // factor)
 
-
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A rectangle of an image."""
 
     rows: Span
@@ -57,7 +50,10 @@ class Tile:
     def core_of(self, made: Tensor) -> Tensor:
         """Cut the part that counts from a map `(…, h, w)` of the window, at any scale."""
         factor = (self.rows.window.stop - self.rows.window.start) // made.shape[-2]
-        return made[..., self.rows.within(factor), self.columns.within(factor)]
+        rows, columns = (
+            slice((core.start - window.start) // factor, (core.stop - window.start) // factor) for window, core in self
+        )
+        return made[..., rows, columns]
 
 
 def spans(length: int, tile_size: int, factor: int, margin: int) -> list[Span]:
@@ -76,7 +72,7 @@ def spans(length: int, tile_size: int, factor: int, margin: int) -> list[Span]:
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class Partition:
     """A generator in parts, which together compute what its `forward` does."""
 
     factor: int  # tiles lie at multiples of so many pixels, and the map of the split is so many times smaller
@@ -90,12 +86,9 @@ class Split:
     @property
     def norms(self) -> list[nn.Module]:
         """The norm layers inside `streamed` that take statistics from the image, not from training."""
-        layers = [layer for module in self.streamed for layer in module.modules()]
-        return [
-            layer
-            for layer in layers
-            if isinstance(layer, nn.InstanceNorm2d) or (isinstance(layer, BatchNorm2d) and layer.statistics == "image")
-        ]
+        layers = (layer for module in self.streamed for layer in module.modules())
+        of_image = lambda layer: isinstance(layer, BatchNorm2d) and layer.statistics == "image"  # noqa: E731
+        return [layer for layer in layers if isinstance(layer, nn.InstanceNorm2d) or of_image(layer)]
 
     def tiles(self, size: tuple[int, int], tile_size: int) -> list[Tile]:
         """Cut a padded image of some height and width into tiles, from the upper left."""
@@ -108,7 +101,7 @@ class Split:
         return len(self.norms) + (1 if self.head is None else 2)
 
 
-def unet_split(generator: UNetGenerator, level: int) -> Split:
+def unet_partition(generator: UNetGenerator, level: int) -> Partition:
     """A U-Net whose encoder stages beyond `level` (from 1), and as many decoder stages, see the whole image."""
     edge = generator.encoder[level - 1]  # the stage that the split goes through, before its norm
     assert isinstance(edge, ConvBlock)
@@ -143,10 +136,10 @@ def unet_split(generator: UNetGenerator, level: int) -> Split:
 
     factor = 2**level
     streamed = (outer_encoder, outer_decoder)
-    return Split(factor, UNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
+    return Partition(factor, UNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
 
 
-def resnet_split(generator: ResNetGenerator) -> Split:
+def resnet_partition(generator: ResNetGenerator) -> Partition:
     """A ResNet whose residual blocks see the whole image."""
     edge, outer = generator.encoder[-1], generator.encoder[:-1]
     assert isinstance(edge, NormedConv) and isinstance(edge.conv, nn.Conv2d)
@@ -170,41 +163,45 @@ def resnet_split(generator: ResNetGenerator) -> Split:
 
     factor = generator.size_multiple
     streamed = (generator.stem, outer, generator.decoder)
-    return Split(factor, RESNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
+    return Partition(factor, RESNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
 
 
-def resnet_in_tiles(generator: ResNetGenerator) -> Split:
+def resnet_in_tiles(generator: ResNetGenerator) -> Partition:
     """A ResNet that sees nothing but tiles: slow, since every norm layer takes a pass over the image, but without a map
     of the whole."""
     margin = (2 * RESNET_MARGIN + 2 * len(generator.blocks)) * generator.size_multiple  # two convolutions a block
-    return Split(generator.size_multiple, margin, (generator,), lambda x, source: generator(source))
+    return Partition(generator.size_multiple, margin, (generator,), lambda x, source: generator(source))
 
 
-def splits_of(generator: Generator) -> Iterator[Split]:
-    """All splits, from the one that does most whole to the one that takes least memory."""
+def partitions_of(generator: Generator) -> Iterator[Partition]:
+    """All partitions, from the one that does most whole to the one that takes least memory."""
     if isinstance(generator, UNetGenerator):
-        yield from (unet_split(generator, level) for level in range(1, len(generator.encoder) + 1))
+        yield from (unet_partition(generator, level) for level in range(1, len(generator.encoder) + 1))
     else:
         assert isinstance(generator, ResNetGenerator)
-        yield from (resnet_split(generator), resnet_in_tiles(generator))
+        yield from (resnet_partition(generator), resnet_in_tiles(generator))
 
 
-def split_for(generator: Generator, height: int, width: int) -> Split:
-    """The split nearest to the image whose whole maps do not take too much memory; the same on every machine."""
+def partition_for(generator: Generator, height: int, width: int) -> Partition:
+    """The partition nearest to the image whose whole maps do not take too much memory; the same on every machine."""
     weight = next(generator.parameters())
     limit = CPU_BODY_BYTES if weight.device.type == "cpu" else ACCELERATOR_BODY_BYTES
-    splits = list(splits_of(generator))
-    for split in splits[:-1]:
-        if BODY_MAPS * split.channels * weight.element_size() * height * width // split.factor**2 <= limit:
-            return split
-    return splits[-1]
+    *partitions, last = partitions_of(generator)
+    for partition in partitions:
+        if BODY_MAPS * partition.channels * weight.element_size() * height * width // partition.factor**2 <= limit:
+            return partition
+    return last
 
 
 # ------------------------------------------------------------------------------------------ statistics of the whole
 
 
-class _MeasuredInstead(Exception):  # noqa: N818  (ends a forward, is no error)
-    """A norm layer was reached whose statistics were not known yet."""
+class _MeasuredInstead(Exception):
+    """A norm layer was reached whose statistics were not known yet: ends a forward, is no error."""
+
+
+# Pixels seen, mean and sum of squared deviations of each channel, `(C,)` in float64
+_NO_MOMENTS = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
 
 
 class StreamedNorms:
@@ -219,9 +216,8 @@ class StreamedNorms:
         self.layers = list(layers)
         self._scale_shift: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         self._tile: Tile | None = None
-        self._layer: nn.Module | None = None  # that is being measured, and where its input lies
-        self._device = torch.device("cpu")
-        self._moments = _Moments()
+        self._layer: nn.Module | None = None  # that is being measured
+        self._moments = _NO_MOMENTS  # of that layer's input so far
 
     def __enter__(self) -> StreamedNorms:
         for layer in self.layers:
@@ -251,51 +247,39 @@ class StreamedNorms:
         """In place of the layer's forward."""
         if layer not in self._scale_shift:
             assert self._tile is not None and self._layer in (None, layer)
-            self._layer, self._device = layer, x.device
-            self._moments.add(self._tile.core_of(x))
+            self._layer = layer
+            self._measure(self._tile.core_of(x))
             raise _MeasuredInstead
-        scale, shift = self._scale_shift[layer]
+        scale, shift = (part.to(x.device) for part in self._scale_shift[layer])
         return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+
+    def _measure(self, x: Tensor) -> None:
+        """Add the moments of `(1, C, h, w)` (Chan et al. 1979: exact, and safe where the mean is large)."""
+        # on the CPU, since not every accelerator has float64
+        variance, mean = (part.cpu().double() for part in torch.var_mean(x.float(), (0, 2, 3), correction=0))
+        count, (count_before, mean_before, squares) = x[0, 0].numel(), self._moments
+        total, delta = count_before + count, mean - mean_before
+        squares = squares + variance * count + delta.square() * (count_before * count / total)
+        self._moments = total, mean_before + delta * (count / total), squares
 
     def _settle(self) -> None:
         """All tiles have been seen: from now on the layer can normalise."""
-        layer, moments = self._layer, self._moments
+        layer, (count, mean, squares) = self._layer, self._moments
         assert isinstance(layer, nn.InstanceNorm2d | BatchNorm2d)
-        scale = (moments.squares / moments.count + layer.eps).rsqrt()
-        shift = -moments.mean * scale
+        scale = (squares / count + layer.eps).rsqrt()
+        shift = -mean * scale
         if layer.weight is not None:
             weight, bias = layer.weight.cpu().double(), layer.bias.cpu().double()
             scale, shift = scale * weight, shift * weight + bias
-        scale, shift = (part.float().to(self._device)[:, None, None] for part in (scale, shift))
-        self._scale_shift[layer] = scale, shift
-        self._layer, self._moments = None, _Moments()
-
-
-class _Moments:
-    """Mean and squared deviations of each channel over tiles, `(C,)` in float64 on the CPU (Chan et al. 1979: exact,
-    and safe where the mean is large)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
-
-    def add(self, x: Tensor) -> None:
-        """`(1, C, h, w)`."""
-        count = x[0, 0].numel()
-        # to the CPU, since not every accelerator has float64
-        variance, mean = (part.cpu().double() for part in torch.var_mean(x.float(), (0, 2, 3), correction=0))
-        total = self.count + count
-        delta = mean - self.mean
-        self.squares = self.squares + variance * count + delta.square() * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
+        self._scale_shift[layer] = scale.float()[:, None, None], shift.float()[:, None, None]
+        self._layer, self._moments = None, _NO_MOMENTS
 
 
 # ------------------------------------------------------------------------------------------------- putting together
 
 
 def translate_in_tiles(
-    split: Split,
+    partition: Partition,
     size: tuple[int, int],
     tile_size: int,
     read: Callable[[slice, slice], Tensor],
@@ -306,7 +290,7 @@ def translate_in_tiles(
     """Make an image tile by tile.
 
     Args:
-        split: the generator in parts.
+        partition: the generator in parts.
         size: height and width of the padded image.
         tile_size: of cores, at most.
         read: rows and columns → source pixels `(1, C, h, w)`, where the network is.
@@ -314,7 +298,7 @@ def translate_in_tiles(
         dropout: active, told which window the network is about to see.
         step: called after each tile of each pass.
     """
-    factor, tiles = split.factor, split.tiles(size, tile_size)
+    factor, tiles = partition.factor, partition.tiles(size, tile_size)
     inner = torch.empty(0)
 
     def at_split(*slices: slice) -> list[slice]:
@@ -327,8 +311,8 @@ def translate_in_tiles(
 
     def head(tile: Tile) -> None:
         nonlocal inner
-        assert split.head is not None
-        made = split.head(source(tile))
+        assert partition.head is not None
+        made = partition.head(source(tile))
         if not inner.numel():
             inner = made.new_empty(1, made.shape[1], *(length // factor for length in size))
         rows, columns = at_split(tile.rows.core, tile.columns.core)
@@ -336,13 +320,13 @@ def translate_in_tiles(
 
     def tail(tile: Tile) -> None:
         rows, columns = at_split(*tile.window)
-        made = split.tail(inner if split.head is None else inner[..., rows, columns], source(tile))
+        made = partition.tail(inner if partition.head is None else inner[..., rows, columns], source(tile))
         write(tile.rows.core.start, tile.columns.core.start, tile.core_of(made)[0].float().cpu())
 
-    with StreamedNorms(split.norms) as norms:
-        if split.head is not None:
+    with StreamedNorms(partition.norms) as norms:
+        if partition.head is not None:
             norms.sweep(tiles, head, step)
             if dropout is not None:
                 dropout.window = None
-            inner = split.body(inner)
+            inner = partition.body(inner)
         norms.sweep(tiles, tail, step)

@@ -1,4 +1,4 @@
-"""What all networks share: saving to and loading from a folder or the Hugging Face Hub, strictly.
+"""What all networks share: saving to and loading from a folder or the Hugging Face Hub, strictly; seeded dropout.
 
 The only module that touches the Hub mixin. The mixin's own way to load builds what any `config.json` asks for, loads
 mismatched weights silently, starts from fresh weights where the config is missing, and falls back on pickles; here
@@ -11,9 +11,11 @@ import json
 import reprlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
@@ -30,6 +32,7 @@ LENGTH_BYTES = 8
 NAMES_SHOWN = 4
 FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
 COUNT_TYPES = ("I64",)
+Seed = tuple[int, ...]  # non-negative
 
 Network = TypeVar("Network", bound=nn.Module)
 Model = TypeVar("Model", bound="HubModel")
@@ -258,7 +261,13 @@ def load_weights(network: nn.Module, path: Path, device: str = "cpu", dtype: tor
     try:
         with safe_open(path, framework="pt") as file:
             _check_tensors(network, file, path)
-            tensors = {name: _moved(file.get_tensor(name), device, dtype) for name in file.keys()}  # noqa: SIM118
+            tensors = {}
+            for name in file.keys():  # noqa: SIM118  # a handle, not a dict
+                tensor = file.get_tensor(name)
+                # Out of the mapped file into memory of its own. Used as mapped, the weights would change under the
+                # network with the file, and lie at any byte, for which some kernels round otherwise.
+                number_type = dtype if tensor.is_floating_point() else tensor.dtype
+                tensors[name] = tensor.to(device, number_type, copy=True)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged, or no safetensors file ({error}): fetch or save it again.") from error
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -308,10 +317,66 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(name[:200] for name in names[:NAMES_SHOWN]) + more
 
 
-def _moved(tensor: Tensor, device: str, dtype: torch.dtype) -> Tensor:
-    """Out of the mapped file into memory of its own.
+# --- dropout at inference
+#
+# The source of randomness in the paper (Isola et al. 2017, §3.1), repeatable image by image.
 
-    Used as mapped, the weights would change under the network with the file, and lie at any byte, for which some
-    kernels round otherwise than for freshly trained weights.
+
+def dropout_layers(network: nn.Module) -> list[nn.Dropout]:
+    """Those that drop anything."""
+    return [module for module in network.modules() if isinstance(module, nn.Dropout) and module.p > 0]
+
+
+class SeededDropout:
+    """Inside this context, a network in evaluation mode drops activations, of each sample of a batch by its own seed.
+
+    What is dropped depends on the seed, the layer and the shape of the whole map, on nothing else: not on the rest of
+    the batch, nor on the device, nor on the pieces that an image is made in. All other layers stay in evaluation mode.
+
+    Attributes:
+        window: rows and columns of the image that the network is about to see; None: all.
+        size: height and width of the image, which windows need.
     """
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+    def __init__(self, network: nn.Module, seeds: Sequence[Seed]) -> None:
+        self.layers, self.seeds = dropout_layers(network), seeds
+        self.window: tuple[slice, slice] | None = None
+        self.size = (0, 0)
+        self._kept: dict[tuple[int, Seed], Tensor] = {}
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> SeededDropout:
+        self._hooks = [
+            layer.register_forward_hook(partial(self._drop, number)) for number, layer in enumerate(self.layers)
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _drop(self, number: int, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        """A forward hook: what the layer passed on → the same with activations dropped, the others scaled up."""
+        assert isinstance(layer, nn.Dropout)
+        kept = torch.stack([self._kept_part(number, layer.p, seed, output.shape[1:]) for seed in self.seeds])
+        return output * kept.to(output.device) / (1.0 - layer.p)
+
+    def _kept_part(self, number: int, probability: float, seed: Seed, shape: torch.Size) -> Tensor:
+        """Boolean `(C, h, w)`: what of the present window is kept."""
+        if self.window is None:
+            return _kept((*seed, number), probability, shape)
+        rows, columns = self.window
+        factor = (rows.stop - rows.start) // shape[1]
+        whole = torch.Size((shape[0], self.size[0] // factor, self.size[1] // factor))
+        if (number, seed) not in self._kept:
+            self._kept[number, seed] = _kept((*seed, number), probability, whole)
+        return self._kept[number, seed][
+            :, rows.start // factor : rows.stop // factor, columns.start // factor : columns.stop // factor
+        ]
+
+
+def _kept(seed: Seed, probability: float, shape: torch.Size) -> Tensor:
+    """Drawn channel by channel: the numbers themselves would take four times the memory."""
+    state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    random = torch.Generator().manual_seed(int(state[0]))
+    return torch.stack([torch.rand(shape[1:], generator=random) >= probability for _ in range(shape[0])])

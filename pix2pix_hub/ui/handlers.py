@@ -17,7 +17,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -142,7 +141,7 @@ class Handlers:
         deadline = Deadline(self.limits)
         with self._ready(deadline, model, source, target) as (pipeline, ((decoded, prepared), (_, wanted))):
             generated = pipeline(prepared, output_type="torch", progress=deadline.check)
-            true = wanted.piece(*map(torch.arange, wanted.size))
+            true = wanted.piece()
             if generated.shape != true.shape:
                 sizes = " and ".join(f"{image.shape[2]}x{image.shape[1]}" for image in (generated, true))
                 raise UserError(f"source and target are {sizes} pixels; expected one size.")

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.cli.evaluate import update_card
+from pix2pix_hub.config import EvaluationOptions
 from pix2pix_hub.devices import process_state
 from pix2pix_hub.evaluation.evaluate import evaluate, load_model
-from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.report import describe, results
 from pix2pix_hub.hub.card import make_card, write_card
 from pix2pix_hub.metrics import MetricNetworks
@@ -115,8 +115,11 @@ def test_batch_size_and_number_of_processes_change_nothing(
     assert together["dataset"] == plain["dataset"]
 
 
-def test_the_table_averages_to_the_values(run: Path, pairs: Path, tmp_path: Path) -> None:
-    content = evaluated(run / "model", pairs, tmp_path / "out", *PLAIN, "--num-samples", "3")
+def test_the_table_averages_to_the_values_and_samples_differ_by_their_dropout(
+    run: Path, pairs: Path, tmp_path: Path
+) -> None:
+    options = [*PLAIN, "--num-samples", "3", "--no-checks"]
+    content = evaluated(run / "model", pairs, tmp_path / "out", *options, "--batch-size", "1")
     with (tmp_path / "out" / "per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["pair"] for row in rows] == [f"val/{10_000 + index}.png" for index in range(PAIRS)]
@@ -124,6 +127,12 @@ def test_the_table_averages_to_the_values(run: Path, pairs: Path, tmp_path: Path
         assert np.mean([float(row[name]) for row in rows]) == pytest.approx(content[name]["value"], rel=1e-12)
         low, high = content[name]["ci95"]
         assert low <= content[name]["value"] <= high
+    assert content["diversity"]["value"] > 0
+    assert content["protocol"]["mode"].startswith("stochastic")
+    again = evaluated(run / "model", pairs, tmp_path / "again", *options, "--batch-size", "4")
+    other = evaluated(run / "model", pairs, tmp_path / "other", *options, "--seed", "1")
+    assert again["diversity"]["value"] == pytest.approx(content["diversity"]["value"], rel=1e-5)
+    assert other["diversity"]["value"] != pytest.approx(content["diversity"]["value"], rel=1e-5)
 
 
 def test_what_was_done_is_written_down(plain: dict[str, Any], run: Path) -> None:
@@ -150,17 +159,6 @@ def test_the_pictures_show_the_best_the_median_and_the_worst(plain: dict[str, An
     for name, rows in (("images", 6), ("nearest", 4)):
         width, height = Image.open(plain_folder / f"{name}.png").size
         assert width > 3 * 128 and height > rows * 128
-
-
-def test_samples_differ_by_their_dropout_and_repeat_by_their_seed(run: Path, pairs: Path, tmp_path: Path) -> None:
-    options = ["--max-pairs", "4", "--metrics", "l1", "--num-samples", "3", "--no-checks"]
-    found = evaluated(run / "model", pairs, tmp_path / "out", *options, "--batch-size", "1")
-    assert found["diversity"]["value"] > 0
-    assert found["protocol"]["mode"].startswith("stochastic")
-    again = evaluated(run / "model", pairs, tmp_path / "again", *options, "--batch-size", "4")
-    other = evaluated(run / "model", pairs, tmp_path / "other", *options, "--seed", "1")
-    assert again["diversity"]["value"] == pytest.approx(found["diversity"]["value"], rel=1e-5)
-    assert other["diversity"]["value"] != pytest.approx(found["diversity"]["value"], rel=1e-5)
 
 
 def test_weights_that_cannot_be_had_leave_the_rest(
@@ -233,10 +231,11 @@ def test_the_card_gets_the_results(
     assert card.text.strip() == "# My model\n\nWords."
     entered = (model / "README.md").read_bytes()
     l1 = ("--metrics", "l1", "--split", "train", "--no-checks")
-    for unlike in ("--max-pairs 3", "--image-size 32", "--num-samples 2", "--direction BtoA --task labels"):
+    for unlike in ("--max-pairs 3", "--image-size 72x80", "--num-samples 2", "--direction BtoA --task labels"):
         scored = evaluated(model, pairs, tmp_path / "out", *l1, *unlike.split())
         assert "not entered in" in capsys.readouterr().out, unlike
         assert (model / "README.md").read_bytes() == entered, unlike
+        assert scored["protocol"]["image_size"] == ([72, 80] if "72x80" in unlike else [SIZE, SIZE])
     assert update_card(model / "README.md", scored)
     results = ModelCard.load(model / "README.md").data.eval_results or []
     assert len(results) == 3 + 1 + 3
@@ -299,25 +298,22 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_read(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
-def test_a_model_that_makes_no_numbers_is_refused_and_earlier_results_stay(
+def test_earlier_results_stay_where_a_model_makes_no_numbers_and_give_way_to_new_ones(
     model: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = tmp_path / "out"
-    evaluated(model, pairs, output, "--metrics", "l1", "--max-pairs", "2")
+    output, two = tmp_path / "out", ("--metrics", "l1", "--max-pairs", "2")
+    evaluated(model, pairs, output, *two)
     written = {path.name: path.read_bytes() for path in output.iterdir()}
     assert set(written) == {"images.png", "metrics.json", "nearest.png", "per_image.csv"}
     weights = load_file(model / "model.safetensors")
     save_file({name: weight * float("nan") for name, weight in weights.items()}, model / "model.safetensors")
-    error = refused(capsys, str(model), str(pairs), "--output", str(output), "--max-pairs", "2")
+    error = refused(capsys, str(model), str(pairs), "--output", str(output), *two)
     assert "values that are no numbers" in error
     assert {path.name: path.read_bytes() for path in output.iterdir()} == written
-
-
-def test_files_of_earlier_results_do_not_stay_beside_new_ones(run: Path, pairs: Path, tmp_path: Path) -> None:
-    evaluated(run, pairs, tmp_path, "--metrics", "l1", "--max-pairs", "2")
-    (tmp_path / "per_image.csv").unlink()  # as if stopped half-way: still a folder of results
-    evaluated(run, pairs, tmp_path, "--metrics", "l1", "--max-pairs", "2", "--no-checks")
-    assert not (tmp_path / "nearest.png").exists()
+    save_file(weights, model / "model.safetensors")
+    (output / "per_image.csv").unlink()  # as if stopped half-way: still a folder of results
+    evaluated(model, pairs, output, *two, "--no-checks")
+    assert not (output / "nearest.png").exists()
 
 
 def test_a_judge_that_tells_nothing_apart_is_not_believed(
@@ -361,8 +357,3 @@ def test_a_set_without_training_pairs_is_measured_without_that_check(run: Path, 
     assert "memorisation" not in content["checks"]
     assert content["dataset"]["id"] == "pairs"
     assert not (tmp_path / "out" / "nearest.png").exists()
-
-
-def test_another_size_can_be_measured_at(run: Path, pairs: Path, tmp_path: Path) -> None:
-    content = evaluated(run / "model", pairs, tmp_path / "out", *PLAIN, "--image-size", "72x80", "--max-pairs", "2")
-    assert content["protocol"]["image_size"] == [72, 80]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pix2pix_hub.config import EvaluationOptions
 from pix2pix_hub.devices import process_state
 from pix2pix_hub.evaluation.evaluate import Evaluation, evaluate, load_model
-from pix2pix_hub.evaluation.options import EvaluationOptions
 from pix2pix_hub.evaluation.report import generated_image as made
 from pix2pix_hub.evaluation.report import ranking, save_images, save_labelled, save_nearest
 from pix2pix_hub.image.format import RGB

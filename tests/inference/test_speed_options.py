@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from pix2pix_hub.inference.pipeline import (
     MOST_SHAPES,
     CompiledGenerator,
     Pix2PixPipeline,
-    batch_within,
     choose_dtype,
+    fitting_batch,
 )
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.synthetic import render_pair
@@ -105,7 +106,14 @@ def test_without_a_compiler_it_is_said_what_to_install(monkeypatch: pytest.Monke
     Pix2PixPipeline.from_pretrained(SHIPPED, device="cpu")
 
 
-def test_batches_shrink_with_memory_and_size() -> None:
-    assert batch_within(10e9, 64, 256, 256, 2) == LARGEST_BATCH
-    assert batch_within(1e9, 64, 256, 256, 2) == 1e9 // (6 * 64 * 256 * 256 * 2)
-    assert batch_within(1e9, 64, 2048, 2048, 4) == 1
+@pytest.mark.parametrize(
+    ("memory", "side", "element_size", "images"),
+    [(80e9, 256, 2, LARGEST_BATCH), (8e9, 256, 2, 1e9 // (6 * 64 * 256 * 256 * 2)), (8e9, 2048, 4, 1)],
+)
+def test_batches_shrink_with_memory_and_size(
+    memory: float, side: int, element_size: int, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory))
+    weight = SimpleNamespace(device=torch.device("cuda"), element_size=lambda: element_size)
+    generator = SimpleNamespace(parameters=lambda: iter([weight]), config={"base_channels": 64})
+    assert fitting_batch(generator, side, side) == images

@@ -13,17 +13,17 @@ from pix2pix_hub.image.format import RGB
 from pix2pix_hub.inference import tiling
 from pix2pix_hub.inference.pipeline import Canvas, prepare
 from pix2pix_hub.inference.tiling import (
-    Split,
+    Partition,
     StreamedNorms,
     Tile,
+    partition_for,
+    partitions_of,
     spans,
-    split_for,
-    splits_of,
     translate_in_tiles,
-    unet_split,
+    unet_partition,
 )
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
-from pix2pix_hub.models.dropout import SeededDropout
+from pix2pix_hub.models.base import SeededDropout
 
 GENERATORS = {
     "default": lambda: UNetGenerator(base_channels=2, num_downs=4),
@@ -49,7 +49,7 @@ def trained(name: str) -> torch.nn.Module:
     return generator.eval()
 
 
-def in_tiles(generator, split: Split, source: torch.Tensor, tile_size: int, dropout=None) -> torch.Tensor:
+def in_tiles(generator, partition: Partition, source: torch.Tensor, tile_size: int, dropout=None) -> torch.Tensor:
     """Of a source whose height and width the generator takes."""
     made = torch.full_like(source, torch.nan)
 
@@ -60,9 +60,9 @@ def in_tiles(generator, split: Split, source: torch.Tensor, tile_size: int, drop
     size = (source.shape[1], source.shape[2])
     with torch.inference_mode():
         translate_in_tiles(
-            split, size, tile_size, lambda y, x: source[None, :, y, x], write, dropout, lambda: steps.append(1)
+            partition, size, tile_size, lambda y, x: source[None, :, y, x], write, dropout, lambda: steps.append(1)
         )
-    assert len(steps) == split.passes * len(split.tiles(size, tile_size))
+    assert len(steps) == partition.passes * len(partition.tiles(size, tile_size))
     return made
 
 
@@ -80,9 +80,9 @@ def test_tiles_make_what_the_whole_makes(name: str) -> None:
     source[:, :, :150] = 0.3
     expected = whole(generator, source)
     assert expected.std() > 0.05
-    for split in splits_of(generator):
-        made = in_tiles(generator, split, source, 64)
-        assert (made - expected).abs().max() < 1e-4, split
+    for partition in partitions_of(generator):
+        made = in_tiles(generator, partition, source, 64)
+        assert (made - expected).abs().max() < 1e-4, partition
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -93,19 +93,10 @@ def test_the_margin_is_as_narrow_as_it_can_be(name: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(tiling, "UNET_MARGIN", tiling.UNET_MARGIN - 1)
     monkeypatch.setattr(tiling, "RESNET_MARGIN", tiling.RESNET_MARGIN - 1)
     errors = [
-        (in_tiles(generator, split, source, 64) - whole(generator, source)).abs().max()
-        for split in splits_of(generator)
+        (in_tiles(generator, partition, source, 64) - whole(generator, source)).abs().max()
+        for partition in partitions_of(generator)
     ]
     assert max(errors) > 1e-3, errors
-
-
-def test_without_whole_statistics_tiles_differ() -> None:
-    """What the streaming of statistics is for: each tile with its own."""
-    generator = trained("default")
-    source = torch.rand(3, 128, 256) * 2 - 1
-    source[:, :, :128] = 0.3
-    apart = torch.cat([whole(generator, half) for half in source.split(128, dim=2)], 2)
-    assert (apart - whole(generator, source)).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["default", "late dropout", "resnet"])
@@ -115,9 +106,9 @@ def test_dropout_is_that_of_the_whole(name: str) -> None:
     with SeededDropout(generator, [(3,)]):
         expected = whole(generator, source)
     assert (expected - whole(generator, source)).abs().max() > 0.1
-    for split in splits_of(generator):
+    for partition in partitions_of(generator):
         with SeededDropout(generator, [(3,)]) as dropout:
-            assert (in_tiles(generator, split, source, 64, dropout) - expected).abs().max() < 1e-4, split
+            assert (in_tiles(generator, partition, source, 64, dropout) - expected).abs().max() < 1e-4, partition
 
 
 def test_the_generator_is_left_as_it_was() -> None:
@@ -125,18 +116,18 @@ def test_the_generator_is_left_as_it_was() -> None:
     generator = trained("default")
     source = torch.rand(3, 64, 64) * 2 - 1
     expected = whole(generator, source)
-    with pytest.raises(ZeroDivisionError), StreamedNorms(unet_split(generator, 2).norms):
+    with pytest.raises(ZeroDivisionError), StreamedNorms(unet_partition(generator, 2).norms):
         1 / 0  # noqa: B018
     assert torch.equal(whole(generator, source), expected)
 
 
 def test_large_images_are_split_further_inside_and_the_split_does_not_depend_on_the_machine() -> None:
     generator = UNetGenerator()
-    levels = [split_for(generator, side, side).factor for side in (1024, 2048, 4096, 8192, 16384)]
+    levels = [partition_for(generator, side, side).factor for side in (1024, 2048, 4096, 8192, 16384)]
     assert levels == sorted(levels) and levels[0] < levels[-1]
     resnet = ResNetGenerator()
-    assert split_for(resnet, 1024, 1024).head is not None
-    assert split_for(resnet, 8192, 8192).head is None  # nothing sees the whole
+    assert partition_for(resnet, 1024, 1024).head is not None
+    assert partition_for(resnet, 8192, 8192).head is None  # nothing sees the whole
 
 
 @given(st.integers(1, 60), st.integers(64, 300), st.sampled_from([1, 2, 8, 32]), st.integers(0, 4))
@@ -176,7 +167,7 @@ def test_large_arrays_are_never_held_as_floats(monkeypatch: pytest.MonkeyPatch) 
     """Only pieces of an 8-bit image are converted, and its result is 8-bit from the start."""
     image = prepare(noise((300, 200, 3)), RGB, "x")
     assert image.stored.dtype == torch.uint8
-    canvas = Canvas(None, image.size, image.depth, 3, RGB, "numpy")
+    canvas = Canvas(None, image, 3, RGB, "numpy")
     assert canvas.pixels.dtype == torch.uint8
     canvas.place(-3, 190, torch.ones(3, 10, 20))
     filled = np.zeros((300, 200), bool)

@@ -6,18 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pix2pix_hub.models.dropout import SeededDropout, dropout_layers
-
-
-class Twice(nn.Module):
-    """Dropout, a map half as large, dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Dropout(0.25), nn.Dropout(0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.second(self.first(x)[..., ::2, ::2])
+from pix2pix_hub.models.base import SeededDropout, dropout_layers
 
 
 def test_the_right_share_is_dropped_and_the_rest_scaled_up() -> None:
@@ -39,20 +28,6 @@ def test_samples_and_layers_drop_apart() -> None:
         alone = network(ones[:1])
     assert torch.equal(pair[1:], alone) and not torch.equal(pair[:1], alone)
     assert (alone > 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
-
-
-def test_pieces_drop_what_the_whole_drops() -> None:
-    network = Twice().eval()
-    ones = torch.ones(1, 3, 16, 24)
-    with SeededDropout(network, [(7,)]) as dropout:
-        whole = network(ones)
-        dropout.size = (16, 24)
-        for top in (0, 8):
-            for left in (0, 8, 16):
-                rows, columns = slice(top, top + 8), slice(left, left + 8)
-                dropout.window = rows, columns
-                expected = whole[..., top // 2 : top // 2 + 4, left // 2 : left // 2 + 4]
-                assert torch.equal(network(ones[..., rows, columns]), expected)
 
 
 def test_layers_that_drop_nothing_do_not_count() -> None:
