@@ -55,7 +55,7 @@ def assert_holds(network: torch.nn.Module, folder: Path) -> None:
 def test_fine_tuning_begins_with_both_published_networks(published: Path, tiny: Tiny) -> None:
     trainer = Pix2PixTrainer(tiny(init_from=str(published), learning_rate=1e-5, dropout=0.5))
     assert_holds(trainer.learner.generator, published)
-    assert_holds(trainer.exported_generator, published)
+    assert_holds(trainer.learner.exported_generator, published)
     assert_holds(trainer.learner.discriminator, published / "discriminator")
     assert (trainer.progress.step, trainer.learner.schedules[0].get_last_lr()) == (0, [1e-5])
     assert f"begins     with {published}\n" in trainer.describe()

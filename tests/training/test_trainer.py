@@ -71,9 +71,13 @@ def test_the_export_is_what_was_validated(tiny: Tiny) -> None:
     result = trainer.train()
     generator = UNetGenerator.from_pretrained(result.run_folder / "model")
     source = torch.rand(1, 3, 32, 32)
-    assert torch.equal(generator(source), trainer.exported_generator.eval()(source))
-    assert trainer.validate() == pytest.approx(
-        {name: value for name, value in entries(result, "validation")[-1].items() if name in trainer.validate()}
+    assert torch.equal(generator(source), trainer.learner.exported_generator.eval()(source))
+    assert trainer.validation.measure() == pytest.approx(
+        {
+            name: value
+            for name, value in entries(result, "validation")[-1].items()
+            if name in trainer.validation.measure()
+        }
     )
     PatchGANDiscriminator.from_pretrained(result.run_folder / "model")
 
@@ -86,7 +90,7 @@ def test_a_resnet_trains_and_is_exported_as_one(tiny: Tiny) -> None:
     assert len(generator.blocks) == 6
     assert json.loads((folder / "preprocessor_config.json").read_text())["size_multiple"] == 4
     source = torch.rand(1, 3, 36, 32)
-    assert torch.equal(generator(source), trainer.exported_generator.eval()(source))
+    assert torch.equal(generator(source), trainer.learner.exported_generator.eval()(source))
 
 
 def test_the_recorded_options_are_the_ones_used_and_name_no_folder(tiny: Tiny) -> None:
@@ -135,7 +139,7 @@ def test_early_stopping_counts_epochs_without_a_better_value(tiny: Tiny, monkeyp
     values = iter([0.3, 0.2, 0.25, 0.21, 0.1, 0.1])
     trainer = Pix2PixTrainer(tiny(epochs=6, early_stopping_patience=2))
     metrics = {"psnr": 1.0, "ssim": 0.5, "d_loss": 1.0, "g_loss": 1.0}
-    monkeypatch.setattr(trainer, "validate", lambda: {"l1": next(values), **metrics})
+    monkeypatch.setattr(trainer.validation, "measure", lambda: {"l1": next(values), **metrics})
     assert trainer.train().epoch == 4
 
 
