@@ -144,8 +144,8 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True)
-class PairOptions(DatasetOptions):
-    """Which pairs train and which validate, and how their images are read."""
+class ImageOptions(DatasetOptions):
+    """How the images of pairs are read."""
 
     image_size: str = "256"
     """Height and width in pixels to train at: `256`, or `256x512` (height x width)."""
@@ -155,6 +155,21 @@ class PairOptions(DatasetOptions):
     """Pixels of the source; auto: gray if all are, else RGB on white; labels: class values become channels."""
     target_mode: PixelMode = "auto"
     """Pixels of the target, as --source-mode."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_image_size(self.image_size)
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """`image_size` as (height, width) in pixels."""
+        return parse_image_size(self.image_size)
+
+
+@dataclass(frozen=True)
+class PairOptions(ImageOptions):
+    """Which pairs train and which validate."""
+
     train_split: str = "train"
     """Split to train on (a name of the dataset's)."""
     validation_split: str | None = None
@@ -168,14 +183,8 @@ class PairOptions(DatasetOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_image_size(self.image_size)
         if (self.source_column is None) != (self.target_column is None):
             raise UserError("Only one of --source-column and --target-column came; give both or neither.")
-
-    @property
-    def image_height_width(self) -> tuple[int, int]:
-        """`image_size` as (height, width) in pixels."""
-        return parse_image_size(self.image_size)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def save_checkpoint(
                 raise OSError(f"the disk took a part only: {error}") from error
         with fail_together(run_folder, what):
             if accelerator.is_main_process:
-                files = {file.name: [file.stat().st_size, _checksum(file)] for file in sorted(partial.iterdir())}
+                files = {file.name: _size_and_checksum(file) for file in sorted(partial.iterdir())}
                 content = {"step": step, "num_processes": accelerator.num_processes, "files": files}
                 (partial / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
                 publish_folder(partial, path)
@@ -212,29 +212,21 @@ def load_checkpoint(accelerator: Accelerator, path: Path, own: Mapping[str, Stat
         part.load_state_dict(torch.load(path / f"{name}_{accelerator.process_index}.pt", weights_only=True))
 
 
-def _checksum(file: Path) -> int:
-    """CRC-32 of the content."""
-    checksum = 0
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
 def _problem(path: Path) -> str | None:
     """Why a checkpoint cannot be used, or None."""
     try:
         manifest = json.loads((path / MANIFEST_NAME).read_text())
-        _, entries = manifest["num_processes"], manifest["files"].items()
-        files = [(name, size, checksum) for name, (size, checksum) in entries]
+        _, files = manifest["num_processes"], manifest["files"].items()
+        changed = next((name for name, written in files if _size_and_checksum(path / name) != written), None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return f"{MANIFEST_NAME}: {error!r}"
-    for name, size, checksum in files:
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} of {size} bytes"
-        if _checksum(file) != checksum:
-            return f"{name} has changed since it was written"
-    return None
+        return f"{error!r}"
+    return changed and f"{changed} has changed since it was written"
+
+
+def _size_and_checksum(file: Path) -> list[int]:
+    """Bytes and CRC-32 of the content."""
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return [file.stat().st_size, checksum]

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list, gather_object, send_to_devic
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.data.cache import KeepWhileLooking, RunCache, plan_cache
+from pix2pix_hub.data.cache import KeepWhileLooking, Part, RunCache, plan_cache
 from pix2pix_hub.data.decode import Fault, PairDataset, Place, each_once
 from pix2pix_hub.data.order import BlockSampler, EpochSampler, ProcessBatches
 from pix2pix_hub.data.pairs import PairSplits, load_pairs, open_stream
@@ -47,24 +47,13 @@ def open_together(config: TrainingConfig, state: PartialState, run_folder: Path)
         return pairs or open_stream(config, config.shuffle_buffer, lengths=lengths, findings=findings)
 
     def keep(parts: Sequence[PairDataset]) -> KeepWhileLooking | None:
-        named = cache_parts(config, *parts)
+        named = _cache_parts(config, *parts)
         plan = plan_cache(config, named)
         return KeepWhileLooking(plan, list(named.values())) if plan.mode == "memory" and not config.dry_run else None
 
     pairs = load_pairs(config, keep=keep) if state.is_main_process else None
     findings = broadcast_object_list([pairs and pairs.findings])[0]
     return pairs or load_pairs(config, findings=findings)
-
-
-def cache_parts(
-    config: TrainingConfig, train: PairDataset, validation: PairDataset
-) -> dict[str, tuple[PairDataset, PairTransform]]:
-    """What `--cache` can keep: pairs and what prepares them."""
-    parts = {"training": (train, True), "validation": (validation, False)}
-    return {
-        name: (pairs, make_transform(config, pairs.formats, augment=augment))
-        for name, (pairs, augment) in parts.items()
-    }
 
 
 def make_cache(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits) -> RunCache:
@@ -75,9 +64,16 @@ def make_cache(accelerator: Accelerator, config: TrainingConfig, pairs: PairSpli
     """
     keeper, plan = pairs.keeper, None
     if accelerator.is_main_process:
-        parts = {} if pairs.lengths is not None else cache_parts(config, pairs.train, pairs.validation)
+        parts = {} if pairs.lengths is not None else _cache_parts(config, pairs.train, pairs.validation)
         plan = keeper.plan if keeper is not None and keeper.kept else plan_cache(config, parts)
     return RunCache(broadcast_object_list([plan])[0], keeper.kept if keeper is not None else ())
+
+
+def _cache_parts(config: TrainingConfig, train: PairDataset, validation: PairDataset) -> dict[str, Part]:
+    return {
+        "training": (train, make_transform(config, train.formats, augment=True)),
+        "validation": (validation, make_transform(config, validation.formats, augment=False)),
+    }
 
 
 def make_transform(config: TrainingConfig, formats: Mapping[str, PixelFormat], *, augment: bool) -> PairTransform:

@@ -207,7 +207,7 @@ class Pix2PixTrainer:
         for batch in self.reporter.watched(self.train_loader.rest_of_epoch(progress.epoch, progress.batch)):
             losses = learner.step(batch["source"], batch["target"])
             progress.batch += 1
-            self.reporter.add(progress.step + 1, losses, learner.schedules[0].get_last_lr()[0])
+            self.reporter.add(progress.step + 1, losses, float(learner.schedules[0].get_last_lr()[0]))
             if not self.accelerator.sync_gradients:
                 continue
             progress.step += 1
