@@ -144,6 +144,31 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True)
+class TranslationOptions:
+    """How the model makes its images."""
+
+    stochastic: bool = False
+    """Leave dropout on."""
+    seed: int | None = None
+    """Of the dropout."""
+    tile_size: int = 1024
+    """Height or width in pixels beyond which an image is made in tiles."""
+    batch_size: int | None = None
+    """Images of one size that are run together; by default 1 on a CPU, else up to 32."""
+    dtype: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Numbers to compute in; auto: bf16 or fp16 where the device has units for it, else float32."""
+    compile: bool = False
+    """Compile the network for each size of image: some ten seconds each, pays for hundreds of one size."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+
+    @property
+    def of_calls(self) -> dict[str, Any]:
+        """Those of `Pix2PixPipeline.__call__`."""
+        return {name: getattr(self, name) for name in ("stochastic", "seed", "tile_size", "batch_size")}
+
+
+@dataclass(frozen=True)
 class ImageOptions(DatasetOptions):
     """How the images of pairs are read."""
 
