@@ -279,7 +279,13 @@ class TrainingConfig(PairOptions):
     l2_weight: Amount = 0.0
     """Weight of the L2 loss."""
     perceptual_weight: Amount = 0.0
-    """Weight of the VGG16 feature loss; above 0 torchvision's weights are downloaded once."""
+    """Weight of the perceptual loss: 1 for vgg16, 300 for squeezenet; above 0 weights are downloaded once."""
+    perceptual_network: Literal["vgg16", "squeezenet"] = "vgg16"
+    """ImageNet classifier whose features the perceptual loss compares (downloads: 528 MB, 5 MB)."""
+    perceptual_file: str | None = None
+    """File of its weights, .safetensors or .pth in torchvision's layout; None: torchvision's, downloaded once."""
+    feature_matching_weight: Amount = 0.0
+    """Weight of the L1 distance between the discriminator's features of generated and real pairs (pix2pixHD: 10)."""
     discriminator_weight: Amount = 1.0
     """Factor on the discriminator's loss (0.5 in the paper)."""
     buffer_size: WholeNumber = 50
@@ -392,7 +398,8 @@ class TrainingConfig(PairOptions):
         publishing = [flag(name) for name in ("hub_private", "hub_revision", "push_every") if getattr(self, name)]
         if publishing and self.push_to_hub is None:
             yield f"{', '.join(publishing)} says how to publish: add --push-to-hub user/name, or leave it out."
-        if not any((self.gan_weight, self.l1_weight, self.l2_weight, self.perceptual_weight)):
+        parts = ("gan", "l1", "l2", "perceptual", "feature_matching")
+        if not any(getattr(self, f"{part}_weight") for part in parts):
             yield "all weights of the generator's losses are 0: give at least --l1-weight 100."
 
     @property

@@ -6,25 +6,56 @@ From "Image-to-Image Translation with Conditional Adversarial Networks" (pix2pix
     L_G = BCE(D(x, G(x)), 1) + 100 * L1(G(x), y)
 
 Every loss computes in float32 at least: bfloat16 and float16 arguments are cast here, and autocast does not reach
-the VGG network. A mean over patches or pixels taken in 8 bits of mantissa would not be worth logging.
+the feature network. A mean over patches or pixels taken in 8 bits of mantissa would not be worth logging.
 """
 
 import copy
 import math
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
+from textwrap import shorten
 
 import torch
 import torch.nn.functional as F
+import torchvision.models
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pix2pix_hub.util import UserError
 
 GAN_MODES = ("bce", "lsgan", "hinge")
+# What reading or fitting weights that are cut, of another network or no weights at all raises.
+UNREADABLE = (
+    *(OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError),
+    *(SafetensorError, AttributeError, TypeError),
+)
 
-# Indices in torchvision's vgg16().features of relu1_2, relu2_2, relu3_3, relu4_3 (Johnson et al. 2016, section 4.1).
-VGG16_RELU_LAYERS = (3, 8, 15, 22)
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A classifier of torchvision, and the indices of the layers in its `features` whose maps are compared."""
+
+    name: str
+    layers: tuple[int, ...]
+    unit_length: bool  # whether the vector of features at each place is scaled to length 1 first
+
+    @property
+    def published(self) -> torchvision.models.WeightsEnum:
+        """Its ImageNet weights. Not VGG16's IMAGENET1K_FEATURES: those expect inputs 255 times larger, and their maps
+        are that much larger too."""
+        return torchvision.models.get_model_weights(self.name)["IMAGENET1K_V1"]
+
+
+PERCEPTUAL_NETWORKS = {
+    # relu1_2, relu2_2, relu3_3, relu4_3 (Johnson et al. 2016, section 4.1)
+    "vgg16": FeatureNetwork("vgg16", (3, 8, 15, 22), unit_length=False),
+    # the layers of LPIPS (Zhang et al. 2018), and its scaling: the maps of the fire modules differ much in size
+    "squeezenet": FeatureNetwork("squeezenet1_1", (1, 4, 7, 9, 10, 11, 12), unit_length=True),
+}
 
 # What torchvision's IMAGENET1K_V1 weights were trained with, on images in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -108,8 +139,21 @@ class L2Loss(nn.Module):
         return F.mse_loss(_full_precision(generated), _full_precision(target))
 
 
+class FeatureMatchingLoss(nn.Module):
+    """L1 distance between the discriminator's feature maps of generated and of real pairs, averaged over layers
+    (pix2pixHD, Wang et al. 2018, eq. 4, which adds them up)."""
+
+    def forward(self, generated: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+        """Return a float32 scalar for maps of the same layers, (N, C, H, W) each; no gradient reaches ``real``."""
+        distances = [
+            F.l1_loss(_full_precision(ours), _full_precision(theirs.detach()))
+            for ours, theirs in zip(generated, real, strict=True)
+        ]
+        return torch.stack(distances).mean()
+
+
 class PerceptualLoss(nn.Module):
-    """L1 distance between VGG16 feature maps of two images, averaged over layers (Johnson et al. 2016, section 3.2).
+    """L1 distance between feature maps of two images, averaged over layers (Johnson et al. 2016, section 3.2).
 
     Johnson et al. compare one layer by squared distance; L1 over four layers is what image translation settled on
     (pix2pixHD, Wang et al. 2018, section 3.3). The network is frozen: no parameter requires a gradient, and
@@ -117,22 +161,36 @@ class PerceptualLoss(nn.Module):
 
     Args:
         features: a Sequential of layers, of which a frozen copy up to the last of ``layers`` is kept. None takes
-            torchvision's VGG16 with ImageNet weights, downloaded (528 MB) on first use.
-        layers: indices in ``features`` of the layers to compare.
+            those of ``network`` with ImageNet weights.
+        layers: indices in ``features`` of the layers to compare; None: those of ``network``.
+        network: a name of `PERCEPTUAL_NETWORKS`.
+        file: of its weights, `.safetensors` or `.pth` in torchvision's layout; None: torchvision's, downloaded on
+            first use (VGG16: 528 MB, SqueezeNet: 5 MB).
 
     Raises:
-        ValueError: ``layers`` is empty, repeats itself or points outside ``features``.
+        ValueError: ``layers`` is empty, repeats itself or points outside ``features``; ``network`` is unknown.
         TypeError: ``features`` is not a Sequential.
-        UserError: the weights can be neither found nor downloaded.
+        UserError: the weights can be neither found nor downloaded, or are of another network.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: nn.Module | None = None, layers: Sequence[int] = VGG16_RELU_LAYERS) -> None:
+    def __init__(
+        self,
+        features: nn.Module | None = None,
+        layers: Sequence[int] | None = None,
+        network: str = "vgg16",
+        file: str | Path | None = None,
+    ) -> None:
         super().__init__()
-        self.features = _frozen_prefix(_imagenet_vgg16_features() if features is None else features, layers)
+        if network not in PERCEPTUAL_NETWORKS:
+            raise ValueError(f"unknown network {network!r}; expected one of {', '.join(PERCEPTUAL_NETWORKS)}")
+        chosen = PERCEPTUAL_NETWORKS[network]
+        layers = chosen.layers if layers is None else layers
+        self.features = _frozen_prefix(_imagenet_features(chosen, file) if features is None else features, layers)
         self.layers = frozenset(layers)
+        self.unit_length = chosen.unit_length
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.eval()
@@ -142,7 +200,8 @@ class PerceptualLoss(nn.Module):
         return super().train(False)
 
     def forward(self, generated: Tensor, target: Tensor) -> Tensor:
-        """Return a float32 scalar for two (N, 3, H, W) or (N, 1, H, W) tensors in [-1, 1]; VGG16 needs H, W >= 8.
+        """Return a float32 scalar for two (N, 3, H, W) or (N, 1, H, W) tensors in [-1, 1]; VGG16 needs H, W >= 8,
+        SqueezeNet 17.
 
         Raises:
             ValueError: the shapes differ, or the tensors have neither 3 channels nor 1.
@@ -162,7 +221,7 @@ class PerceptualLoss(nn.Module):
         for index, layer in enumerate(self.features):
             hidden = layer(hidden)
             if index in self.layers:
-                maps.append(hidden)
+                maps.append(F.normalize(hidden, dim=1) if self.unit_length else hidden)
         return maps
 
     def _imagenet_normalised(self, images: Tensor) -> Tensor:
@@ -192,26 +251,33 @@ def _frozen_prefix(features: nn.Module, layers: Sequence[int]) -> nn.Sequential:
     return prefix
 
 
-def _imagenet_vgg16_features() -> nn.Module:
-    """Load torchvision's VGG16 convolutions with ImageNet weights, from torch.hub's folder or from the network."""
-    from torchvision.models import VGG16_Weights, vgg16
-
-    # Not IMAGENET1K_FEATURES: those weights expect inputs 255 times larger, and their maps are that much larger too.
-    weights = VGG16_Weights.IMAGENET1K_V1
+def _imagenet_features(network: FeatureNetwork, file: str | Path | None) -> nn.Module:
+    """Load a network's convolutions with ImageNet weights: from `file`, torch.hub's folder or the internet."""
+    weights = network.published
     try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        file_name = weights.url.rsplit("/", 1)[-1]
+        if file is None:
+            state = weights.get_state_dict(progress=True, check_hash=True)
+        elif Path(file).suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        convolutions = {name.removeprefix("features."): state[name] for name in state if name.startswith("features.")}
+        with torch.device("meta"):  # draws no random numbers and allocates no classifier
+            features: nn.Module = torchvision.models.get_model(network.name, weights=None).features
+        features.load_state_dict(convolutions, assign=True)
+    except UNREADABLE as error:
+        told, name = f"the perceptual loss needs {network.name}'s ImageNet weights", weights.url.rsplit("/", 1)[-1]
+        if file is not None:
+            raise UserError(
+                f"{told}, and {file} does not hold them ({shorten(str(error), 160)}): give torchvision's {name} (from "
+                f"{weights.url}), or leave --perceptual-file out to have it downloaded."
+            ) from error
         raise UserError(
-            f"the perceptual loss needs VGG16's ImageNet weights, and they could not be loaded ({error}). "
-            f"Put the file {file_name} (from {weights.url}) into {torch.hub.get_dir()}/checkpoints, "
-            "or train without this loss: --perceptual-weight 0"
+            f"{told}, and they could not be loaded ({error}). Put the file {name} (from {weights.url}) into "
+            f"{torch.hub.get_dir()}/checkpoints or name it with --perceptual-file, or train without this loss: "
+            "--perceptual-weight 0"
         ) from error
-    with torch.device("meta"):  # draws no random numbers and allocates none of the classifier's 124 M parameters
-        features: nn.Module = vgg16().features
-    convolutions = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
-    features.load_state_dict(convolutions, assign=True)
-    return features
+    return features.float()
 
 
 class Pix2PixLoss(nn.Module):
@@ -223,6 +289,7 @@ class Pix2PixLoss(nn.Module):
         l1_weight: lambda of eq. 4, 100 in the paper.
         l2_weight: of the mean squared error.
         perceptual_weight: of `PerceptualLoss`.
+        feature_matching_weight: of `FeatureMatchingLoss`.
         discriminator_weight: scales the discriminator's loss. The paper uses 0.5: "we divide the objective by 2
             while optimizing D" (section 3.3).
         perceptual: the network to use where ``perceptual_weight > 0``; None builds one, which may download.
@@ -240,12 +307,15 @@ class Pix2PixLoss(nn.Module):
         perceptual_weight: float = 0.0,
         discriminator_weight: float = 1.0,
         perceptual: PerceptualLoss | None = None,
+        feature_matching_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.weights = {"gan": gan_weight, "l1": l1_weight, "l2": l2_weight, "perceptual": perceptual_weight}
+        self.weights["feature_matching"] = feature_matching_weight
         self.discriminator_weight = discriminator_weight
         _check_weights(self.weights, discriminator_weight)
         self.gan = GANLoss(gan_mode)
+        self.feature_matching = FeatureMatchingLoss() if feature_matching_weight > 0 else None
         self.reconstruction = nn.ModuleDict()  # terms that compare generated with target
         if l1_weight > 0:
             self.reconstruction["l1"] = L1Loss()
@@ -258,23 +328,34 @@ class Pix2PixLoss(nn.Module):
         """Return ``discriminator_weight * L_D``, a float32 scalar; the fakes' logits must come from detached fakes."""
         return self.discriminator_weight * self.gan.discriminator(real_logits, fake_logits)
 
-    def generator_loss(self, fake_logits: Tensor, generated: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def generator_loss(
+        self,
+        fake_logits: Tensor,
+        generated: Tensor,
+        target: Tensor,
+        fake_features: Sequence[Tensor] = (),
+        real_features: Sequence[Tensor] = (),
+    ) -> dict[str, Tensor]:
         """Return the generator's objective and what it is made of, all float32 scalars with their graph.
 
         Args:
             fake_logits: D(source, generated), any shape; ignored where ``gan_weight`` is 0.
             generated: G(source), (N, C, H, W) in [-1, 1].
             target: as ``generated``.
+            fake_features, real_features: D's feature maps of (source, generated) and (source, target); needed where
+                ``feature_matching_weight`` is above 0.
 
         Returns:
-            ``"total"``, the weighted sum to differentiate, and *unweighted* ``"gan"``, ``"l1"``, ``"l2"`` and
-            ``"perceptual"``, each of them only where its weight is above 0.
+            ``"total"``, the weighted sum to differentiate, and *unweighted* ``"gan"``, ``"feature_matching"``,
+            ``"l1"``, ``"l2"`` and ``"perceptual"``, each of them only where its weight is above 0.
 
         Raises:
             ValueError: ``generated`` and ``target`` differ in shape.
         """
         _check_same_shape(generated, target)
         terms = {"gan": self.gan.generator(fake_logits)} if self.weights["gan"] > 0 else {}
+        if self.feature_matching is not None:
+            terms["feature_matching"] = self.feature_matching(fake_features, real_features)
         terms |= {name: loss(generated, target) for name, loss in self.reconstruction.items()}
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         return {"total": total, **terms}

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
+from safetensors.torch import save_file
 from scipy.special import expit
 from torch import Tensor, nn
 
 from pix2pix_hub import losses
-from pix2pix_hub.losses import GAN_MODES, GANLoss, L1Loss, L2Loss, PerceptualLoss, Pix2PixLoss
+from pix2pix_hub.losses import GAN_MODES, FeatureMatchingLoss, GANLoss, L1Loss, L2Loss, PerceptualLoss, Pix2PixLoss
 from pix2pix_hub.util import UserError
 
 
@@ -171,9 +173,45 @@ def test_default_layers_are_the_four_relus_before_vgg16s_pools() -> None:
     loss = PerceptualLoss(features)
     maps = loss._feature_maps(torch.zeros(1, 3, 16, 16))
     assert [tuple(each.shape[1:]) for each in maps] == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
-    for index in losses.VGG16_RELU_LAYERS:
+    for index in losses.PERCEPTUAL_NETWORKS["vgg16"].layers:
         assert isinstance(features[index], nn.ReLU) and isinstance(features[index + 1], nn.MaxPool2d)
     assert loss(torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)).item() > 0
+
+
+def squeezenet_file(path: Path) -> dict[str, Tensor]:
+    """A file in torchvision's layout, with random weights; returns what it holds."""
+    torch.manual_seed(0)
+    state = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    return state
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_squeezenet_compares_unit_vectors_of_its_seven_layers(name: str, tmp_path: Path) -> None:
+    state, pair = squeezenet_file(tmp_path / name), (random_images(0, (2, 3, 32, 32)), random_images(1, (2, 3, 32, 32)))
+    network = torchvision.models.squeezenet1_1(weights=None)
+    network.load_state_dict(state)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (losses.IMAGENET_MEAN, losses.IMAGENET_STD))
+    first, second = (((images + 1) / 2 - mean) / std for images in pair)
+    distances = []
+    for index, layer in enumerate(network.features.eval()):
+        first, second = layer(first.clone()), layer(second.clone())
+        if index in (1, 4, 7, 9, 10, 11, 12):
+            units = [maps / maps.norm(dim=1, keepdim=True).clamp(min=1e-12) for maps in (first, second)]
+            distances.append((units[0] - units[1]).abs().mean().item())
+    found = PerceptualLoss(network="squeezenet", file=tmp_path / name)(*pair)
+    assert found.item() == pytest.approx(np.mean(distances), rel=1e-5)
+
+
+@pytest.mark.parametrize("content", [None, b"no weights", "other"])
+def test_a_file_that_holds_no_such_weights_is_refused_by_name(content: bytes | str | None, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content == "other":
+        save_file({"features.0.weight": torch.zeros(4, 3, 3, 3)}, path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"squeezenet1_1.*{path} does not hold them.*leave --perceptual-file out"):
+        PerceptualLoss(network="squeezenet", file=path)
 
 
 def test_perceptual_gradient_reaches_generated_but_not_target() -> None:
@@ -280,6 +318,19 @@ def test_weights_in_torch_hubs_folder_are_used_and_no_random_number_is(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+# ---- feature matching ----
+
+
+def test_feature_matching_is_the_mean_over_layers_and_moves_generated_only() -> None:
+    generated = [torch.zeros(2, 3, 4, 4, requires_grad=True), torch.ones(2, 5, 2, 2, requires_grad=True)]
+    real = [torch.full((2, 3, 4, 4), 0.5, requires_grad=True), torch.full((2, 5, 2, 2), -2.0, requires_grad=True)]
+    loss = FeatureMatchingLoss()(generated, real)
+    assert loss.item() == pytest.approx((0.5 + 3) / 2)
+    loss.backward()
+    assert all(maps.grad is None for maps in real)
+    torch.testing.assert_close(generated[0].grad, torch.full((2, 3, 4, 4), -1 / (2 * 96)))
+
+
 # ---- the two objectives ----
 
 
@@ -296,15 +347,18 @@ def test_paper_objective_is_gan_plus_a_hundred_l1() -> None:
 
 def test_every_term_enters_the_total_with_its_weight() -> None:
     fake, generated, target = random_logits(0), random_images(0), random_images(1)
-    loss = Pix2PixLoss("hinge", 0.5, 7.0, 3.0, 2.0, perceptual=tiny_perceptual())
-    parts = loss.generator_loss(fake, generated, target)
+    maps = [random_images(2)], [random_images(3)]
+    loss = Pix2PixLoss("hinge", 0.5, 7.0, 3.0, 2.0, perceptual=tiny_perceptual(), feature_matching_weight=4.0)
+    parts = loss.generator_loss(fake, generated, target, *maps)
     expected = {
         "gan": GANLoss("hinge").generator(fake),
         "l1": L1Loss()(generated, target),
         "l2": L2Loss()(generated, target),
         "perceptual": tiny_perceptual()(generated, target),
+        "feature_matching": FeatureMatchingLoss()(*maps),
     }
     total = 0.5 * expected["gan"] + 7 * expected["l1"] + 3 * expected["l2"] + 2 * expected["perceptual"]
+    total = total + 4 * expected["feature_matching"]
     torch.testing.assert_close(
         {k: v.double() for k, v in parts.items()}, {k: v.double() for k, v in {"total": total, **expected}.items()}
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 from torch import Tensor, nn
 
 from pix2pix_hub.export import DISCRIMINATOR
@@ -82,11 +84,16 @@ class PatchGANDiscriminator(HubModel):
             jump *= block.conv.stride[0]
         return field
 
-    def forward(self, pair: Tensor) -> Tensor:
+    @overload
+    def forward(self, pair: Tensor, features: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, pair: Tensor, features: Literal[True]) -> tuple[Tensor, list[Tensor]]: ...
+    def forward(self, pair: Tensor, features: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Logits of a pair.
 
         Args:
             pair: `torch.cat([source, target], dim=1)`, (N, in_channels, H, W) in [-1, 1], H and W from 32.
+            features: return the feature maps of the four blocks as well.
 
         Returns:
             (N, 1, H/16, W/16), or (N, 1, H/8 - 2, W/8 - 2) with `output_stride` 8.
@@ -97,10 +104,12 @@ class PatchGANDiscriminator(HubModel):
         check_image_batch(pair, self.in_channels, "pair")
         if min(pair.shape[-2:]) < MINIMUM_SIZE:
             raise ValueError(f"pair is {pair.shape[-2]}x{pair.shape[-1]}: each side needs {MINIMUM_SIZE} pixels.")
-        x = pair
+        x, maps = pair, []
         for block in self.blocks:  # c 128², 2c 64², 4c 32², 8c 31²
             x = block(x)
-        return self.output(self.pad(x))  # 1 16² (or 30²)
+            maps.append(x)
+        logits = self.output(self.pad(x))  # 1 16² (or 30²)
+        return (logits, maps) if features else logits
 
     def probabilities(self, pair: Tensor) -> Tensor:
         """`forward` through a sigmoid: how real each patch looks, in [0, 1]."""

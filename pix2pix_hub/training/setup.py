@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import missing_for_compilation, resolve_mixed_precision, use_cpu
-from pix2pix_hub.losses import Pix2PixLoss
+from pix2pix_hub.losses import PerceptualLoss, Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.generators import GENERATORS
@@ -145,20 +145,25 @@ def make_loss(config: TrainingConfig, target_channels: int = 3) -> Pix2PixLoss:
     """Both objectives, weighted as `config` says.
 
     Raises:
-        UserError: the feature loss on targets that VGG16 cannot look at.
+        UserError: the perceptual loss on targets that its network cannot look at, or without that network's weights.
     """
-    if config.perceptual_weight and target_channels not in (1, 3):
-        raise UserError(
-            f"--perceptual-weight {config.perceptual_weight}: the target images have {target_channels} channels, and "
-            "VGG16 knows 1 or 3. Leave it out."
-        )
+    perceptual = None
+    if config.perceptual_weight:
+        if target_channels not in (1, 3):
+            raise UserError(
+                f"--perceptual-weight {config.perceptual_weight}: the target images have {target_channels} channels, "
+                f"and {config.perceptual_network} knows 1 or 3. Leave it out."
+            )
+        perceptual = PerceptualLoss(network=config.perceptual_network, file=config.perceptual_file)
     return Pix2PixLoss(
         gan_mode=config.gan_loss,
         gan_weight=config.gan_weight,
         l1_weight=config.l1_weight,
         l2_weight=config.l2_weight,
         perceptual_weight=config.perceptual_weight,
+        feature_matching_weight=config.feature_matching_weight,
         discriminator_weight=config.discriminator_weight,
+        perceptual=perceptual,
     )
 
 

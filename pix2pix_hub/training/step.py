@@ -90,8 +90,14 @@ class GANStep:
     def _update_generator(self, source: Tensor, target: Tensor, generated: Tensor) -> dict[str, Tensor]:
         # The bare, frozen discriminator: no gradients of its own here, so nothing for DDP to reduce.
         self._bare_discriminator.requires_grad_(False)
-        fake_logits = self._bare_discriminator(torch.cat([source, generated], dim=1))
-        losses = self.loss.generator_loss(fake_logits, generated, target)
+        fake_pair = torch.cat([source, generated], dim=1)
+        if self.loss.feature_matching is None:
+            losses = self.loss.generator_loss(self._bare_discriminator(fake_pair), generated, target)
+        else:
+            with torch.no_grad():
+                _, real_maps = self._bare_discriminator(torch.cat([source, target], dim=1), features=True)
+            fake_logits, fake_maps = self._bare_discriminator(fake_pair, features=True)
+            losses = self.loss.generator_loss(fake_logits, generated, target, fake_maps, real_maps)
         self._apply(losses["total"], self._bare_generator, self.generator_optimizer)
         self._bare_discriminator.requires_grad_(True)
         return losses

@@ -120,6 +120,13 @@ def test_output_stride_16_divides_exactly(size: tuple[int, int]) -> None:
     assert logits.shape[-2:] == (size[0] // 16, size[1] // 16)
 
 
+def test_features_are_the_maps_of_the_four_blocks_beside_the_same_logits() -> None:
+    network, pair = PatchGANDiscriminator(base_channels=4, spectral_norm=False), torch.rand(2, 6, 64, 64) * 2 - 1
+    logits, maps = network(pair, features=True)
+    assert [tuple(each.shape) for each in maps] == [(2, 4, 32, 32), (2, 8, 16, 16), (2, 16, 8, 8), (2, 32, 7, 7)]
+    assert torch.equal(logits, network(pair)) and torch.equal(logits, network.output(network.pad(maps[-1])))
+
+
 def test_probabilities_are_the_sigmoid_of_the_logits() -> None:
     network = PatchGANDiscriminator(base_channels=4).eval()
     pair = torch.rand(1, 6, 64, 64)

@@ -87,6 +87,25 @@ def test_three_steps_are_those_of_the_plain_loop(norm: str) -> None:
     assert_same_weights(discriminator, plain[1])
 
 
+def test_feature_matching_compares_the_new_discriminators_maps() -> None:
+    """Both updates in closed form: the maps come from the discriminator after its own update, the real ones fixed."""
+    generator, discriminator = networks()
+    plain = copy.deepcopy(generator), copy.deepcopy(discriminator)
+    source, target = batches(1)[0]
+    losses = make_step(generator, discriminator, loss=Pix2PixLoss(feature_matching_weight=10.0))(source, target)
+    fake = plain[0](source)
+    generated = copy.deepcopy(discriminator)(torch.cat([source, fake], 1), features=True)[1]
+    real = copy.deepcopy(discriminator)(torch.cat([source, target], 1), features=True)[1]
+    distances = [(ours - theirs).abs().mean() for ours, theirs in zip(generated, real, strict=True)]
+    assert len(distances) == 4
+    torch.testing.assert_close(losses["g_feature_matching"], torch.stack(distances).mean().detach())
+    expected = losses["g_gan"] + 100 * losses["g_l1"] + 10 * losses["g_feature_matching"]
+    torch.testing.assert_close(losses["g_loss"], expected)
+    plain_steps(*plain, [(source, target)])  # without feature matching: the same discriminator, another generator
+    assert_same_weights(discriminator, plain[1])
+    assert any(not torch.allclose(a, b) for a, b in zip(generator.parameters(), plain[0].parameters(), strict=True))
+
+
 def test_real_and_fake_are_apart_under_batch_norm() -> None:
     generator, discriminator = networks("batch")
     sizes: list[int] = []
