@@ -187,7 +187,7 @@ def draw_curves(run_folder: Path) -> None:
             axes.plot([row["step"] for row in rows], [row[field] for row in rows], label=label, marker=marker)
         axes.set(title=title, xlabel="step")
         if len(fields) > 1:
-            axes.legend()
+            axes.legend(loc="upper right")  # "best" is slow on long runs, and warns
     with write_aside(run_folder / CURVES_NAME) as path:
         figure.savefig(path, format="png", dpi=80)
 

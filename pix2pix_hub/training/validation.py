@@ -64,11 +64,12 @@ class Validation:
             source, target = batch["source"], batch["target"]
             generated = self._generate(source)
             with accelerator.autocast():
-                real_logits, fake_logits = (
-                    discriminator.forward(torch.cat([source, image], dim=1)) for image in (target, generated)
+                (real_logits, real_maps), (fake_logits, fake_maps) = (
+                    discriminator.forward(torch.cat([source, image], dim=1), features=True)
+                    for image in (target, generated)
                 )
             d_loss = loss.discriminator_loss(real_logits, fake_logits)
-            g_loss = loss.generator_loss(fake_logits, generated, target)["total"]
+            g_loss = loss.generator_loss(fake_logits, generated, target, fake_maps, real_maps)["total"]
             sums += torch.stack([d_loss, g_loss, torch.ones_like(d_loss)])
             metrics.update(*accelerator.gather_for_metrics((generated, target)))
         d_sum, g_sum, batches = accelerator.reduce(sums).tolist()

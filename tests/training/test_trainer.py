@@ -123,7 +123,7 @@ SMALL = {"base_channels": 4, "num_downs": 5, "discriminator_base_channels": 4}
     [
         *((PRESETS[name] | SMALL, None) for name in ("default", "compact", "paper")),
         ({"gan_loss": "lsgan", "l2_weight": 1.0}, None),
-        ({"gan_loss": "hinge"}, None),
+        ({"gan_loss": "hinge", "feature_matching_weight": 10.0}, None),
         ({"l1_weight": 0.0}, "g_l1"),
         ({"gan_weight": 0.0}, "g_gan"),
     ],
