@@ -476,10 +476,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         base_channels=16,
         num_downs=5,
         upsampling="resize",
+        dropout=0.2,
         rotation_degrees=0.0,
+        jitter_scale=1.0,
         color_jitter=0.0,
         epochs=10,
         batch_size=4,
+        learning_rate=2e-3,
     ),
     "paper": dict(
         num_downs=8,
