@@ -76,15 +76,16 @@ def data_build(
     from pix2pix_hub.data.tools import build_pairs, push_dataset, train_command, write_dataset
     from pix2pix_hub.hub.push import check_account
 
-    push = push and check_account(push)
+    if push is not None:
+        push = check_account(push)
     built = build_pairs(pairs, push or str(output))
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in built.splits.items())
     skipped = f"; {counted(len(built.findings.faults), 'bad pair')} left out" if built.findings.faults else ""
     if built.left_aside:
         say(f"Left aside: {built.left_aside}.")
-    if push:
-        say(f"{counts} pairs{skipped} pushed to {push_dataset(built, push, private=private)}")
-    elif output is not None:
+    if output is not None:
         files = write_dataset(built, output)
         say(f"{counts} pairs{skipped} in {counted(len(files), 'file')} under {output}.")
         say(f"Train on it: {train_command(str(output), built.findings.source)}")
+    elif push is not None:
+        say(f"{counts} pairs{skipped} pushed to {push_dataset(built, push, private=private)}")
