@@ -26,7 +26,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
 from pix2pix_hub.config import PairOptions, preset_config
-from pix2pix_hub.data.pairs import open_stream
+from pix2pix_hub.data.stream import open_stream
 from pix2pix_hub.training.loaders import TrainLoader
 
 SHARDS, PAIRS_PER_SHARD, SIZE = 20, 1000, 64

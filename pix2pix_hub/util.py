@@ -67,6 +67,16 @@ def write_folder_aside(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Make processes that would all fill `folder` wait for each other; its parent is made where it is missing."""
+    from filelock import FileLock  # few commands need it
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        yield
+
+
 def publish_folder(partial: Path, path: Path) -> None:
     """Flush all files of `partial` to the disk, then let it take `path`'s place."""
     for file in partial.rglob("*"):

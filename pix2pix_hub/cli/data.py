@@ -50,7 +50,7 @@ def data_inspect(data: InspectedDataset, grid: Path = Path("pairs.png"), rows: i
     found = inspect_pairs(pairs, grid, rows)
     say(found.describe())
     say(f"picture    {grid}: source | target | both laid over each other")
-    return 1 if found.faults else 0
+    return 1 if found.findings.faults else 0
 
 
 def data_build(
@@ -80,12 +80,13 @@ def data_build(
         push = check_account(push)
     built = build_pairs(pairs, push or str(output))
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in built.splits.items())
-    skipped = f"; {counted(len(built.findings.faults), 'bad pair')} left out" if built.findings.faults else ""
-    if built.left_aside:
-        say(f"Left aside: {built.left_aside}.")
+    findings = built.seen.findings
+    skipped = f"; {counted(len(findings.faults), 'bad pair')} left out" if findings.faults else ""
+    if built.seen.found.ignored:
+        say(f"Ignored: {built.seen.found.ignored}.")
     if output is not None:
         files = write_dataset(built, output)
         say(f"{counts} pairs{skipped} in {counted(len(files), 'file')} under {output}.")
-        say(f"Train on it: {train_command(str(output), built.findings.source)}")
+        say(f"Train on it: {train_command(str(output), findings.source)}")
     elif push is not None:
         say(f"{counts} pairs{skipped} pushed to {push_dataset(built, push, private=private)}")

@@ -9,7 +9,6 @@ least one pair, or the gradient exchange between them would wait for ever.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -26,20 +25,8 @@ def mixed_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
-def even_share(count: int, parts: int, part: int) -> range:
-    """Which of `count` things the `part`-th of `parts` gets: neighbours, and nobody more than one above another.
-
-    >>> [list(even_share(5, 3, part)) for part in range(3)]
-    [[0, 1], [2, 3], [4]]
-    """
-    each, left_over = divmod(count, parts)
-    start = part * each + min(part, left_over)
-    return range(start, start + each + (part < left_over))
-
-
-@dataclass(frozen=True)
 class Deal:
-    """How an epoch's pairs are dealt to the processes, step by step.
+    """Deals an epoch's pairs to the processes, step by step.
 
     Each step takes `batch_size` pairs for each process. What is left at the end is dealt out evenly in one more step.
     Where that is too little for one pair each, the last two steps share their pairs evenly; with `batch_size` 1, where
@@ -49,50 +36,38 @@ class Deal:
         UserError: fewer pairs than processes.
     """
 
-    pairs: int
-    processes: int
-    batch_size: int  # pairs per step and process
-
-    def __post_init__(self) -> None:
-        if self.pairs < self.processes:
+    def __init__(self, pairs: int, processes: int, batch_size: int) -> None:
+        if pairs < processes:
             raise UserError(
-                f"{self.pairs} training pairs are too few for {self.processes} processes: each needs one at every "
-                f"step. Launch with --num_processes {max(1, self.pairs)} or fewer."
+                f"{pairs} training pairs are too few for {processes} processes: each needs one at every step. Launch "
+                f"with --num_processes {max(1, pairs)} or fewer."
             )
+        self.processes, self.batch_size = processes, batch_size
+        self._full_steps, left = divmod(pairs, processes * batch_size)
+        self._tail = [left] if left else []  # pairs, of all processes, in each step that is not full
+        if 0 < left < processes:
+            self._full_steps -= 1
+            left += processes * batch_size
+            self._tail = [left - left // 2, left // 2] if batch_size > 1 else [left]
 
     def __len__(self) -> int:
         """Steps, the same for every process."""
         return self._full_steps + len(self._tail)
 
     def share(self, step: int, process: int) -> range:
-        """Places in the epoch's order of the pairs that `process` takes at `step`; never empty."""
+        """Places in the epoch's order of the pairs that `process` takes at `step`: neighbours, and never none."""
         whole = self.processes * self.batch_size
         start = min(step, self._full_steps) * whole + sum(self._tail[: max(0, step - self._full_steps)])
         count = whole if step < self._full_steps else self._tail[step - self._full_steps]
-        share = even_share(count, self.processes, process)
-        return range(start + share.start, start + share.stop)
+        each, left_over = divmod(count, self.processes)  # the first processes take one pair more
+        start += process * each + min(process, left_over)
+        return range(start, start + each + (process < left_over))
 
     def count(self, process: int, first: int = 0, every: int = 1) -> int:
         """Pairs of steps `first`, `first + every`, … that `process` takes."""
         full = len(range(first, self._full_steps, every))
         tail = (step for step in range(self._full_steps, len(self)) if step >= first and (step - first) % every == 0)
         return full * self.batch_size + sum(len(self.share(step, process)) for step in tail)
-
-    @property
-    def _too_few_left(self) -> bool:
-        return 0 < self.pairs % (self.processes * self.batch_size) < self.processes
-
-    @property
-    def _full_steps(self) -> int:
-        return self.pairs // (self.processes * self.batch_size) - self._too_few_left
-
-    @property
-    def _tail(self) -> tuple[int, ...]:
-        """Pairs, of all processes, in each step that is not full."""
-        left = self.pairs - self._full_steps * self.processes * self.batch_size
-        if self._too_few_left and self.batch_size > 1:
-            return (left - left // 2, left // 2)
-        return (left,) if left else ()
 
 
 def shuffled(count: int, *seed: int) -> list[int]:
@@ -119,7 +94,7 @@ class EpochSampler(Sampler[Key]):
         return iter([(self.epoch, index) for index in order])
 
     def batches(self, deal: Deal, process: int) -> Iterator[list[Key]]:
-        """Those of one process, step by step."""
+        """Yield the batches of one process, step by step."""
         keys = list(self)
         shares = (deal.share(step, process) for step in range(len(deal)))
         return (keys[share.start : share.stop] for share in shares)
@@ -146,7 +121,7 @@ class BlockSampler(EpochSampler):
         return self._keys(self._blocks())
 
     def batches(self, deal: Deal, process: int) -> Iterator[list[Key]]:
-        """Those of one process, step by step."""
+        """Yield the batches of one process, step by step."""
         blocks = self._blocks()
         start = sum(deal.count(before) for before in range(process))
         stretches = []

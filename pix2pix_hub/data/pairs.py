@@ -1,8 +1,8 @@
 """Pairs from wherever people keep them: the one place that knows forms, column names and splits.
 
 `find_pairs` tells the form by looking, and returns it as a Hugging Face `datasets.Dataset` per split with either one
-image column (A and B side by side) or two (A, then B), undecoded. `load_pairs` makes of it, and `open_stream` of shards
-that are not downloaded, what is trained and what is validated on.
+image column (A and B side by side) or two (A, then B), undecoded. `load_pairs` makes of it what is trained and what is
+validated on; sets that are streamed come from `stream.py`.
 """
 
 from __future__ import annotations
@@ -10,42 +10,42 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features
+import datasets
+from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
+from datasets import Sequence as SequenceFeature
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from pix2pix_hub.config import DatasetOptions, PairOptions
 from pix2pix_hub.data.cache import KeepWhileLooking
-from pix2pix_hub.data.decode import FIRST_PAIRS, Findings, PairDataset, RecordDecoder, examine
-from pix2pix_hub.data.sources import (
-    BUILDERS,
-    IMAGE_COLUMN,
-    IMAGE_SUFFIXES,
-    TABLES,
-    contents,
-    fingerprint,
-    holds_images,
-    image_rows,
-    images_below,
-    images_in,
-    is_loose,
-    left_aside,
-    open_table,
-    paired_rows,
-    side_folders,
-    undecoded,
-)
-from pix2pix_hub.data.stream import ShardPlaces, ShardRows, first_rows, open_shards, shard_lengths
+from pix2pix_hub.data.decode import Findings, PairDataset, examine
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.util import UserError, counted
 
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
+# Where sides {a} and {b} of split {s} lie; without {s}: the training split.
+LAYOUTS = (("{s}/{a}", "{s}/{b}"), ("{a}/{s}", "{b}/{s}"), ("{s}{a}", "{s}{b}"), ("{s}_{a}", "{s}_{b}"), ("{a}", "{b}"))
+IMAGE_COLUMN = "image"  # of files that are each a row by themselves
+BUILDERS = {  # suffix of a single file → the `datasets` builder that reads it
+    ".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tar": "webdataset",
+}  # fmt: skip
+TABLES = (".parquet", ".arrow", ".tar")  # that hold images themselves
+HUB_TIMEOUT_SECONDS = 10
 SYNTHETIC = "synthetic"
 SYNTHETIC_SPLITS = {"train": range(0, 400), "validation": range(10_000, 10_040)}
 # Columns (or folders) A and B as data sets name them, compared without case, "_" and "-"; the first that fits is taken.
@@ -65,25 +65,23 @@ FORMS_THAT_WORK = (
 VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test")
 SPLIT_SEED = 0
 VALIDATION_FRACTION = 0.1  # of the training pairs, where there is no validation split
-STREAMED_VALIDATION_PAIRS = 256  # at most, where --max-validation-pairs does not say: they are held in memory
 
 
 @dataclass(frozen=True)
 class FoundPairs:
-    """What a form hands on: undecoded rows."""
+    """Undecoded rows of a data set of any form."""
 
     form: str  # "synthetic", "side by side", "paired folders", "two columns" or "one column"
     splits: dict[str, Dataset]  # columns `columns` as {"bytes", "path"} or None; `name` where pairs are files
     columns: tuple[str, ...]  # one: A and B side by side; two: A, B
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
     class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
-    left_aside: str = ""  # what lies beside the images and is none of them, in words
+    ignored: str = ""  # what lies beside the images and is none of them, in words
 
     def pairs(self, split: str, swap: bool, indices: Sequence[int] | None = None) -> PairDataset:
         """Rows of a split (None: all), for `examine` to look at."""
         rows = self.splits[split]
-        decoder = RecordDecoder(self.columns, swap)
-        return PairDataset(rows, range(len(rows)) if indices is None else indices, decoder, split)
+        return PairDataset(rows, range(len(rows)) if indices is None else indices, split, self.columns, swap)
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class PairSplits:
 
     @property
     def formats(self) -> dict[str, PixelFormat]:
-        """How the pixels of each side are stored: "source", "target"."""
+        """Format of the pixels of "source" and "target"."""
         return self.validation.formats
 
 
@@ -129,76 +127,28 @@ def load_pairs(
         everything = found.form != SYNTHETIC  # what was just rendered need not be looked at
         if keep is not None and everything:
             with suppress(UserError):  # none of the first can be read
-                first = examine(parts, request, everything=False)
-                keeper = keep([replace(part, decoder=first.decoder_of(part)) for part in parts])
-        findings = examine(parts, request, everything=everything, names=found.class_names, keeper=keeper)
+                keeper = keep([*map(examine(parts, request, everything=False).applied_to, parts)])
+        findings = examine(parts, request, everything=everything, names=found.class_names, visit=keeper)
     train, validation = (findings.applied_to(part) for part in parts)
     if not len(train) or not len(validation):
-        raise UserError(
-            f"--dataset {request.dataset}: no sound {'validation' if len(train) else 'training'} pair is left."
-        )
+        which = "validation" if len(train) else "training"
+        raise UserError(f"--dataset {request.dataset}: no sound {which} pair is left.")
     if keeper is not None:
         keeper.finish([train, validation])
     pairs = f"{len(train)} training and {counted(len(validation), 'validation pair')}, {found.form}"
-    skipped = f"; {counted(len(findings.faults), 'bad pair')} left out" if findings.faults else ""
-    aside = f"; left aside: {found.left_aside}" if found.left_aside else ""
-    description = _describe(pairs, request, train.decoder, findings.size_words) + skipped + note + aside
+    notes = [f"; {counted(len(findings.faults), 'bad pair')} left out"] if findings.faults else []
+    notes += [note, f"; ignored: {found.ignored}" if found.ignored else ""]
+    description = describe(pairs, request, train, findings.size_words) + "".join(notes)
     identity = (found.form, found.fingerprint, request.dataset)
     return PairSplits(train, validation, description, *identity, findings, keeper=keeper)
 
 
-def open_stream(
-    request: PairOptions, block: int = 1000, *, lengths: Sequence[int] | None = None, findings: Findings | None = None
-) -> PairSplits:
-    """Open a data set without reading more than its validation pairs and the lengths of its shards.
-
-    Args:
-        request: of a folder or a Hub data set; what is streamed and bad is left to the loader.
-        block: rows that are read, and held, at a time.
-        lengths: of the shards, where somebody has counted them.
-        findings: of the first pairs, from a process that has looked at them.
-
-    Raises:
-        UserError: nothing there, a form that is not streamed, columns or splits unknown, bad pairs, too few pairs.
-    """
-    dataset, split = request.dataset, request.train_split
-    builder, streams, mark = open_shards(request)
-    held_split = validation_split_of(dict.fromkeys(streams), request)
-    columns = choose_columns(streams[split].features, request)
-    streams = {name: undecoded(stream, columns, name, request) for name, stream in streams.items()}
-    decoder = RecordDecoder(columns, request.swap)
-    lengths = lengths or shard_lengths(builder, split, streams[split])
-    count = request.max_validation_pairs or STREAMED_VALIDATION_PAIRS
-    if held_split is None and request.max_validation_pairs is None:
-        count = max(1, min(count, round(sum(lengths) * VALIDATION_FRACTION)))
-    validation = first_rows(streams[held_split or split], held_split or split, count, decoder)
-    taken = Counter(shard for shard, _ in validation.indices) if held_split is None else Counter()
-    places = ShardPlaces([(taken[shard], length) for shard, length in enumerate(lengths)], request.max_train_pairs)
-    if not len(places):
-        raise UserError("--streaming: all pairs are set aside for validation. Give a smaller --max-validation-pairs.")
-    if findings is None:
-        few = min(FIRST_PAIRS, len(places))
-        parts = [validation] if held_split is None else [validation, first_rows(streams[split], split, few, decoder)]
-        findings = examine(parts, request)
-    validation = findings.applied_to(validation)
-    if not len(validation):
-        raise UserError(f"--dataset {dataset}: no sound validation pair is left.")
-    train = PairDataset(ShardRows(streams[split], block), places, findings.decoder_of(validation), split)
-    note = "" if held_split else f" set aside from {split}"
-    pairs = (
-        f"{counted(len(train), 'pair')} in {counted(len(places.stretches), 'shard')}, streamed, and "
-        f"{counted(len(validation), 'validation pair')}{note}"
-    )
-    description = _describe(pairs, request, train.decoder, f"{findings.size_words} (of the first)")
-    return PairSplits(train, validation, description, "stream", mark, dataset, findings, lengths)
-
-
-def _describe(pairs: str, request: PairOptions, decoder: RecordDecoder, sizes: str) -> str:
-    assert decoder.source is not None and decoder.target is not None
+def describe(counts: str, request: PairOptions, pairs: PairDataset, sizes: str) -> str:
+    """The line for people: counts, direction, stored sizes → the one trained at, kinds of pixels."""
     height, width = request.image_height_width
-    pixels = dict.fromkeys([decoder.source.describe(), decoder.target.describe()])
-    layout = f"{request.direction}: {' → '.join(decoder.sides)}"
-    return f"{pairs}, {layout}, {sizes} → {height}x{width}, {' → '.join(pixels)}"
+    pixels = dict.fromkeys(stored.describe() for stored in pairs.formats.values())
+    layout = f"{request.direction}: {' → '.join(pairs.sides)}"
+    return f"{counts}, {layout}, {sizes} → {height}x{width}, {' → '.join(pixels)}"
 
 
 # --- splits
@@ -262,46 +212,85 @@ def find_pairs(request: PairOptions) -> FoundPairs:
     Raises:
         UserError: no form fits.
     """
-    path = Path(request.dataset).expanduser()
+    root = Path(request.dataset).expanduser()
     if request.dataset == SYNTHETIC:
-        return _find_synthetic(request)
-    if request.dataset_revision is not None and path.exists():
+        return _render_synthetic(request)
+    if request.dataset_revision is not None and root.exists():
         raise UserError(f"--dataset-revision is for Hub data sets; {request.dataset} is on this machine. Leave it out.")
-    return _find_in_folder(path, request) if request.dataset and is_loose(path) else _find_table(path, request)
+    if not request.dataset or not is_loose(root):
+        return _find_table(root, request)
+    has_table = _has_metadata(root)
+    if not has_table and (found := _find_paired_folders(root, request)) is not None:
+        return found
+    files = {} if has_table else _side_by_side_files(root, request.train_split)
+    if request.train_split not in files and any(file.suffix.lower() in BUILDERS for file in root.rglob("*")):
+        return _find_table(root, request)
+    if not files:
+        raise UserError(f"--dataset {request.dataset}: {contents(root)}, but no pairs. {FORMS_THAT_WORK}")
+    _refuse_columns(request, f"{request.dataset} holds side-by-side images with")
+    used = sum(files.values(), [])
+    folders = {file.parent for file in used}
+    return FoundPairs(
+        "side by side",
+        {split: _rows(root, (IMAGE_COLUMN,), [([file], None) for file in own]) for split, own in files.items()},
+        (IMAGE_COLUMN,),
+        fingerprint(root, used),
+        ignored=ignored_beside({root, *folders}, [*used, *folders]),
+    )
 
 
 def find_images(request: DatasetOptions) -> FoundPairs:
-    """The images of `source_column`, which stand by themselves: in a table, a Hub data set, or a folder of images
-    (whose column is `image`).
+    """The images of `source_column`, which stand by themselves: in a table, a Hub data set, or at any depth of a folder
+    (whose column is `image`; splits are its folders `train`, `val`, …, else all is `train`).
 
     Raises:
         UserError: nothing there, or no such column.
     """
-    path, column = Path(request.dataset).expanduser(), str(request.source_column)
-    if is_loose(path) and (found := _find_single_images(path)) is not None:
-        if column != IMAGE_COLUMN:
-            raise UserError(f"--source-column {column}: the images of a folder are column {IMAGE_COLUMN}.")
-        return found
-    loaded, identity = open_table(path, request, FORMS_THAT_WORK)
-    splits = _splits_of(loaded)
-    for split, rows in splits.items():
-        images = [name for name, feature in rows.features.items() if holds_images(feature)]
-        if column not in images:
-            listing = f"columns: {', '.join(rows.features)}; with images: {', '.join(images) or 'none'}"
-            raise UserError(f"--source-column {column}: split {split} has no such image column ({listing}).")
-    columns = {name: undecoded(rows, (column,), name, request) for name, rows in splits.items()}
-    return FoundPairs("one column", columns, (column,), identity)
-
-
-def _find_single_images(root: Path) -> FoundPairs | None:
-    """Images at any depth of a folder without tables; splits are its folders `train`, `val`, …, else all is `train`."""
-    if _has_metadata(root) or any(file.suffix.lower() in TABLES for file in root.rglob("*")):
-        return None
-    below = {name: images_below(root / name) for name in ("train", *VALIDATION_NAMES) if (root / name).is_dir()}
-    files = {name: images for name, images in below.items() if images} or {"train": images_below(root)}
+    root = Path(request.dataset).expanduser()
+    if not is_loose(root) or _has_metadata(root) or any(file.suffix.lower() in TABLES for file in root.rglob("*")):
+        return _find_table(root, request)
+    below = {name: images_in(root / name, deep=True) for name in ("train", *VALIDATION_NAMES) if (root / name).is_dir()}
+    files = {name: images for name, images in below.items() if images} or {"train": images_in(root, deep=True)}
     used = sum(files.values(), [])
-    splits = {split: image_rows(root, images) for split, images in files.items()}
-    return FoundPairs("one column", splits, (IMAGE_COLUMN,), fingerprint(root, used)) if used else None
+    if not used:
+        return _find_table(root, request)
+    if request.source_column != IMAGE_COLUMN:
+        raise UserError(f"--source-column {request.source_column}: the images of a folder are column {IMAGE_COLUMN}.")
+    splits = {split: _rows(root, (IMAGE_COLUMN,), [([file], None) for file in own]) for split, own in files.items()}
+    return FoundPairs("one column", splits, (IMAGE_COLUMN,), fingerprint(root, used))
+
+
+def _render_synthetic(request: PairOptions) -> FoundPairs:
+    """Rendered here and now, so that no cache can hide a change of the renderer; 400 + 40 pairs."""
+    _refuse_columns(request, "the synthetic pairs have")
+    limits = {"train": request.max_train_pairs, "validation": request.max_validation_pairs}
+    features = Features({"label": ImageFeature(decode=False), "photo": ImageFeature(decode=False)})
+    splits = {}
+    for split, numbers in SYNTHETIC_SPLITS.items():
+        columns: dict[str, list[Any]] = {name: [] for name in features}
+        for number in numbers[: limits[split]]:
+            images = render_pair(number, size=request.image_height_width, seed=0)
+            for name, image in zip(features, images, strict=True):
+                buffer = BytesIO()
+                image.save(buffer, format="PNG", compress_level=1)
+                columns[name].append({"bytes": buffer.getvalue(), "path": None})
+        splits[split] = Dataset.from_dict(columns, features=features)
+    sample = hashlib.sha256(splits["train"][0]["photo"]["bytes"]).hexdigest()
+    names = {color: name for name, color in CMP_CLASSES.items()}
+    return FoundPairs("synthetic", splits, ("label", "photo"), f"synthetic-{sample[:16]}", names)
+
+
+def _refuse_columns(request: PairOptions, whose: str) -> None:
+    if request.source_column is not None:
+        raise UserError(f"--source-column is for data with named columns; {whose} none to choose. Leave it out.")
+
+
+# --- image files
+
+
+def is_loose(path: Path) -> bool:
+    """A folder that `datasets` has not saved itself."""
+    return path.is_dir() and not (path / "dataset_dict.json").is_file() and not (path / "state.json").is_file()
 
 
 def _has_metadata(root: Path) -> bool:
@@ -309,105 +298,208 @@ def _has_metadata(root: Path) -> bool:
     return any(root.glob("metadata.*")) or any(root.glob("*/metadata.*"))
 
 
-def _find_in_folder(path: Path, request: PairOptions) -> FoundPairs:
-    has_metadata = _has_metadata(path)
-    if not has_metadata and (found := _find_paired_folders(path, request)) is not None:
-        return found
-    files = {} if has_metadata else _side_by_side_files(path, request)
-    if request.train_split in files:
-        return _find_side_by_side(path, files, request)
-    if any(file.suffix.lower() in BUILDERS for file in path.rglob("*")):
-        return _find_table(path, request)
-    if files:
-        return _find_side_by_side(path, files, request)
-    raise UserError(f"--dataset {request.dataset}: {contents(path)}, but no pairs. {FORMS_THAT_WORK}")
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """The key that files are ordered by: 2 before 10."""
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
-def _find_synthetic(request: PairOptions) -> FoundPairs:
-    """Rendered here and now, so that no cache can hide a change of the renderer; 400 + 40 pairs."""
-    _refuse_columns(request, "the synthetic pairs have")
-    limits = {"train": request.max_train_pairs, "validation": request.max_validation_pairs}
-    features = Features({"label": ImageFeature(decode=False), "photo": ImageFeature(decode=False)})
-    splits = {}
-    for split, numbers in SYNTHETIC_SPLITS.items():
-        pairs = [render_pair(number, size=request.image_height_width, seed=0) for number in numbers[: limits[split]]]
-        columns = {name: [{"bytes": _png(pair[k]), "path": None} for pair in pairs] for k, name in enumerate(features)}
-        splits[split] = Dataset.from_dict(columns, features=features)
-    sample = hashlib.sha256(splits["train"][0]["photo"]["bytes"]).hexdigest()
-    names = {color: name for name, color in CMP_CLASSES.items()}
-    return FoundPairs("synthetic", splits, ("label", "photo"), f"synthetic-{sample[:16]}", names)
+def images_in(folder: Path, *, deep: bool = False) -> list[Path]:
+    """Image files in a folder (`deep`: at any depth of it), in natural order; nothing hidden."""
+    entries = folder.rglob("*") if deep else folder.iterdir()
+    inside = {entry: entry.relative_to(folder).parts for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES}
+    seen = [
+        entry for entry, parts in inside.items() if not any(part.startswith(".") for part in parts) and entry.is_file()
+    ]
+    return sorted(seen, key=lambda entry: [natural(part) for part in inside[entry]])
 
 
-def _png(image: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
+def ignored_beside(folders: Iterable[Path], used: Iterable[Path]) -> str:
+    """Count what lies in folders and is not used, in words ("2 .txt, 1 folder, 3 broken links"; "" for nothing).
+
+    Hidden files are not spoken of.
+    """
+    known = set(used)
+    kinds: Counter[str] = Counter()
+    for entry in (entry for folder in folders for entry in folder.iterdir()):
+        if entry not in known and not entry.name.startswith("."):
+            file = (entry.suffix.lower() or "file") if entry.exists() else "broken link"
+            kinds["folder" if entry.is_dir() else file] += 1
+    return ", ".join(
+        f"{count} {kind}" if kind.startswith(".") else counted(count, kind) for kind, count in kinds.most_common()
+    )
 
 
-# --- image files
+def fingerprint(root: Path, files: Iterable[Path] | None = None) -> str:
+    """Hash over the names inside `root` and the sizes of its files (all that are not hidden, or those given)."""
+    digest = hashlib.sha256()
+    for file in sorted(files or root.rglob("*")):
+        name = _name(root, file)
+        if file.is_file() and not any(part.startswith(".") for part in Path(name).parts):
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+    return f"files-{digest.hexdigest()[:16]}"
 
 
-def _find_paired_folders(root: Path, request: PairOptions) -> FoundPairs | None:
-    """Folders of A and B: those named by the options, else the first that are known."""
-    wanted = dict.fromkeys([request.train_split, *filter(None, [request.validation_split]), *VALIDATION_NAMES])
-    for sides in KNOWN_COLUMNS if request.named_columns is None else (request.named_columns,):
-        if folders := side_folders(root, sides, wanted):
-            splits = {split: paired_rows(root, sides, both) for split, both in folders.items()}
-            files = [file for both in folders.values() for folder in both for file in images_in(folder)]
-            aside = left_aside((folder for both in folders.values() for folder in both), files)
-            return FoundPairs("paired folders", splits, sides, fingerprint(root, files), left_aside=aside)
-    return None
+def contents(root: Path) -> str:
+    """Describe a folder without pairs, for the error."""
+    suffixes = Counter(file.suffix or "no suffix" for file in islice(root.rglob("*"), 10_000) if file.is_file())
+    if not suffixes:
+        return "an empty folder"
+    below = sorted(folder.parent for folder in root.glob("*/train") if folder.is_dir())
+    hint = f" (did you mean --dataset {below[0]}?)" if below else ""
+    return "a folder of " + ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5)) + hint
 
 
-def _side_by_side_files(root: Path, request: PairOptions) -> dict[str, list[Path]]:
+def _side_by_side_files(root: Path, train_split: str) -> dict[str, list[Path]]:
     """Split → image files of a folder: `train/`, `val/`, …, else the images in the folder itself as train."""
     subfolders = [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     splits = {folder.name: files for folder in sorted(subfolders) if (files := images_in(folder))}
-    if request.train_split not in splits and (flat := images_in(root)):
+    if train_split not in splits and (flat := images_in(root)):
         splits = {name: files for name, files in splits.items() if name in VALIDATION_NAMES} | {"train": flat}
     return splits
 
 
-def _find_side_by_side(root: Path, files: dict[str, list[Path]], request: PairOptions) -> FoundPairs:
-    _refuse_columns(request, f"{request.dataset} holds side-by-side images with")
-    splits = {split: image_rows(root, paths) for split, paths in files.items()}
-    used = sum(files.values(), [])
-    folders = {file.parent for file in used}
-    aside = left_aside({root, *folders}, [*used, *folders])
-    return FoundPairs("side by side", splits, (IMAGE_COLUMN,), fingerprint(root, used), left_aside=aside)
+def _find_paired_folders(root: Path, request: PairOptions) -> FoundPairs | None:
+    """Folders of A and B: those named by the options, else the first that are known; names fit in any case."""
+    wanted = dict.fromkeys([request.train_split, *filter(None, [request.validation_split]), *VALIDATION_NAMES])
+    first = sorted(path for path in root.iterdir() if path.is_dir())
+    second = [path for folder in first for path in sorted(folder.iterdir()) if path.is_dir()]
+    folders = {_name(root, path).lower(): path for path in (*first, *second)}
+    for sides in KNOWN_COLUMNS if request.named_columns is None else (request.named_columns,):
+        for layout in LAYOUTS:
+            found: dict[str, list[Path]] = {}
+            for split in wanted if "{s}" in layout[0] else ["train"]:
+                keys = (side.format(a=sides[0], b=sides[1], s=split).lower() for side in layout)
+                both = [folders[key] for key in keys if key in folders and images_in(folders[key])]
+                if len(both) == 2:
+                    found[split] = both
+            if not found:
+                continue
+            splits = {split: _paired_rows(root, sides, both) for split, both in found.items()}
+            places = sum(found.values(), [])
+            files = [file for folder in places for file in images_in(folder)]
+            ignored = ignored_beside(places, files)
+            return FoundPairs("paired folders", splits, sides, fingerprint(root, files), ignored=ignored)
+    return None
+
+
+FileRow = tuple[Sequence[Path | None], str | None]  # files, one a column (None: missing), and why they are no pair
+
+
+def _paired_rows(root: Path, sides: tuple[str, str], folders: Sequence[Path]) -> Dataset:
+    """Files of two folders that have the same name but for the suffix, in columns `sides`; see `_rows`."""
+    groups: dict[str, tuple[list[Path], list[Path]]] = {}
+    for side, folder in enumerate(folders):
+        for file in images_in(folder):
+            groups.setdefault(file.stem, ([], []))[side].append(file)
+    rows: list[FileRow] = []
+    for first, second in groups.values():
+        if [file.name for file in first] == [file.name for file in second] or len(first) == len(second) == 1:
+            rows += [(pair, None) for pair in zip(first, second, strict=True)]
+        elif not first or not second:
+            for file in first or second:
+                missing = _name(root, folders[1] if first else folders[0])
+                fault = f"{_name(root, file)} has no partner: no file of its name, whatever the suffix, in {missing}."
+                rows.append(((file, None) if first else (None, file), fault))
+        else:
+            names = [" and ".join(_name(root, file) for file in files) for files in (first, second)]
+            verb = {1: "would pair", 2: "would both pair"}.get(len(first), "would all pair")
+            fault = f"{names[0]} {verb} with {names[1]}: keep one on each side, or give the others names of their own."
+            rows.append(((first[0], second[0]), fault))
+    return _rows(root, sides, sorted(rows, key=lambda row: natural(next(file.name for file in row[0] if file))))
+
+
+def _rows(root: Path, columns: tuple[str, ...], rows: Sequence[FileRow]) -> Dataset:
+    """Undecoded image columns and, named inside `root`: `name`, the first file of a row; `pair_files`, that of each
+    column ("" for none); `pair_fault`, what is wrong, or None."""
+    names = [["" if file is None else _name(root, file) for file in files] for files, _ in rows]
+    content: dict[str, list[Any]] = {
+        "name": [next(filter(None, files)) for files in names],
+        "pair_files": names,
+        "pair_fault": [fault for _, fault in rows],
+    }
+    features = {"name": Value("string"), "pair_files": SequenceFeature(Value("string")), "pair_fault": Value("string")}
+    for place, column in enumerate(columns):
+        files = [files[place] for files, _ in rows]
+        content[column] = [file and {"bytes": None, "path": str(file.absolute())} for file in files]
+        features[column] = ImageFeature(decode=False)
+    return Dataset.from_dict(content, features=Features(features))
+
+
+def _name(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()
 
 
 # --- tables
 
 
-def _find_table(path: Path, request: PairOptions) -> FoundPairs:
-    loaded, identity = open_table(path, request, FORMS_THAT_WORK)
-    splits = _splits_of(loaded)
+def _find_table(path: Path, request: DatasetOptions) -> FoundPairs:
+    """Open a set that `datasets` reads: on the Hub, a single file, one it saved itself, else a folder."""
+    if not request.dataset or not path.exists():
+        loaded, identity = open_on_hub(request)
+    else:
+        builder = BUILDERS.get(path.suffix.lower())
+        if not path.is_dir() and builder is None:
+            known = ", ".join(BUILDERS)
+            raise UserError(f"--dataset {request.dataset} is a single file, but none of {known}. {FORMS_THAT_WORK}")
+        try:
+            if not path.is_dir():
+                loaded = datasets.load_dataset(builder, data_files=str(path))
+            else:
+                loaded = (datasets.load_dataset if is_loose(path) else datasets.load_from_disk)(str(path))
+        except Exception as error:
+            reason = f"could not be read by `datasets` ({in_one_line(error)})"
+            raise UserError(f"--dataset {request.dataset} {reason}. {FORMS_THAT_WORK}") from error
+        identity = fingerprint(path) if path.is_dir() else fingerprint(path.parent, [path])
+    splits: dict[str, Dataset] = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
     if not splits:
         raise UserError(f"--dataset {request.dataset} has no splits. {FORMS_THAT_WORK}")
-    columns = choose_columns(splits.get(request.train_split, next(iter(splits.values()))).features, request)
+    columns = choose_columns(splits.get("train", next(iter(splits.values()))).features, request)
     form = "two columns" if len(columns) == 2 else "side by side"
-    rows = {name: undecoded(rows, columns, name, request) for name, rows in splits.items()}
-    return FoundPairs(form, rows, columns, identity)
+    return FoundPairs(form, undecoded(splits, columns, request), columns, identity)
 
 
-def _splits_of(loaded: Dataset | DatasetDict) -> dict[str, Dataset]:
-    return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+def holds_images(feature: Any) -> bool:
+    """An image column, or bytes as libraries other than `datasets` write them."""
+    if isinstance(feature, dict):
+        return "bytes" in feature and holds_images(feature["bytes"])
+    return isinstance(feature, ImageFeature) or (isinstance(feature, Value) and feature.dtype.endswith("binary"))
 
 
-def choose_columns(features: Features, request: PairOptions) -> tuple[str, ...]:
-    """The columns A and B: those asked for, else the first known pair of names; or the one image column there is.
+def undecoded(splits: Mapping[str, Any], columns: Sequence[str], request: DatasetOptions) -> dict[str, Any]:
+    """Select columns of each split, map-style or streamed, whose images come as `{"bytes", "path"}` or None.
+
+    Raises:
+        UserError: a split lacks one.
+    """
+    found = {}
+    for split, rows in splits.items():
+        if absent := [column for column in columns if column not in rows.column_names]:
+            raise UserError(
+                f"--dataset {request.dataset}: split {split} has no column {' or '.join(absent)} "
+                f"(columns: {', '.join(rows.column_names)}). All splits need the same."
+            )
+        rows = rows.with_format(None).select_columns(list(columns))
+        for column in columns:
+            rows = rows.cast_column(column, ImageFeature(decode=False))
+        found[split] = rows
+    return found
+
+
+def choose_columns(features: Features, request: DatasetOptions) -> tuple[str, ...]:
+    """The columns asked for, else A and B of the first known pair of names; or the one image column there is.
 
     Raises:
         UserError: lists the columns.
     """
     images = [name for name, feature in features.items() if holds_images(feature)]
     listing = f"columns: {', '.join(features)}; with images: {', '.join(images) or 'none'}"
-    if request.named_columns is not None:
-        for flag, column in zip(("source", "target"), request.named_columns, strict=True):
-            if column not in images:
-                raise UserError(f"--{flag}-column {column}: {request.dataset} has no such image column ({listing}).")
-        return request.named_columns
+    named = {"source": request.source_column, "target": request.target_column}
+    for side, column in named.items():
+        if column is not None and column not in images:
+            raise UserError(f"--{side}-column {column}: {request.dataset} has no such image column ({listing}).")
+    if request.source_column is not None:
+        return tuple(filter(None, named.values()))
     plain = {_plain(name): name for name in images}
     for pair in KNOWN_COLUMNS:
         a, b = (plain.get(_plain(name)) for name in pair)
@@ -425,6 +517,76 @@ def _plain(column: str) -> str:
     return re.sub("[_-]", "", stem if stem and dot + suffix in IMAGE_SUFFIXES else column.lower())
 
 
-def _refuse_columns(request: PairOptions, whose: str) -> None:
-    if request.source_column is not None:
-        raise UserError(f"--source-column is for data with named columns; {whose} none to choose. Leave it out.")
+# --- the Hub
+
+
+def open_on_hub(
+    request: DatasetOptions, load: Callable[..., Any] | None = None, advice: str = FORMS_THAT_WORK
+) -> tuple[Any, str]:
+    """Load every split of the data set (user/name) that `request` names.
+
+    Args:
+        request: names it, and perhaps a revision.
+        load: called with the name and `revision`, a commit; None: `datasets.load_dataset`, the only one that finds
+            earlier downloads.
+        advice: what works instead, the end of an error's text.
+
+    Returns:
+        What `load` returns, and the commit.
+
+    Raises:
+        UserError: no such id, private or gated, no such revision, or neither network nor an earlier download.
+    """
+    name, revision = request.dataset, request.dataset_revision
+    absent = f"--dataset {name!r} is neither a folder or file on this machine nor a data set on the Hub"
+    if not re.fullmatch(r"([\w.-]+/)?[\w.-]+", name, re.ASCII) or set(name) <= set("./"):
+        raise UserError(f"{absent} (ids there look like user/name). {advice}")
+    try:
+        # `load_dataset` alone would retry for half a minute when there is no network
+        commit = HfApi().dataset_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS).sha
+    except GatedRepoError as error:
+        page = f"https://huggingface.co/datasets/{name}"
+        raise UserError(f"--dataset {name} is gated: ask for access at {page}, then `hf auth login`.") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{absent}. If it is private, `hf auth login` first. {advice}") from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"--dataset-revision {revision!r} does not exist in data set {name}.") from error
+    except Exception as error:  # no network, HF_HUB_OFFLINE, a proxy: what was downloaded before still works
+        absent = f"{absent} that could be reached ({in_one_line(error)})"
+        if load is not None:
+            raise UserError(f"{absent}. {advice}") from error
+        offline = isinstance(error, OfflineModeIsEnabled)
+        way_out = (
+            "Unset HF_HUB_OFFLINE to look there."
+            if offline
+            else ("Check the network and the spelling. Without a network, HF_HUB_OFFLINE=1 uses earlier downloads.")
+        )
+        return _open_cached(name, revision, f"{absent}, and no earlier download of it is cached. {way_out} {advice}")
+    try:
+        return (load or datasets.load_dataset)(name, revision=commit), str(commit)
+    except Exception as error:
+        raise UserError(f"--dataset {name}: its download failed ({in_one_line(error)}). {advice}") from error
+
+
+def _open_cached(name: str, revision: str | None, absent: str) -> tuple[Any, str]:
+    """An earlier download and its commit; `absent` is what is said where there is none."""
+    online, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True  # straight to the cache
+    try:
+        builder = datasets.load_dataset_builder(name)
+        loaded = builder.as_dataset()
+    except Exception as error:
+        raise UserError(absent) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = online
+    if revision not in (None, builder.hash):
+        raise UserError(
+            f"--dataset-revision {revision}: the Hub is out of reach and the earlier download of {name} is commit "
+            f"{builder.hash}. Connect, or give that commit."
+        )
+    return loaded, str(builder.hash)
+
+
+def in_one_line(error: Exception) -> str:
+    """An exception's class and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -8,9 +8,11 @@ up again like any other (see `order.py`).
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, chain, islice
+from dataclasses import replace
+from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,26 @@ import fsspec.asyn
 import pyarrow.parquet as pq
 from datasets import IterableDataset
 from datasets.utils.file_utils import xopen
-from torch.utils.data import default_collate
 
 from pix2pix_hub.config import PairOptions
-from pix2pix_hub.data.decode import Fault, PairDataset, RecordDecoder
-from pix2pix_hub.data.sources import TABLES, describe, fingerprint, is_loose, open_on_hub
+from pix2pix_hub.data.decode import FIRST_PAIRS, Fault, Findings, PairDataset, examine
+from pix2pix_hub.data.pairs import (
+    TABLES,
+    VALIDATION_FRACTION,
+    PairSplits,
+    choose_columns,
+    describe,
+    fingerprint,
+    in_one_line,
+    is_loose,
+    open_on_hub,
+    undecoded,
+    validation_split_of,
+)
 from pix2pix_hub.data.transforms import PairTensors
-from pix2pix_hub.util import UserError
+from pix2pix_hub.util import UserError, counted
 
+STREAMED_VALIDATION_PAIRS = 256  # at most, where --max-validation-pairs does not say: they are held in memory
 READ_ROWS = 16  # taken from `datasets` at a time
 COUNTING_THREADS = 16
 FIRST_ROWS = 8  # of a shard, that are tried in place of a batch without a good pair
@@ -39,6 +53,61 @@ FORMS = (
 Place = tuple[int, int]  # shard and row
 
 
+def open_stream(
+    request: PairOptions, block: int = 1000, *, lengths: Sequence[int] | None = None, findings: Findings | None = None
+) -> PairSplits:
+    """Open a data set without reading more than its validation pairs and the lengths of its shards.
+
+    Args:
+        request: of a folder or a Hub data set; what is streamed and bad is left to the loader.
+        block: rows that are read, and held, at a time.
+        lengths: of the shards, where somebody has counted them.
+        findings: of the first pairs, from a process that has looked at them.
+
+    Raises:
+        UserError: nothing there, a form that is not streamed, columns or splits unknown, bad pairs, too few pairs.
+    """
+    dataset, split = request.dataset, request.train_split
+    builder, streams, mark = open_shards(request)
+    held_split = validation_split_of(dict.fromkeys(streams), request)
+    columns = choose_columns(streams[split].features, request)
+    streams = undecoded(streams, columns, request)
+    lengths = lengths or shard_lengths(builder, split, streams[split])
+
+    def first_pairs(split: str, most: int) -> PairDataset:
+        """In memory, undecoded."""
+        rows: dict[Place, dict[str, Any]] = {}
+        for shard in range(streams[split].num_shards):
+            beginning = islice(rows_of(streams[split], shard), most - len(rows))
+            rows |= {(shard, row): stored for row, stored in enumerate(beginning)}
+        if not rows:
+            raise UserError(f"split {split}: no pairs there. Name another with --train-split or --validation-split.")
+        return PairDataset(rows, list(rows), split, columns, request.swap)
+
+    count = request.max_validation_pairs or STREAMED_VALIDATION_PAIRS
+    if held_split is None and request.max_validation_pairs is None:
+        count = max(1, min(count, round(sum(lengths) * VALIDATION_FRACTION)))
+    validation = first_pairs(held_split or split, count)
+    taken = Counter(shard for shard, _ in validation.indices) if held_split is None else Counter()
+    places = ShardPlaces([(taken[shard], length) for shard, length in enumerate(lengths)], request.max_train_pairs)
+    if not len(places):
+        raise UserError("--streaming: all pairs are set aside for validation. Give a smaller --max-validation-pairs.")
+    if findings is None:
+        further = [] if held_split is None else [first_pairs(split, min(FIRST_PAIRS, len(places)))]
+        findings = examine([validation, *further], request)
+    validation = findings.applied_to(validation)
+    if not len(validation):
+        raise UserError(f"--dataset {dataset}: no sound validation pair is left.")
+    train = replace(validation, rows=ShardRows(streams[split], block), indices=places, split=split)
+    note = "" if held_split else f" set aside from {split}"
+    pairs = (
+        f"{counted(len(train), 'pair')} in {counted(len(places.stretches), 'shard')}, streamed, and "
+        f"{counted(len(validation), 'validation pair')}{note}"
+    )
+    description = describe(pairs, request, train, f"{findings.size_words} (of the first)")
+    return PairSplits(train, validation, description, "stream", mark, dataset, findings, lengths)
+
+
 def open_shards(request: PairOptions) -> tuple[Any, Mapping[str, IterableDataset], str]:
     """The `datasets` builder, a stream for each split, and what identifies the data.
 
@@ -47,7 +116,7 @@ def open_shards(request: PairOptions) -> tuple[Any, Mapping[str, IterableDataset
     """
     path = Path(request.dataset).expanduser()
     if not path.exists():
-        builder, mark = open_on_hub(request.dataset, request.dataset_revision, FORMS, datasets.load_dataset_builder)
+        builder, mark = open_on_hub(request, datasets.load_dataset_builder, FORMS)
     elif not is_loose(path) or not any(any(path.rglob(f"*{suffix}")) for suffix in TABLES):
         raise UserError(f"--dataset {request.dataset} is not streamed. {FORMS}")
     else:
@@ -56,7 +125,7 @@ def open_shards(request: PairOptions) -> tuple[Any, Mapping[str, IterableDataset
         builder = builder or datasets.load_dataset_builder(str(path))
         return builder, {str(name): stream for name, stream in builder.as_streaming_dataset().items()}, mark
     except Exception as error:
-        raise UserError(f"--dataset {request.dataset} could not be streamed ({describe(error)}). {FORMS}") from error
+        raise UserError(f"--dataset {request.dataset} could not be streamed ({in_one_line(error)}). {FORMS}") from error
 
 
 def shard_lengths(builder: Any, split: str, stream: IterableDataset) -> list[int]:
@@ -81,22 +150,6 @@ def rows_of(stream: IterableDataset, shard: int, start: int = 0) -> Iterator[dic
     for batch in stream.shard(stream.num_shards, shard).skip(start).iter(READ_ROWS):
         for row in zip(*batch.values(), strict=True):
             yield dict(zip(batch, row, strict=True))
-
-
-def first_rows(stream: IterableDataset, split: str, count: int, decoder: RecordDecoder) -> PairDataset:
-    """The first `count` pairs of a split, in memory, undecoded.
-
-    Raises:
-        UserError: there are none.
-    """
-    rows: dict[Place, dict[str, Any]] = {}
-    for shard in range(stream.num_shards):
-        rows |= {(shard, row): stored for row, stored in enumerate(islice(rows_of(stream, shard), count - len(rows)))}
-        if len(rows) == count:
-            break
-    if not rows:
-        raise UserError(f"split {split}: no pairs there. Name another with --train-split or --validation-split.")
-    return PairDataset(rows, list(rows), decoder, split)
 
 
 class ShardPlaces(Sequence[Place]):
@@ -127,7 +180,7 @@ class ShardPlaces(Sequence[Place]):
         return shard, start + index - self.starts[number]
 
     def stretch_of(self, index: int) -> int:
-        """Which of `stretches` a pair is in."""
+        """Number, in `stretches`, of the one that holds a pair."""
         return bisect_right(self.starts, index) - 1
 
     def blocks(self, number: int, size: int) -> list[range]:
@@ -135,7 +188,7 @@ class ShardPlaces(Sequence[Place]):
         _, start, stop = self.stretches[number]
         cuts = [start, *range(start - start % size + size, stop, size), stop]
         offset = self.starts[number] - start
-        return [range(offset + first, offset + last) for first, last in zip(cuts, cuts[1:], strict=False)]
+        return [range(offset + first, offset + last) for first, last in pairwise(cuts)]
 
 
 class ShardRows:
@@ -186,21 +239,14 @@ class StreamTensors(PairTensors):
             return self.pairs.fault(index, str(error))
 
     def _nearby(self, index: int) -> Iterator[int]:
-        """The other pairs of the block, and the first ones of its shard and of others."""
+        """The other pairs of the block, and the first ones of the shards."""
         places = self.pairs.indices
         assert isinstance(places, ShardPlaces)
-        own = places.stretch_of(index)
-        block = next(block for block in places.blocks(own, self.pairs.rows.block) if index in block)
+        blocks = places.blocks(places.stretch_of(index), self.pairs.rows.block)
+        block = next(block for block in blocks if index in block)
         yield from (*range(index + 1, block.stop), *range(block.start, index))
-        numbers = sorted(range(len(places.stretches)), key=lambda number: number != own)
-        starts = (range(*places.starts[number : number + 2])[:FIRST_ROWS] for number in numbers)
+        starts = (range(*bounds)[:FIRST_ROWS] for bounds in pairwise(places.starts))
         yield from islice(chain.from_iterable(starts), STAND_INS)
-
-
-def collate(samples: list[dict[str, Any] | Fault]) -> dict[str, Any]:
-    """A batch; of `StreamTensors` with `"bad_pairs"`, the `Fault`s."""
-    good = [sample for sample in samples if not isinstance(sample, Fault)]
-    return (default_collate(good) if good else {}) | {"bad_pairs": [one for one in samples if isinstance(one, Fault)]}
 
 
 def start_worker(worker: int) -> None:

@@ -1,4 +1,4 @@
-"""What the `data` commands do: a look at a data set before training, and any local form of pairs → a Hugging Face set.
+"""The `data` commands: a look at a data set before training, and any local form of pairs → a Hugging Face set.
 
 pix2pix-hub data inspect path/to/pairs --direction BtoA
 pix2pix-hub data build path/to/pairs --output path/to/dataset
@@ -7,7 +7,6 @@ pix2pix-hub data build path/to/pairs --output path/to/dataset
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,10 @@ from typing import Any
 import datasets
 from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
-from torch import Tensor
 
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.decode import (
     LISTED_FAULTS,
-    Fault,
     Findings,
     PairDataset,
     examine,
@@ -37,6 +34,7 @@ from pix2pix_hub.util import UserError, counted, write_folder_aside
 FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}  # what `datasets` calls them
 SHARD_BYTES = 256 * 2**20  # of encoded images in one Parquet file
+INDENT = " " * 11  # of lines that belong to the one before
 CARD = """---
 task_categories:
 - image-to-image
@@ -58,46 +56,60 @@ Say here where the images come from and under which licence they may be used.
 """
 
 
-def _look(request: PairOptions) -> tuple[FoundPairs, list[PairDataset], Findings]:
-    """All pairs of all splits, and what looking at them found."""
-    found = find_pairs(request)
-    parts = [found.pairs(split, request.swap) for split in found.splits]
-    return found, parts, examine(parts, request, names=found.class_names)
-
-
-# --- inspect
-
-
 @dataclass(frozen=True)
 class Inspection:
-    """What a look at all pairs of all splits found."""
+    """A data set, all of whose pairs have been looked at."""
 
-    form: str
-    layout: str  # "right half → left half", "source → target"
-    counts: dict[str, int]  # split → pairs, bad ones included
-    sizes: Counter[str]  # "256x512" (height x width) → pairs
-    formats: dict[str, PixelFormat]  # "source", "target"
-    faults: tuple[Fault, ...]
-    left_aside: str = ""  # what lies beside the images and is none of them
+    found: FoundPairs
+    parts: list[PairDataset]  # of each split, bad pairs included
+    findings: Findings
+
+    @classmethod
+    def of(cls, request: PairOptions) -> Inspection:
+        """Decode every pair of every split once."""
+        found = find_pairs(request)
+        parts = [found.pairs(split, request.swap) for split in found.splits]
+        return cls(found, parts, examine(parts, request, names=found.class_names))
+
+    @property
+    def sound(self) -> list[PairDataset]:
+        """The pairs of each split that are not bad."""
+        return [self.findings.applied_to(part) for part in self.parts]
+
+    @property
+    def layout(self) -> str:
+        """ "right half → left half", "source → target"."""
+        return " → ".join(self.parts[0].sides)
 
     def describe(self) -> str:
         """Several lines for a person."""
-        counts = ", ".join(f"{count} {split}" for split, count in self.counts.items())
-        sizes = ", ".join(f"{size} ({count})" for size, count in self.sizes.most_common(5))
-        more = f", and {len(self.sizes) - 5} more" if len(self.sizes) > 5 else ""
+        counts = ", ".join(f"{len(part)} {part.split}" for part in self.parts)
+        sizes = self.findings.sizes.most_common()
+        shown = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes[:5])
+        more = f", and {len(sizes) - 5} more" if len(sizes) > 5 else ""
         lines = [
-            f"form       {self.form}: {counts}",
-            f"direction  {self.layout}",
-            f"sizes      {sizes}{more} (height x width, pairs)",
+            f"form       {self.found.form}: {counts}",
+            f"direction  {'BtoA' if self.parts[0].swap else 'AtoB'}: {self.layout}",
+            f"sizes      {shown}{more} (height x width, pairs)",
         ]
-        for side, stored in self.formats.items():
-            lines += [f"{side}     {stored.describe()}{_looks(stored)}", *_color_lines(stored)]
-        if not has_colors(self.formats["source"]):
-            lines.append("           train with --color-jitter 0: colour changes are for 1 or 3 channels")
-        if self.left_aside:
-            lines.append(f"left aside {self.left_aside}")
-        lines.append(f"bad pairs  {len(self.faults) or 'none'}")
-        return "\n".join(lines + [f"           {fault.reason}" for fault in self.faults[:LISTED_FAULTS]])
+        for side, stored in (("source", self.findings.source), ("target", self.findings.target)):
+            note = f", palette of {counted(len(stored.palette), 'colour')}" if stored.palette else ", no palette"
+            if stored.mode in ("channels", "rgba"):
+                drawn = "are channels 1, 2, 3 as red, green, blue" if stored.channels >= 3 else "is channel 1 as gray"
+                note = f", drawn {drawn}"
+            cells = [f"#{bytes(entry.color).hex()} {entry.share:5.1%} {entry.name or ''}" for entry in stored.palette]
+            rows = ["   ".join(cells[start : start + 4]).rstrip() for start in range(0, len(cells), 4)]
+            lines += [f"{side}     {stored.describe()}{note}", *(INDENT + row for row in rows)]
+        if not has_colors(self.findings.source):
+            lines.append(f"{INDENT}train with --color-jitter 0: colour changes are for 1 or 3 channels")
+        if self.found.ignored:
+            lines.append(f"ignored    {self.found.ignored}")
+        faults = self.findings.faults
+        lines.append(f"bad pairs  {len(faults) or 'none'}")
+        return "\n".join(lines + [f"{INDENT}{fault.reason}" for fault in faults[:LISTED_FAULTS]])
+
+
+# --- inspect
 
 
 def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6) -> Inspection:
@@ -105,50 +117,25 @@ def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6)
 
     Args:
         request: which pairs; `image_size` and `resize` say how they are drawn.
-        grid: where to write a picture of `rows` rows: source | target | both laid over each other; None: nowhere.
+        grid: where to write a picture of `rows` rows: source | target | both laid over each other, in which edges that
+            do not meet are seen at once; None: nowhere.
+        rows: pairs in the picture.
 
     Raises:
         UserError: no form fits, or not a single pair is sound.
     """
-    found, parts, findings = _look(replace(request, on_bad_pair="skip"))
-    formats = {"source": findings.source, "target": findings.target}
+    seen = Inspection.of(replace(request, on_bad_pair="skip"))
     if grid is not None:
-        sound = [(part, index) for part in map(findings.applied_to, parts) for index in range(len(part))]
+        formats = {"source": seen.findings.source, "target": seen.findings.target}
         fit = PairTransform(request.image_height_width, augment=False, resize=request.resize, formats=formats)
-        _draw([part[index] for part, index in sound[:: max(1, len(sound) // rows)][:rows]], fit, grid)
-    return Inspection(
-        found.form,
-        f"{request.direction}: {' → '.join(parts[0].decoder.sides)}",
-        {part.split: len(part) for part in parts},
-        Counter({f"{height}x{width}": count for (height, width), count in findings.sizes.items()}),
-        formats,
-        findings.faults,
-        found.left_aside,
-    )
-
-
-def _draw(pairs: list[tuple[Tensor, Tensor]], fit: PairTransform, path: Path) -> None:
-    """Rows of source | target | half of each, in which edges that do not meet are seen at once."""
-    rows = []
-    for source, target in pairs:
-        pair = fit(source, target, epoch=0, index=0)
-        shown = [to_model_range(displayed(pair[side], fit.formats[side])) for side in ("source", "target")]
-        rows.append((*shown, (shown[0] + shown[1]) / 2.0))
-    save_grid(rows, path)
-
-
-def _looks(stored: PixelFormat) -> str:
-    if stored.mode in ("channels", "rgba"):
-        many = stored.channels >= 3
-        return f", drawn {'are channels 1, 2, 3 as red, green, blue' if many else 'is channel 1 as gray'}"
-    if not stored.palette:
-        return ", many colours: a photo"
-    return f", {counted(len(stored.palette), 'colour')}: labels or a drawing"
-
-
-def _color_lines(stored: PixelFormat) -> list[str]:
-    cells = [f"#{bytes(entry.color).hex()} {entry.share:5.1%} {entry.name or ''}" for entry in stored.palette]
-    return ["           " + "   ".join(cells[start : start + 4]).rstrip() for start in range(0, len(cells), 4)]
+        sound = [(part, index) for part in seen.sound for index in range(len(part))]
+        drawn = []
+        for part, index in sound[:: max(1, len(sound) // rows)][:rows]:
+            pair = fit(*part[index], epoch=0, index=0)
+            source, target = (to_model_range(displayed(pair[side], stored)) for side, stored in formats.items())
+            drawn.append((source, target, (source + target) / 2.0))
+        save_grid(drawn, grid)
+    return seen
 
 
 # --- build
@@ -160,8 +147,12 @@ class BuiltPairs:
 
     splits: DatasetDict
     card: str
-    findings: Findings
-    left_aside: str = ""  # what lies beside the images and is none of them
+    seen: Inspection
+
+    @property
+    def shards(self) -> dict[str, int]:
+        """Parquet files of each split: one for each `SHARD_BYTES`."""
+        return {split: max(1, -(-rows.data.nbytes // SHARD_BYTES)) for split, rows in self.splits.items()}
 
 
 def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
@@ -174,9 +165,9 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     Raises:
         UserError: no form fits, bad pairs, or pixels that no image column holds.
     """
-    found, parts, findings = _look(request)
+    seen = Inspection.of(request)
     splits = DatasetDict()
-    for part in (findings.applied_to(part) for part in parts):
+    for part in seen.sound:
         split = SPLIT_NAMES.get(part.split, part.split)
         if split in splits:
             raise UserError(f"{request.dataset} has two splits that would both be called {split}: rename one.")
@@ -185,18 +176,18 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
         )
     card = CARD.format(
         name=name.rsplit("/", 1)[-1],
-        command=train_command(name, findings.source),
+        command=train_command(name, seen.findings.source),
         counts=", ".join(f"{counted(len(rows), 'pair')} in `{split}`" for split, rows in splits.items()) + ".",
-        form=found.form,
-        layout=" → ".join(parts[0].decoder.sides),
-        source=findings.source.describe(),
-        target=findings.target.describe(),
+        form=seen.found.form,
+        layout=seen.layout,
+        source=seen.findings.source.describe(),
+        target=seen.findings.target.describe(),
     )
-    return BuiltPairs(splits, card, findings, found.left_aside)
+    return BuiltPairs(splits, card, seen)
 
 
 def train_command(dataset: str, source: PixelFormat) -> str:
-    """What trains on the set; colour jitter, on by default, is not for all kinds of images."""
+    """Give the command that trains on the set; colour jitter, on by default, is not for all kinds of images."""
     command = ["accelerate", "launch", "train_accelerate.py", "--dataset", dataset]
     return shlex.join(command if has_colors(source) else [*command, "--color-jitter", "0"])
 
@@ -212,13 +203,13 @@ def write_dataset(built: BuiltPairs, folder: Path) -> list[Path]:
     with write_folder_aside(folder) as partial:
         (partial / "data").mkdir()
         for split, rows in built.splits.items():
-            shards = shard_count(rows)
+            shards = built.shards[split]
             for index in range(shards):
                 path = partial / "data" / f"{split}-{index:05d}-of-{shards:05d}.parquet"
                 rows.shard(shards, index, contiguous=True).to_parquet(path)
         (partial / "README.md").write_text(built.card)
-        if built.findings.faults:
-            write_bad_pairs(partial, built.findings.faults)
+        if built.seen.findings.faults:
+            write_bad_pairs(partial, built.seen.findings.faults)
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
@@ -232,8 +223,7 @@ def push_dataset(built: BuiltPairs, repo_id: str, *, private: bool = False) -> s
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        shards = {split: shard_count(rows) for split, rows in built.splits.items()}
-        built.splits.push_to_hub(repo_id, private=private, num_shards=shards)
+        built.splits.push_to_hub(repo_id, private=private, num_shards=built.shards)
         card = DatasetCard.load(repo_id)  # `datasets` has written the splits' metadata into it
         card.text = DatasetCard(built.card).text
         card.data.task_categories, card.data.tags = ["image-to-image"], ["pix2pix", "paired"]
@@ -243,11 +233,6 @@ def push_dataset(built: BuiltPairs, repo_id: str, *, private: bool = False) -> s
             f"--push {repo_id}: the Hub refused ({error}). Nothing local was changed; try again."
         ) from error
     return f"{datasets.config.HF_ENDPOINT}/datasets/{repo_id}"
-
-
-def shard_count(rows: Dataset) -> int:
-    """Parquet files for a split: one for each `SHARD_BYTES`."""
-    return max(1, -(-rows.data.nbytes // SHARD_BYTES))
 
 
 def _rows(pairs: PairDataset) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What happens to a stored pair before it meets the networks: training and evaluation transforms, side by side.
+"""Transforms from a stored pair to the input of the networks, for training and for evaluation.
 
 Every draw is made once for both images and depends only on (seed, epoch, index in the set), so that neither
 worker counts, rank counts nor a resumed run change what a sample looks like (Isola et al. 2017, §3.3, for the jitter).
@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from pix2pix_hub.data.decode import Fault
 from pix2pix_hub.data.order import mixed_seed
-from pix2pix_hub.image.format import RGB, PixelFormat, stored_to_unit, to_model_range, unit_to_model
+from pix2pix_hub.image.format import RGB, PixelFormat, stored_to_unit, to_model_range
 from pix2pix_hub.util import UserError
 
 SIDES = ("source", "target")
@@ -75,29 +76,23 @@ class FitResize(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         stored = F.get_size(inpt)
-        scale = (max if self.how == "crop" else min)(
-            wanted / has for wanted, has in zip(self.size, stored, strict=True)
-        )
-        bound = max if self.how == "crop" else min  # against rounding
+        bound = max if self.how == "crop" else min
+        scale = bound(wanted / has for wanted, has in zip(self.size, stored, strict=True))
+        # once more against rounding
         height, width = (max(1, bound(w, round(s * scale))) for w, s in zip(self.size, stored, strict=True))
-        resized = F.resize(inpt, [height, width], antialias=True)
-        return resized if self.how == "crop" else _padded(resized, self.size)
-
-
-def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Reflect as far as there are pixels, repeat the border beyond."""
-    for mode in ("reflect", "edge"):
-        height, width = F.get_size(image)
-        down, across = size[0] - height, size[1] - width
-        pads = [across // 2, down // 2, across - across // 2, down - down // 2]  # left, top, right, bottom
-        if mode == "reflect":
-            pads = [min(pad, reach) for pad, reach in zip(pads, [width - 1, height - 1] * 2, strict=True)]
-        image = F.pad(image, pads, padding_mode=mode) if any(pads) else image
-    return image
+        image = F.resize(inpt, [height, width], antialias=True)
+        for mode in ("reflect", "edge") if self.how == "pad" else ():
+            height, width = F.get_size(image)
+            down, across = self.size[0] - height, self.size[1] - width
+            pads = [across // 2, down // 2, across - across // 2, down - down // 2]  # left, top, right, bottom
+            if mode == "reflect":  # as far as there are pixels
+                pads = [min(pad, reach) for pad, reach in zip(pads, [width - 1, height - 1] * 2, strict=True)]
+            image = F.pad(image, pads, padding_mode=mode) if any(pads) else image
+        return image
 
 
 def has_colors(stored: PixelFormat) -> bool:
-    """Whether colour jitter is defined for such images."""
+    """Tell whether colour jitter is defined for such images."""
     return stored.mode != "labels" and stored.channels in COLOR_CHANNELS
 
 
@@ -137,6 +132,9 @@ class PairTransform:
     ) -> None:
         self.image_size, self.augment, self.seed = image_size, augment, seed
         self.formats = dict(formats or {"source": RGB, "target": RGB})
+        labels = {side for side in SIDES if self.formats[side].mode == "labels"}
+        self._kinds = {side: tv_tensors.Mask if side in labels else tv_tensors.Image for side in SIDES}
+        self._whole = labels | {side for side in SIDES if self.formats[side].dtype == "uint8"}  # uint8 up to the end
         self.jittered = SIDES if color_jitter_side == "both" else (color_jitter_side,)
         self.color = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if augment and color_jitter else None
         enlarged = (round(image_size[0] * jitter_scale), round(image_size[1] * jitter_scale))
@@ -151,8 +149,8 @@ class PairTransform:
         for side in self.jittered if self.color else ():
             stored = self.formats[side]
             if not has_colors(stored):
-                labels = stored.mode == "labels"
-                what = "are labels, which have no colours" if labels else f"have {stored.channels} channels"
+                many = f"have {stored.channels} channels"
+                what = "are labels, which have no colours" if side in labels else many
                 raise UserError(
                     f"The {side} images {what}; colour jitter is defined for 1 or 3 channels. Turn it off with "
                     "--color-jitter 0."
@@ -167,8 +165,10 @@ class PairTransform:
 
         Both are resized, for training as far as augmentation allows: rotation goes first, at full size.
         """
-        pair = {"source": self._typed(self._unit(source, "source"), "source")}
-        pair["target"] = self._typed(self._unit(target, "target"), "target")
+        pair = {}
+        for side, image in zip(SIDES, (source, target), strict=True):  # torchvision has kernels for uint8 and [0, 1]
+            whole = side in self._whole
+            pair[side] = self._kinds[side](image if whole else stored_to_unit(image, self.formats[side]))
         if self.augment:  # one geometry for both
             pair["target"] = F.resize(pair["target"], F.get_size(pair["source"]), antialias=True)
         if not self._turned:
@@ -176,32 +176,20 @@ class PairTransform:
         return pair["source"].as_subclass(Tensor), pair["target"].as_subclass(Tensor)
 
     def vary(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
-        """What `prepare` made → `{"source", "target"}`, float32 `(C, H, W)` in [-1, 1]; all draws are made here."""
-        pair = {"source": self._typed(source, "source"), "target": self._typed(target, "target")}
+        """Prepared images → `{"source", "target"}`, float32 `(C, H, W)` in [-1, 1]; all draws are made here."""
+        pair = {side: self._kinds[side](image) for side, image in zip(SIDES, (source, target), strict=True)}
         if self.augment:
-            pair = self._draw(pair, mixed_seed(self.seed, epoch, index))
-        return {side: self._in_model_range(image.as_subclass(Tensor), side) for side, image in pair.items()}
-
-    def _unit(self, image: Tensor, side: str) -> Tensor:
-        """Stored values as torchvision's transforms have kernels for: uint8, or float in [0, 1]."""
-        stored = self.formats[side]
-        return image if stored.mode == "labels" or stored.dtype == "uint8" else stored_to_unit(image, stored)
-
-    def _typed(self, image: Tensor, side: str) -> Tensor:
-        """Labels are masks, which are never interpolated."""
-        return (tv_tensors.Mask if self.formats[side].mode == "labels" else tv_tensors.Image)(image)
-
-    def _in_model_range(self, image: Tensor, side: str) -> Tensor:
-        stored = self.formats[side]
-        whole = stored.mode == "labels" or stored.dtype == "uint8"
-        return to_model_range(image, stored) if whole else unit_to_model(image)
-
-    def _draw(self, pair: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]):
-            # not torch.manual_seed: it would reseed the accelerator too, and with it the dropout of this process
-            torch.default_generator.manual_seed(seed)
-            pair = self._varying(pair)
-            return pair | self.color({side: pair[side] for side in self.jittered}) if self.color else pair
+            with torch.random.fork_rng(devices=[]):
+                # not torch.manual_seed: it would reseed the accelerator too, and with it the dropout of this process
+                torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, index))
+                pair = self._varying(pair)
+                if self.color:
+                    pair |= self.color({side: pair[side] for side in self.jittered})
+        plain = {side: image.as_subclass(Tensor) for side, image in pair.items()}
+        return {
+            side: to_model_range(image, self.formats[side]) if side in self._whole else image * 2.0 - 1.0
+            for side, image in plain.items()
+        }
 
 
 class Pairs(Protocol):
@@ -235,3 +223,9 @@ class PairTensors(Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         pair = self.transform.prepare(*self.pairs[index]) if self.prepared is None else self.prepared[index]
         return {**self.transform.vary(*pair, epoch=epoch, index=index), "index": index}
+
+
+def collate(samples: list[dict[str, Any] | Fault]) -> dict[str, Any]:
+    """A batch, with `"bad_pairs"`: the `Fault`s that a stream has in place of samples."""
+    good = [sample for sample in samples if not isinstance(sample, Fault)]
+    return (default_collate(good) if good else {}) | {"bad_pairs": [one for one in samples if isinstance(one, Fault)]}

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -36,7 +35,7 @@ from pix2pix_hub.image.palette import class_colors, color_sample
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.metrics import Floats, confidence_interval
 from pix2pix_hub.models import UNetGenerator
-from pix2pix_hub.util import UserError, write_folder_aside
+from pix2pix_hub.util import UserError, one_at_a_time, write_folder_aside
 
 logger = logging.getLogger(__name__)
 
@@ -272,9 +271,8 @@ def segmenter_for(
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pix2pix_hub"
     folder = cache / "segmenters" / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
     network = None
-    with FileLock(folder.with_suffix(".lock")):
+    with one_at_a_time(folder):
         try:
             if folder.is_dir():
                 network = UNetGenerator.from_pretrained(folder, map_location=str(device)).eval()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pix2pix_hub.image.read import PICTURE_MODES, ROWS, Decoded
+from pix2pix_hub.image.read import FULL_SCALE, PICTURE_MODES, ROWS, Decoded
 from pix2pix_hub.util import UserError, counted, write_aside
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
@@ -63,15 +63,12 @@ class PixelFormat:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PixelFormat:
         """Undo `to_dict`, after JSON made lists of its tuples; keys that are no fields are for others."""
-        values = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        values["classes"] = tuple(values.get("classes", ()))
-        values["colors"] = tuple((red, green, blue) for red, green, blue in values.get("colors", ()))
-        values["palette"] = tuple(
-            PaletteColor((red, green, blue), entry["name"], entry["share"])
-            for entry in values.get("palette", ())
-            for red, green, blue in [entry["color"]]
-        )
-        return cls(**values)
+        kept = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        kept["classes"] = tuple(kept.get("classes", ()))
+        kept["colors"] = tuple(map(tuple, kept.get("colors", ())))
+        entries = kept.get("palette", ())
+        kept["palette"] = tuple(PaletteColor(tuple(one["color"]), one["name"], one["share"]) for one in entries)
+        return cls(**kept)
 
     def describe(self) -> str:
         """ "8-bit RGB", "16-bit gray", "float 13-channel (0 … 1)", "labels of 12 classes"."""
@@ -89,49 +86,34 @@ RGB = PixelFormat()
 # ------------------------------------------------------------------------------------------------- decoded → stored
 
 
-@dataclass(frozen=True)
-class Stored:
-    """The way one image is stored."""
+def stored_as(decoded: Decoded, labels: bool) -> PixelFormat:
+    """Describe how one image is stored.
 
-    kind: str  # "gray", "rgb", "rgba" or "channels"
-    channels: int
-    dtype: str  # "uint8", "uint16" or "float32"
-    low: float = 0.0  # smallest and largest value; looked for in floats only
-    high: float = 0.0
-    values: frozenset[int] = frozenset()  # looked for in labels only
-    colors: tuple[tuple[int, int, int], ...] = ()  # the palette, where there is one
-
-    @property
-    def family(self) -> tuple[str, int]:
-        """As `PixelFormat.family`."""
-        return self.dtype, self.channels if self.kind == "channels" else 0
-
-
-def stored_as(decoded: Decoded, labels: bool) -> Stored:
-    """Describe how an image is stored; `labels`: look for the class values, too."""
-    pixels, classes = decoded.values, decoded.labels if labels else None
-    low, high = (float(pixels.min()), float(pixels.max())) if pixels.dtype == np.float32 else (0.0, 0.0)
-    return Stored(
+    Args:
+        decoded: as read.
+        labels: find the class values, too, as `classes`, with all colours of the palette as `colors`.
+    """
+    pixels, values = decoded.values, decoded.labels if labels else None
+    floats = pixels.dtype == np.float32
+    return PixelFormat(
         decoded.kind,
         PICTURE_MODES.get(decoded.kind) or pixels.shape[2],
         str(pixels.dtype),
-        low,
-        high,
-        frozenset() if classes is None else frozenset(np.unique(classes).tolist()),
-        () if classes is None or decoded.palette is None else tuple(map(tuple, decoded.palette[:, :3].tolist())),
+        float(pixels.min()) if floats else 0.0,
+        float(pixels.max()) if floats else FULL_SCALE[str(pixels.dtype)],
+        () if values is None else tuple(np.unique(values).tolist()),
+        () if values is None or decoded.palette is None else tuple(map(tuple, decoded.palette[:, :3].tolist())),
     )
 
 
-def misfit_of(stored: Stored, format: PixelFormat) -> str | None:
+def misfit_of(stored: PixelFormat, format: PixelFormat) -> str | None:
     """Say why an image stored so cannot be converted to `format`: the end of a sentence that starts with its name."""
     if format.mode != "labels":
-        if stored.family == format.family:
-            return None
-        has = PixelFormat(stored.kind, stored.channels, stored.dtype, stored.low, stored.high).describe()
-        return f"is {has}, where {format.describe()} is expected."
-    if not stored.values:
+        fits = stored.family == format.family
+        return None if fits else f"is {stored.describe()}, where {format.describe()} is expected."
+    if not stored.classes:
         return f"has {stored.channels} channels; labels need a palette image or one channel of class values."
-    unknown = sorted(stored.values - set(format.classes))
+    unknown = sorted({*stored.classes} - {*format.classes})
     return f"holds the values {unknown[:8]}, none of the classes that were found before." if unknown else None
 
 
@@ -189,13 +171,22 @@ def _with_channels(values: Tensor, channels: int, white: float) -> Tensor:
 
 
 def to_model_range(image: Tensor, format: PixelFormat = RGB) -> Tensor:
-    """Stored values `(..., C, H, W)` → float32 in [-1, 1]; labels `(..., 1, H, W)` → a channel a class, one-hot.
+    """Stored values `(..., C, H, W)` → float32 in [-1, 1].
+
+    Labels `(..., 1, H, W)` → a channel a class: 1 in the channel of the pixel's class, -1 in all others.
 
     Raises:
         UserError: a label that is none of the format's classes.
     """
     if format.mode == "labels":
-        return _one_hot(image, format)
+        table = torch.full((256,), -1, dtype=torch.int64)
+        table[list(format.classes)] = torch.arange(len(format.classes))
+        channels = table[image.squeeze(-3).to(torch.int64)]
+        if bool((channels < 0).any()):
+            unknown = sorted(set(image.unique().tolist()) - set(format.classes))
+            raise UserError(f"labels {unknown} are none of the classes {list(format.classes)} that were found before.")
+        one_hot = torch.nn.functional.one_hot(channels, len(format.classes)).movedim(-1, -3)
+        return one_hot.float().mul_(2.0).sub_(1.0)
     if format.dtype == "uint8":
         assert image.dtype == torch.uint8, f"uint8 in [0, 255] expected, not {image.dtype}"
         return image.to(torch.float32).div_(127.5).sub_(1.0)
@@ -221,22 +212,6 @@ def stored_to_unit(image: Tensor, format: PixelFormat) -> Tensor:
     """Stored values of 16-bit and float formats → float32 in [0, 1], which is what transforms work on."""
     assert format.mode != "labels" and format.dtype != "uint8", f"{format} needs no such step"
     return image.to(torch.float32).sub(format.low).div_(format.high - format.low)
-
-
-def unit_to_model(image: Tensor) -> Tensor:
-    """Float in [0, 1] → [-1, 1]."""
-    return image * 2.0 - 1.0
-
-
-def _one_hot(labels: Tensor, format: PixelFormat) -> Tensor:
-    """`(..., 1, H, W)` of class values → `(..., C, H, W)` of -1 and, in the channel of the class, 1."""
-    table = torch.full((256,), -1, dtype=torch.int64)
-    table[list(format.classes)] = torch.arange(len(format.classes))
-    channels = table[labels.squeeze(-3).to(torch.int64)]
-    if bool((channels < 0).any()):
-        unknown = sorted(set(labels.unique().tolist()) - set(format.classes))
-        raise UserError(f"labels {unknown} are none of the classes {list(format.classes)} that were found before.")
-    return torch.nn.functional.one_hot(channels, len(format.classes)).movedim(-1, -3).float().mul_(2.0).sub_(1.0)
 
 
 def to_unit_range(tensor: Tensor) -> Tensor:

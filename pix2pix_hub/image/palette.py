@@ -7,7 +7,6 @@ colours of a label map stand out as narrow peaks and those of a photo run into e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,28 +27,21 @@ LABEL_FLATNESS, LABEL_CHROMA = 0.4, 0.1  # label maps: shares of flat and of col
 PEAKS, PEAK_RADIUS, PEAK_SHARE = 16, 3, 0.42  # so much of what is flat, beside the commonest colour, lies in peaks
 
 Color = tuple[int, int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class ColorSample:
-    """Evenly spread pixels of one image."""
-
-    pixels: NDArray[np.int16]  # (n, 3) in [0, 255]
-    flat: NDArray[np.bool_]  # (n,): whether the pixels to the right and below have nearly the same colour
+ColorSample = NDArray[
+    np.int16
+]  # (n, 4), of pixels: R, G, B in [0, 255], and whether right and below is nearly the same
 
 
 def color_sample(image: Decoded, labels: bool) -> ColorSample | None:
-    """Pixels of an 8-bit picture, gray or in colours; None for other images.
+    """Evenly spread pixels of an 8-bit picture, gray or in colours; None for other images.
 
     Args:
         image: as read.
         labels: take the class values, as if they were shades of gray.
     """
-    if labels:
-        values = image.labels
-    else:
-        eight_bits = image.values.dtype == np.uint8 and image.kind != "channels"
-        values = np.asarray(image.over_white()) if eight_bits else None
+    values = image.labels if labels else None
+    if not labels and image.values.dtype == np.uint8 and image.kind != "channels":
+        values = np.asarray(image.over_white())
     if values is None or min(values.shape[:2]) < 2:
         return None
     height, width = values.shape[0] - 1, values.shape[1] - 1
@@ -61,7 +53,8 @@ def color_sample(image: Decoded, labels: bool) -> ColorSample | None:
         return np.broadcast_to(found, (*found.shape[:2], 3)).reshape(-1, 3)
 
     here, right, below = moved(0, 0), moved(0, 1), moved(1, 0)
-    return ColorSample(here, np.maximum(np.abs(right - here), np.abs(below - here)).max(-1) <= FLAT_STEP)
+    flat = np.maximum(np.abs(right - here), np.abs(below - here)).max(-1) <= FLAT_STEP
+    return np.column_stack([here, flat])
 
 
 def class_colors(samples: Sequence[ColorSample | None]) -> dict[Color, float]:
@@ -73,15 +66,14 @@ def class_colors(samples: Sequence[ColorSample | None]) -> dict[Color, float]:
     known = [sample for sample in samples if sample is not None]
     if 2 * len(known) <= len(samples):
         return {}
-    pixels, flat = (np.concatenate([getattr(one, name) for one in known]) for name in ("pixels", "flat"))
+    sampled = np.concatenate(known)
+    pixels, flat = sampled[:, :3], sampled[:, 3] > 0
     everything = _clusters(pixels, 0, MOST_COLORS + 1)
     found: dict[Color, float] = {}
     if len(everything) <= MOST_COLORS:
         for color, share in everything.items():  # a rare one beside a far more frequent one is JPEG's noise on that
-            near = (
-                other for other in found if _distance(color, other) <= PEAK_RADIUS and found[other] >= NOISE * share
-            )
-            origin = next(near, color)
+            frequent = (other for other in found if found[other] >= NOISE * share)
+            origin = next((o for o in frequent if np.abs(np.subtract(color, o)).max() <= PEAK_RADIUS), color)
             found[origin] = found.get(origin, 0.0) + share
     elif _are_labels(pixels, flat):
         found = _clusters(pixels[flat], COLOR_RADIUS, MOST_COLORS, LEAST_SHARE)
@@ -116,10 +108,6 @@ def _clusters(pixels: NDArray[np.int16], radius: int, most: int, least: float = 
     return found
 
 
-def _distance(color: Color, other: Color) -> int:
-    return max(abs(a - b) for a, b in zip(color, other, strict=True))
-
-
 def palette_of(
     samples: Sequence[ColorSample | None], names: Mapping[Color, str], format: PixelFormat
 ) -> tuple[PaletteColor, ...]:
@@ -131,7 +119,7 @@ def palette_of(
         format: of the side. With labels every class is offered, in the colour that it is shown in.
     """
     if format.mode == "labels":
-        pixels = [sample.pixels for sample in samples if sample is not None]
+        pixels = [sample[:, :3] for sample in samples if sample is not None]
         shares = _clusters(np.concatenate(pixels), 0, len(format.classes)) if pixels else {}
         found = [(color, shares.get((v, v, v), 0.0)) for v, color in zip(format.classes, format.colors, strict=True)]
     else:

@@ -17,7 +17,8 @@ import io
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,9 @@ def read_image(content: str | Path | bytes, name: str) -> Decoded:
             machine's memory, or of a kind of number that is not read; the text starts with `name`.
     """
     data = read_bytes(content, name)
-    try:
+    with _damage_named(name):
         if data.startswith(b"\x93NUMPY"):
-            return _from_array(_read_npy(data, name), name)
+            return from_memory(_read_npy(data, name), name)
         if data.startswith(PNG_MAGIC) and data[24:25] == b"\x10" and data[25:26] in b"\2\4\6":
             return _read_deep_png(data, name)
         if data.startswith(TIFF_MAGIC):
@@ -118,16 +119,25 @@ def read_image(content: str | Path | bytes, name: str) -> Decoded:
             page, channels = pages[0], pages[0].samples * len(pages)
             refuse_too_large(page.height, page.width, name, bytes_per_pixel=channels * math.ceil(page.bits / 8))
             if len(pages) > 1 or not page.pillow_reads:
-                return _from_array(read_bands(pages, data, name), name)
+                return from_memory(read_bands(pages, data, name), name)
         return from_memory(open_image(data, name), name)
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Damaged headers, pixels, EXIF blocks and palettes raise almost anything: make a `UserError` of it."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # damaged files raise almost anything
+    except Exception as error:
         raise UserError(f"{name} is damaged or truncated ({error}).") from error
 
 
 def from_memory(image: Image.Image | NDArray[Any], name: str, kinds: Mapping[int, str] = KINDS) -> Decoded:
     """An image that is open already, or an array `(H, W)` or `(H, W, C)` of any real numbers, as `read_image` gives it.
+
+    Booleans become 0 and 255; integers of other kinds than uint8 and uint16, and doubles, become float32.
 
     Args:
         image: from wherever.
@@ -137,18 +147,39 @@ def from_memory(image: Image.Image | NDArray[Any], name: str, kinds: Mapping[int
     Raises:
         UserError: another shape, numbers that are not read, or a file behind a lazy PIL image that is damaged.
     """
-    if not isinstance(image, Image.Image):
-        return _from_array(image, name, kinds)
-    if 0 in image.size:
-        raise UserError(f"{name} has no pixels (it is {image.height}x{image.width}, height x width).")
-    try:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _from_picture(upright) if image.mode in EIGHT_BIT_MODES else _from_array(_deep_pixels(upright), name)
-    except UserError:
-        raise
-    except Exception as error:  # damaged EXIF blocks and palettes raise almost anything
-        raise UserError(f"{name} is damaged or truncated ({error}).") from error
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise UserError(f"{name} has no pixels (it is {image.height}x{image.width}, height x width).")
+        with _damage_named(name):
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if image.mode in EIGHT_BIT_MODES:
+                return _from_picture(upright)
+            array = np.asarray(upright)
+            if image.mode == "I" and array.min() >= 0 and array.max() <= 65535:  # so Pillow opens some 16-bit files
+                array = array.astype(np.uint16)
+    else:
+        array = image
+    shape = "x".join(map(str, array.shape))
+    if 0 in array.shape:
+        raise UserError(f"{name} has no pixels (its shape is {shape}).")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] > MAX_CHANNELS):
+        raise UserError(f"{name} has shape {shape}; expected (H, W) or (H, W, C) with up to {MAX_CHANNELS} channels.")
+    if array.dtype.kind not in "buif":
+        raise UserError(f"{name} holds {array.dtype}; expected uint8, uint16 or float numbers.")
+    refuse_too_large(array.shape[0], array.shape[1], name)
+    native = array.dtype.newbyteorder("=")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif native in (np.uint8, np.uint16):
+        array = np.ascontiguousarray(array, native)
+    else:
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, np.float32)
+        if not np.isfinite(array).all():
+            raise UserError(f"{name} holds NaN, infinite or too large numbers.")
+    array = array[:, :, None] if array.ndim == 2 else array
+    return Decoded(array, kinds.get(array.shape[2], "channels"))
 
 
 def _from_picture(image: Image.Image) -> Decoded:
@@ -169,14 +200,6 @@ def _from_picture(image: Image.Image) -> Decoded:
     mode = wanted + "A" * transparent
     values = np.asarray(image if image.mode == mode else image.convert(mode))
     return Decoded(values.reshape(image.height, image.width, -1), "gray" if wanted == "L" else mode.lower())
-
-
-def _deep_pixels(image: Image.Image) -> NDArray[Any]:
-    """Modes I;16, I and F; Pillow opens 16-bit gray files of some kinds as I."""
-    array = np.asarray(image)
-    if image.mode == "I" and array.min() >= 0 and array.max() <= 65535:
-        return array.astype(np.uint16)
-    return array
 
 
 def _read_npy(data: bytes, name: str) -> NDArray[Any]:
@@ -220,33 +243,6 @@ def _unpacked_png(data: bytes, layout: str, name: str) -> Image.Image:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return image
-
-
-def _from_array(array: NDArray[Any], name: str, kinds: Mapping[int, str] = KINDS) -> Decoded:
-    """`(H, W)` or `(H, W, C)` of any real numbers.
-
-    Booleans become 0 and 255; integers of other kinds than uint8 and uint16, and doubles, become float32.
-    """
-    shape = "x".join(map(str, array.shape))
-    if 0 in array.shape:
-        raise UserError(f"{name} has no pixels (its shape is {shape}).")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] > MAX_CHANNELS):
-        raise UserError(f"{name} has shape {shape}; expected (H, W) or (H, W, C) with up to {MAX_CHANNELS} channels.")
-    if array.dtype.kind not in "buif":
-        raise UserError(f"{name} holds {array.dtype}; expected uint8, uint16 or float numbers.")
-    refuse_too_large(array.shape[0], array.shape[1], name)
-    native = array.dtype.newbyteorder("=")
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    elif native in (np.uint8, np.uint16):
-        array = np.ascontiguousarray(array, native)
-    else:
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array, np.float32)
-        if not np.isfinite(array).all():
-            raise UserError(f"{name} holds NaN, infinite or too large numbers.")
-    array = array[:, :, None] if array.ndim == 2 else array
-    return Decoded(array, kinds.get(array.shape[2], "channels"))
 
 
 def eight_bit(picture: Image.Image | NDArray[Any]) -> Image.Image:
@@ -297,22 +293,19 @@ def open_image(
     Raises:
         UserError: another format, damaged, more pixels; a header that asks for more than the file justifies.
     """
-    try:
+    with _damage_named(name):
         _check_parts(data, name)
-        image = Image.open(io.BytesIO(data), formats=formats)
+        try:
+            image = Image.open(io.BytesIO(data), formats=formats)
+        except UnidentifiedImageError:
+            expected = ", ".join(formats)
+            raise UserError(f"{name} is not a picture that is read here; expected one of {expected}.") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise _too_many_pixels(name, max_pixels or Image.MAX_IMAGE_PIXELS or 0) from error
         exif, raw = image.info.get("exif", b""), image.info.get("Raw profile type exif")
         if not exif and raw:
             exif = bytes.fromhex("".join(raw.split("\n")[3:]))
         check_exif(exif, name)  # of PNG and WebP, which are opened without a look at it
-    except UserError:
-        raise
-    except UnidentifiedImageError:
-        expected = ", ".join(formats)
-        raise UserError(f"{name} is not a picture that is read here; expected one of {expected}.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_many_pixels(name, max_pixels or Image.MAX_IMAGE_PIXELS or 0) from error
-    except Exception as error:  # damaged headers raise almost anything
-        raise UserError(f"{name} is damaged or truncated ({error}).") from error
     refuse_too_large(image.height, image.width, name, max_pixels=max_pixels)
     return image
 
@@ -339,35 +332,30 @@ def _too_many_pixels(name: str, most: float) -> UserError:
 
 def _check_parts(data: bytes, name: str) -> None:
     """Raise `UserError` where Pillow, which handles each part in Python, would take long or much memory."""
-    if data.startswith(b"\xff\xd8\xff"):
-        _check_jpeg(data, name)
-    elif data.startswith(PNG_MAGIC):
-        _check_png(data, name)
-    elif data.startswith(b"GIF8"):
-        _check_gif(data, name)
-    elif data.startswith(TIFF_MAGIC):
+    if data.startswith(TIFF_MAGIC):
         directories(data, name)
     elif data.startswith(b"BM") and data[30:31] in (b"\1", b"\2"):
-        sides = [abs(side) for side in struct.unpack_from("<ii", data, 18)]
-        if max(sides) > MAX_RUN_LENGTH_SIDE:
+        if max(abs(side) for side in struct.unpack_from("<ii", data, 18)) > MAX_RUN_LENGTH_SIDE:
             most = f"at most {MAX_RUN_LENGTH_SIDE} pixels a side"
             raise UserError(f"{name} is a run-length encoded BMP, of which {most} are read: save it as PNG.")
+    elif (
+        (data.startswith(b"\xff\xd8\xff") and not _is_bounded_jpeg(data, name))
+        or (data.startswith(PNG_MAGIC) and not _is_bounded_png(data))
+        or (data.startswith(b"GIF8") and not _is_bounded_gif(data))
+    ):
+        raise UserError(f"{name} is made of more parts than an image needs: save it again.")
 
 
-def _too_many_parts(name: str) -> UserError:
-    return UserError(f"{name} is made of more parts than an image needs: save it again.")
-
-
-def _check_png(data: bytes, name: str) -> None:
+def _is_bounded_png(data: bytes) -> bool:
     at = len(PNG_MAGIC)
     for _ in range(MAX_PARTS):
         if at + 12 > len(data) or data[at + 4 : at + 8] == b"IEND":
-            return
+            return True
         at += 12 + int.from_bytes(data[at : at + 4], "big")
-    raise _too_many_parts(name)
+    return False
 
 
-def _check_gif(data: bytes, name: str) -> None:
+def _is_bounded_gif(data: bytes) -> bool:
     """Walk up to the first picture: comments are put together block by block."""
     start = at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     while data[at : at + 1] not in (b"", b",", b";") and at - start <= MAX_LEAD:
@@ -378,20 +366,20 @@ def _check_gif(data: bytes, name: str) -> None:
         while data[at : at + 1] not in (b"", b"\0"):
             at += 1 + data[at]
         at += 1
-    if at - start > MAX_LEAD:
-        raise _too_many_parts(name)
+    return at - start <= MAX_LEAD
 
 
-def _check_jpeg(data: bytes, name: str) -> None:
+def _is_bounded_jpeg(data: bytes, name: str) -> bool:
     at, scans, junk = 2, 0, 0
     exif: list[bytes] = []  # Pillow puts its segments together
     for _ in range(MAX_PARTS):
         found = _JPEG_MARKER.search(data, at)
         junk += 0 if scans else (found.start() if found else len(data)) - at
         if junk > MAX_JUNK or scans > MAX_SCANS:
-            break
+            return False
         if found is None or (scans and found[0] == b"\xff\xd9"):
-            return check_exif(b"".join(exif), name)
+            check_exif(b"".join(exif), name)
+            return True
         at, code = found.end(), int.from_bytes(found[0], "big")
         if MARKER.get(code, ("", "", None))[2] is None:
             continue  # it stands alone
@@ -402,4 +390,4 @@ def _check_jpeg(data: bytes, name: str) -> None:
             exif.append(segment[6:])
         elif code == 0xFFE2 and segment.startswith(b"MPF\0"):
             check_exif(segment[4:], name)
-    raise _too_many_parts(name)
+    return False

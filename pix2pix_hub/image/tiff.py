@@ -28,8 +28,7 @@ _TAG_TYPES = {1: "B", 2: "S1", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h", 9
 _EXIF_DIRECTORIES = (0x8769, 0x8825, 0xA005)
 _OUTSIDE = (struct.error, OverflowError)  # offsets that lead nowhere
 
-Tags = dict[int, NDArray[np.generic]]
-"""The tags of a page of a TIFF: number → values."""
+Tags = dict[int, NDArray[np.generic]]  # of a page: number → values
 MAX_TILE_SIDE = 4096  # pixels, where the image is smaller
 LZMA_MEMORY = 2**27  # bytes: twice what the largest preset takes
 RAW, LZW, OLD_JPEG, PACKBITS, LZMA = 1, 5, 6, 32773, 34925
@@ -60,15 +59,12 @@ def directories(data: bytes, name: str) -> list[Tags]:
     if big and struct.unpack_from(order + "HH", data, 4) != (8, 0):
         raise UserError(f"{name} is damaged: its offsets are not of 8 bytes.")
     (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    pages: list[Tags] = []
-    seen: set[int] = set()
+    pages: dict[int, Tags] = {}  # by their offsets
     while offset:
-        if offset in seen or len(seen) >= MAX_CHANNELS:
+        if offset in pages or len(pages) >= MAX_CHANNELS:
             raise UserError(f"{name} is damaged, or has more than {MAX_CHANNELS} pages.")
-        seen.add(offset)
-        tags, offset = _directory(data, offset, order, big, name)
-        pages.append(tags)
-    return pages
+        pages[offset], offset = _directory(data, offset, order, big, name)
+    return list(pages.values())
 
 
 def _directory(data: bytes, offset: int, order: str, big: bool, name: str, depth: int = 2) -> tuple[Tags, int]:
@@ -107,16 +103,13 @@ def image_pages(data: bytes, name: str) -> list[Page]:
     Raises:
         UserError: cut short, or unequal pages; the text starts with `name`.
     """
-    tags = directories(data, name)
-    # a further page may be the image made smaller
-    pages = [
-        Page(page, data, name) for page in tags if page is tags[0] or not int(page[254][0] if 254 in page else 0) & 1
-    ]
-    first = pages[0]
-    if any(page.like != first.like for page in pages):
+    first, *further = directories(data, name)
+    further = [tags for tags in further if 254 not in tags or not int(tags[254][0]) & 1]  # not the image made smaller
+    pages = [Page(tags, data, name) for tags in (first, *further)]
+    if len({(page.height, page.width, page.samples, page.bits, page.kind) for page in pages}) > 1:
         raise UserError(f"{name} has pages of different sizes or kinds; expected one image or equal pages.")
-    if len(pages) * first.samples > MAX_CHANNELS:
-        raise UserError(f"{name} has {len(pages)} pages of {first.samples} bands; at most {MAX_CHANNELS} are read.")
+    if len(pages) * (samples := pages[0].samples) > MAX_CHANNELS:
+        raise UserError(f"{name} has {len(pages)} pages of {samples} bands; at most {MAX_CHANNELS} are read.")
     return pages
 
 
@@ -161,20 +154,15 @@ class Page:
         self.photometric = one(262, 0)
         self.alphas = int(np.isin(tags[338], (1, 2)).sum()) if 338 in tags else 0
         self.tiled, separate = 322 in tags, {1: False, 2: True}[one(284, 1)]
-        self.rows, self.columns = (
-            (one(323), one(322)) if self.tiled else (min(one(278, self.height), self.height), self.width)
-        )
-        if not (
-            0 < self.rows <= max(self.height, MAX_TILE_SIDE) and 0 < self.columns <= max(self.width, MAX_TILE_SIDE)
-        ):
+        strip = min(one(278, self.height), self.height), self.width
+        self.rows, self.columns = (one(323), one(322)) if self.tiled else strip
+        most = max(self.height, MAX_TILE_SIDE), max(self.width, MAX_TILE_SIDE)
+        if not (0 < self.rows <= most[0] and 0 < self.columns <= most[1]):
             raise UserError(f"{name} has tiles of {self.rows}x{self.columns} pixels, too large for its image.")
         self.depth = 1 if separate else self.samples  # samples beside each other
         self.row_bytes = math.ceil(self.columns * self.depth * self.bits / 8)  # of a strip or tile
-        self.grid = (
-            self.samples if separate else 1,
-            math.ceil(self.height / self.rows),
-            math.ceil(self.width / self.columns),
-        )
+        planes = self.samples if separate else 1
+        self.grid = planes, math.ceil(self.height / self.rows), math.ceil(self.width / self.columns)
         if self.compression != OLD_JPEG:  # which has tags of its own
             self._find(tags, data, name)
 
@@ -191,18 +179,11 @@ class Page:
             raise UserError(f"{name} is damaged or truncated: it has no {expected} strips or tiles.")
         missing = (self.offsets < 8) | (self.counts < 1) | (self.counts > len(data) - self.offsets)
         if self.compression == RAW and self.photometric != YCBCR:
-            missing |= (self.counts < needed) | (
-                self.tiled & (self.counts != needed) & (self.counts != self.rows * self.row_bytes)
-            )
+            whole = self.rows * self.row_bytes
+            missing |= (self.counts < needed) | (self.tiled & (self.counts != needed) & (self.counts != whole))
         if missing.any():
-            raise UserError(
-                f"{name} is damaged or truncated: {missing.sum()} of {expected} strips or tiles are missing."
-            )
-
-    @property
-    def like(self) -> tuple[Any, ...]:
-        """Properties that the pages of one image share."""
-        return self.height, self.width, self.samples, self.bits, self.kind
+            lost = f"{missing.sum()} of {expected} strips or tiles are missing"
+            raise UserError(f"{name} is damaged or truncated: {lost}.")
 
     @property
     def pillow_reads(self) -> bool:
@@ -237,9 +218,8 @@ class Page:
             if len(block) < least or (self.tiled and len(block) not in (least, most)):
                 raise UserError(f"{name} is damaged or truncated: a strip or tile unpacks to {len(block)} bytes.")
             values = self._values(np.frombuffer(block, np.uint8, least).reshape(height, self.row_bytes), name)
-            bands[top : top + height, left : left + self.columns, plane : plane + self.depth] = values[
-                :, : self.width - left
-            ]
+            place_in_image = bands[top : top + height, left : left + self.columns, plane : plane + self.depth]
+            place_in_image[:] = values[:, : self.width - left]
 
     def _values(self, rows: NDArray[np.uint8], name: str) -> NDArray[Any]:
         """The bytes of rows → `(H, columns, depth)`."""
@@ -274,10 +254,8 @@ def _unpacked(compression: int, block: bytes, size: int, name: str) -> bytes:
             raise UserError(f"{name} is compressed in a way that needs `pip install imagecodecs` ({kind}).") from error
         return (imagecodecs.lzw_decode if compression == LZW else imagecodecs.zstd_decode)(block, out=size)
     else:
-        raise UserError(
-            f"{name} is compressed in a way ({compression}) that is not read at this depth or number of bands; "
-            "save it with Deflate."
-        )
+        limits = f"in a way ({compression}) that is not read at this depth or number of bands"
+        raise UserError(f"{name} is compressed {limits}; save it with Deflate.")
     if len(unpacked) > size:
         raise UserError(f"{name} is damaged: a strip or tile unpacks to more than its place in the image holds.")
     if not complete:

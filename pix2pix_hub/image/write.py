@@ -30,7 +30,7 @@ PILLOW_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # su
     ".tif": ("TIFF", ("L", "LA", "P", "RGB", "RGBA"), {}),
 }
 PILLOW_FORMATS |= {".jpeg": PILLOW_FORMATS[".jpg"], ".tiff": PILLOW_FORMATS[".tif"]}
-PNG_COLOUR_TYPES = {("gray", 1): 0, ("rgb", 3): 2, ("gray", 2): 4, ("rgba", 4): 6}
+PNG_COLOUR_TYPES = {("gray", 1): 0, ("rgb", 3): 2, ("gray", 2): 4, ("rgba", 4): 6}  # of kind and channels
 ICC_TAG = 34675  # in TIFF
 DESCRIPTIVE_TAGS = (  # what EXIF says of the scene; the rest of its first directory describes how the file is stored
     ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.XResolution,
@@ -55,7 +55,7 @@ def suffix_for(image: Decoded, wanted: str = ".png") -> str:
         if isinstance(picture, Image.Image):
             held = suffix in PILLOW_FORMATS and picture.mode in PILLOW_FORMATS[suffix][1]
         else:
-            deep_png = image.values.dtype == np.uint16 and _png_key(image) in PNG_COLOUR_TYPES
+            deep_png = image.values.dtype == np.uint16 and (image.kind, image.values.shape[2]) in PNG_COLOUR_TYPES
             held = suffix in (".tif", ".tiff") or (suffix == ".png" and deep_png)
         if held or suffix == ".npy":
             return suffix
@@ -100,7 +100,7 @@ def _deep_png(image: Decoded, exif: bytes, icc: bytes) -> bytes:
     filtered[:, 1:] = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
     buffer = io.BytesIO(PNG_MAGIC)
     buffer.seek(0, io.SEEK_END)
-    colour_type = PNG_COLOUR_TYPES[_png_key(image)]
+    colour_type = PNG_COLOUR_TYPES[image.kind, channels]
     PngImagePlugin.putchunk(buffer, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
     if icc:
         PngImagePlugin.putchunk(buffer, b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
@@ -109,10 +109,6 @@ def _deep_png(image: Decoded, exif: bytes, icc: bytes) -> bytes:
     PngImagePlugin.putchunk(buffer, b"IDAT", zlib.compress(filtered.tobytes(), 6))
     PngImagePlugin.putchunk(buffer, b"IEND", b"")
     return buffer.getvalue()
-
-
-def _png_key(image: Decoded) -> tuple[str, int]:
-    return image.kind, image.values.shape[2]
 
 
 def read_metadata(data: bytes) -> Metadata:

@@ -18,7 +18,7 @@ from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 
 from pix2pix_hub.config import DatasetOptions, PairOptions
-from pix2pix_hub.data.decode import RecordDecoder, file_in_words, file_of, read_stored
+from pix2pix_hub.data.decode import file_in_words, file_of, read_stored
 from pix2pix_hub.data.pairs import FoundPairs, find_images, find_pairs
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.image.write import encode, suffix_for
@@ -48,7 +48,7 @@ class Sources:
     """The images to translate."""
 
     found: FoundPairs
-    decoder: RecordDecoder | None  # of pairs; None: one column of sources, and nothing they are to be compared with
+    swap: bool | None  # of pairs: B is the source; None: one column of sources, nothing they are to be compared with
 
     @classmethod
     def open(cls, options: DatasetOptions) -> Sources:
@@ -60,12 +60,12 @@ class Sources:
         if options.source_column is not None and options.target_column is None:
             return cls(find_images(options), None)
         found = find_pairs(PairOptions(**vars(options)))
-        return cls(found, RecordDecoder(found.columns, options.swap))
+        return cls(found, options.swap)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the translation's columns."""
-        return ("source", "generated") if self.decoder is None else ("source", "generated", "target")
+        return ("source", "generated") if self.swap is None else ("source", "generated", "target")
 
     def read(self, split: str, number: int) -> tuple[str, str, Decoded, Decoded | None]:
         """Read a row: its name in errors, the stem of its images, the source and, where there is one, the target.
@@ -77,14 +77,15 @@ class Sources:
         """
         row, place = self.found.splits[split][number], f"row {number} of split {split}"
         target, column = None, self.found.columns[0]
-        if self.decoder is None:
+        if self.swap is None:
             name = row.get("name", f"{place}{file_in_words(row, column)}")
             source = read_stored(row[column], name)
         else:
             name = row.get("name", place)
-            column = column if len(self.found.columns) == 1 else self.decoder.sides[0]
-            source, target = self.decoder.read(row, name)
-            name = self.decoder.names(row, name)[0]
+            pairs = self.found.pairs(split, self.swap)
+            column = column if len(self.found.columns) == 1 else pairs.sides[0]
+            source, target = pairs.decode(row, name)
+            name = pairs.names(row, name)[0]
         return name, Path(file_of(row, column) or place).stem, source, target
 
 
@@ -158,7 +159,7 @@ class Plan:
         card = CARD.format(
             name=output.name,
             model=self.model,
-            target="" if sources.decoder is None else "; `target` is the true image",
+            target="" if sources.swap is None else "; `target` is the true image",
             counts=", ".join(f"{counted(counts[split], 'image')} in `{split}`" for split in self.splits) + ".",
             dataset=self.dataset,
             fingerprint=self.fingerprint,

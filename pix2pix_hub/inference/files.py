@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeVar
 
-from pix2pix_hub.data.sources import IMAGE_SUFFIXES, images_below
+from pix2pix_hub.data.pairs import IMAGE_SUFFIXES, images_in
 from pix2pix_hub.export import Preprocessor
 from pix2pix_hub.image.read import read_bytes, read_image
 from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for
@@ -39,7 +39,7 @@ def find_inputs(inputs: Sequence[str]) -> dict[Path, Path]:
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            files = {file: file.relative_to(path) for file in images_below(path)}
+            files = {file: file.relative_to(path) for file in images_in(path, deep=True)}
             wanted = f"with images ({', '.join(sorted(IMAGE_SUFFIXES))})"
         elif glob.has_magic(text) and not path.exists():
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]

@@ -19,9 +19,9 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.cache import KeepWhileLooking, Part, RunCache, plan_cache
 from pix2pix_hub.data.decode import Fault, PairDataset, Place, each_once
 from pix2pix_hub.data.order import BlockSampler, EpochSampler, ProcessBatches
-from pix2pix_hub.data.pairs import PairSplits, load_pairs, open_stream
-from pix2pix_hub.data.stream import ShardPlaces, StreamTensors, collate, start_worker
-from pix2pix_hub.data.transforms import PairTensors, PairTransform
+from pix2pix_hub.data.pairs import PairSplits, load_pairs
+from pix2pix_hub.data.stream import ShardPlaces, StreamTensors, open_stream, start_worker
+from pix2pix_hub.data.transforms import PairTensors, PairTransform, collate
 from pix2pix_hub.devices import cpu_cores
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.util import UserError, counted, read_object

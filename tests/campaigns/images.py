@@ -23,6 +23,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def allowed(size: int, pixels: int, channels: int) -> float:
 def unharmed(random: random.Random) -> Iterator[Case]:
     """Files of every kind that is read, with what they hold."""
     import tifffile
-    from hostile_images import chunk
+    from hostile_images import deep_png
     from PIL import Image
 
     def noise(channels: int, dtype: str) -> NDArray[Any]:
@@ -67,11 +68,11 @@ def unharmed(random: random.Random) -> Iterator[Case]:
                 continue
             pixels = noise(channels, "uint8")
             lossy = name in ("JPEG", "GIF") and channels > 1 or name == "JPEG"
-            options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"progressive": random.random() < 0.5}}.get(
-                name, {}
-            )
-            if name == "TIFF":
-                options = {"compression": random.choice([None, "tiff_lzw", "tiff_deflate", "packbits"])}
+            options: dict[str, Any] = {
+                "WEBP": {"lossless": True},
+                "JPEG": {"progressive": random.random() < 0.5},
+                "TIFF": {"compression": random.choice([None, "tiff_lzw", "tiff_deflate", "packbits"])},
+            }.get(name, {})
             if name in ("JPEG", "PNG", "WEBP") and random.random() < 0.3:
                 exif = Image.Exif()
                 exif[0x010E] = "a description"
@@ -83,13 +84,9 @@ def unharmed(random: random.Random) -> Iterator[Case]:
             buffer = io.BytesIO()
             palette.save(buffer, format=name)
             yield f"{name} with a palette", buffer.getvalue(), None
-        for channels, colour_type in ((1, 0), (2, 4), (3, 2), (4, 6)):
+        for channels in (1, 2, 3, 4):
             pixels = noise(channels, "uint16")
-            rows = pixels.reshape(*pixels.shape[:2], channels)
-            head = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], 16, colour_type, 0, 0, 0)
-            body = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows))
-            content = chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-            yield f"16-bit PNG of {channels}", b"\x89PNG\r\n\x1a\n" + content, pixels
+            yield f"16-bit PNG of {channels}", deep_png(pixels.reshape(*pixels.shape[:2], channels)), pixels
         for channels in (1, 2, 3, 4, 7):
             for dtype in ("uint8", "uint16", "float32", "int16", "float64"):
                 pixels = noise(channels, dtype)
@@ -141,103 +138,120 @@ def mutated(content: bytes, random: random.Random) -> bytes:
     return bytes(data)
 
 
+Makers = dict[str, Callable[[], bytes]]
+
+
 def crafted(random: random.Random) -> Iterator[Case]:
     """Files made to cost much, or to start a program."""
     import hostile_images as hostile
-    import tifffile
+
+    makers: Makers = {name: write for name, (write, _) in hostile.BOMBS.items()}
+    makers |= packed_bombs(random) | many_pixels(random) | many_parts(random) | false_headers(random) | other_kinds()
+    while True:
+        for name in random.sample(sorted(makers), len(makers)):
+            yield name, makers[name](), None
+
+
+def flat(mode: str, width: int, height: int, format: str, **options: Any) -> bytes:
+    """An image of one colour."""
     from PIL import Image
 
-    def flat(mode: str, width: int, height: int, format: str, **options: Any) -> bytes:
-        buffer = io.BytesIO()
-        Image.new(mode, (width, height)).save(buffer, format=format, **options)
-        return buffer.getvalue()
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height)).save(buffer, format=format, **options)
+    return buffer.getvalue()
 
-    def large_png(width: int, height: int, depth: int, colour_type: int, samples: int) -> bytes:
-        row, packer = bytes(1 + math_ceil(width * depth * samples, 8)), zlib.compressobj(1)
+
+def packed_bombs(random: random.Random) -> Makers:
+    """Few bytes that unpack to many."""
+    import hostile_images as hostile
+
+    zeros = zlib.compress(bytes(3 << 28), 1)
+    text = hostile.chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**20)))
+    return {
+        "inflate bomb": lambda: hostile.inflate_bomb(random.choice([8, 32946, 50013]), zeros),
+        "inflate bomb of PackBits": lambda: hostile.inflate_bomb(32773, b"\x81\0" * random.randint(10**6, 10**7)),
+        "text in PNG": lambda: hostile.into_png(text * 100),
+        "colour profile in PNG": lambda: hostile.into_png(hostile.chunk(b"iCCP", b"k\0\0" + zeros)),
+        "run-length BMP": lambda: hostile.run_length_bmp(2048, 2048, b"\1\0" * random.randint(1000, 2 * 10**6)),
+        "run-length BMP with jumps": lambda: hostile.run_length_bmp(2048, 2048, b"\0\2\xff\xff" * 30),
+    }
+
+
+def many_pixels(random: random.Random) -> Makers:
+    """Large images, sound or not."""
+    import hostile_images as hostile
+
+    def png(width: int, height: int, depth: int, colour_type: int, samples: int) -> bytes:
+        row, packer = bytes(1 - -width * depth * samples // 8), zlib.compressobj(1)
         body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
         head = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
         chunks = hostile.chunk(b"IHDR", head) + hostile.chunk(b"IDAT", body) + hostile.chunk(b"IEND", b"")
         return b"\x89PNG\r\n\x1a\n" + chunks
 
-    def chain(pages: int, circle: bool) -> bytes:
-        entry = struct.pack("<HHII", 256, 3, 1, 8)
-        offsets = [8 + 18 * number for number in range(1, pages)] + [8 if circle else 0]
-        return b"II*\0" + struct.pack("<I", 8) + b"".join(b"\1\0" + entry + struct.pack("<I", at) for at in offsets)
+    sizes, kinds = [(9000, 9000), (60_000_000, 1), (1, 2_000_000)], [(16, 6, 4), (16, 2, 3), (16, 4, 2), (8, 6, 4)]
+    return {
+        "PNG of many pixels": lambda: png(*random.choice(sizes), 1, 0, 1),
+        "PNG of 4000x4000": lambda: png(4000, 4000, *random.choice(kinds)),
+        "PNG header": lambda: png(random.choice([10**5, 2**31 - 1]), 2, 8, 2, 0),
+        "GIF of many pixels": lambda: flat("L", 9000, 9000, "GIF"),
+        "WebP of many pixels": lambda: flat("RGB", 16000, 5000, "WEBP", lossless=True, method=0),
+        "JPEG of many pixels": lambda: flat("RGB", 9000, 9000, "JPEG"),
+    }
 
-    def scans(side: int, count: int) -> bytes:
-        whole = flat("L", side, side, "JPEG", progressive=True)
+
+def many_parts(random: random.Random) -> Makers:
+    """Scans, strips, pages and segments by the thousand."""
+    import hostile_images as hostile
+    import tifffile
+
+    def scans(count: int) -> bytes:
+        whole = flat("L", 4000, 4000, "JPEG", progressive=True)
         start = whole.rindex(b"\xff\xda")
         return whole[:start] + whole[start:-2] * count + whole[-2:]
-
-    def npy(shape: str, more: bytes = b"") -> bytes:
-        head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
-        return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + more
 
     def strips(rows: int) -> bytes:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, np.zeros((rows, 1), np.uint8), rowsperstrip=1, metadata=None)
         return buffer.getvalue()
 
-    zeros = zlib.compress(bytes(3 << 28), 1)
-    makers: dict[str, Callable[[], bytes]] = {name: write for name, (write, _) in hostile.BOMBS.items()}
-    makers |= {
-        "inflate bomb": lambda: hostile.inflate_bomb(random.choice([8, 32946, 50013]), zeros),
-        "inflate bomb of PackBits": lambda: hostile.inflate_bomb(32773, b"\x81\0" * random.randint(10**6, 10**7)),
-        "EXIF in JPEG, larger": lambda: hostile.into_jpeg(
-            hostile.segments(0xFFE1, hostile.greedy_exif() + bytes(random.randint(1, 10**7)), head=b"Exif\0\0")
-        ),
-        "text in PNG": lambda: hostile.into_png(
-            b"".join(hostile.chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**20))) for _ in range(100))
-        ),
-        "colour profile in PNG": lambda: hostile.into_png(hostile.chunk(b"iCCP", b"k\0\0" + zeros)),
-        "PNG of many pixels": lambda: large_png(
-            *random.choice([(9000, 9000), (60_000_000, 1), (1, 2_000_000)]), 1, 0, 1
-        ),
-        "PNG of 4000x4000": lambda: large_png(
-            4000, 4000, *random.choice([(16, 6, 4), (16, 2, 3), (16, 4, 2), (8, 6, 4)])
-        ),
-        "PNG header": lambda: large_png(random.choice([10**5, 2**31 - 1]), 2, 8, 2, 0),
-        "GIF of many pixels": lambda: flat("L", 9000, 9000, "GIF"),
-        "WebP of many pixels": lambda: flat("RGB", 16000, 5000, "WEBP", lossless=True, method=0),
-        "JPEG of many pixels": lambda: flat("RGB", 9000, 9000, "JPEG"),
-        "JPEG of many scans": lambda: scans(4000, random.randint(50, 95)),
-        "JPEG of very many scans": lambda: scans(4000, 20_000),
-        "run-length BMP": lambda: hostile.run_length_bmp(2048, 2048, b"\1\0" * random.randint(1000, 2 * 10**6)),
-        "run-length BMP with jumps": lambda: hostile.run_length_bmp(2048, 2048, b"\0\2\xff\xff" * 30),
+    def pages(count: int, circle: bool) -> bytes:
+        entry = struct.pack("<HHII", 256, 3, 1, 8)
+        offsets = [8 + 18 * number for number in range(1, count)] + [8 if circle else 0]
+        return b"II*\0" + struct.pack("<I", 8) + b"".join(b"\1\0" + entry + struct.pack("<I", at) for at in offsets)
+
+    def exif(more: int) -> bytes:
+        return hostile.into_jpeg(hostile.segments(0xFFE1, hostile.greedy_exif() + bytes(more), head=b"Exif\0\0"))
+
+    return {
+        "JPEG of many scans": lambda: scans(random.randint(50, 95)),
+        "JPEG of very many scans": lambda: scans(20_000),
         "TIFF of many strips": lambda: strips(random.choice([10_000, 100_000])),
-        "TIFF pages": lambda: chain(random.choice([10, 1000, 10**6]), random.random() < 0.5),
-        ".npy header": lambda: npy(random.choice(["(10**9, 10**9)", "(-1, 1)", "(99999, 99999)", "(0, 5)", "(" * 50])),
-        ".npy of many bytes": lambda: npy("(5000, 5000)", bytes(5000 * 5000)),
-        "noise": lambda: (
-            random.choice([b"", b"II*\0", b"\x93NUMPY\1\0", b"\xff\xd8\xff", b"GIF89a", b"BM"])
-            + random.randbytes(random.randint(1, 10**6))
-        ),
+        "TIFF pages": lambda: pages(random.choice([10, 1000, 10**6]), random.random() < 0.5),
+        "EXIF in JPEG, larger": lambda: exif(random.randint(1, 10**7)),
     }
-    for kind in (
-        "PPM",
-        "PCX",
-        "TGA",
-        "ICO",
-        "SGI",
-        "JPEG2000",
-        "DDS",
-        "PDF",
-        "EPS",
-        "IM",
-        "SPIDER",
-        "QOI",
-        "AVIF",
-        "ICNS",
-    ):
-        mode = "F" if kind == "SPIDER" else "RGB"
-        makers[f"{kind} by another name"] = lambda mode=mode, kind=kind: flat(mode, 32, 32, kind)  # type: ignore[misc]
-    while True:
-        for name in random.sample(sorted(makers), len(makers)):
-            yield name, makers[name](), None
 
 
-def math_ceil(number: int, divisor: int) -> int:
-    return -(-number // divisor)
+def false_headers(random: random.Random) -> Makers:
+    """Beginnings of files that promise what does not follow."""
+
+    def npy(shape: str, more: bytes = b"") -> bytes:
+        head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+        return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + more
+
+    shapes = ["(10**9, 10**9)", "(-1, 1)", "(99999, 99999)", "(0, 5)", "(" * 50]
+    magics = [b"", b"II*\0", b"\x93NUMPY\1\0", b"\xff\xd8\xff", b"GIF89a", b"BM"]
+    return {
+        ".npy header": lambda: npy(random.choice(shapes)),
+        ".npy of many bytes": lambda: npy("(5000, 5000)", bytes(5000 * 5000)),
+        "noise": lambda: random.choice(magics) + random.randbytes(random.randint(1, 10**6)),
+    }
+
+
+def other_kinds() -> Makers:
+    """What Pillow reads and this project does not."""
+    kinds = "PPM PCX TGA ICO SGI JPEG2000 DDS PDF EPS IM SPIDER QOI AVIF ICNS".split()
+    modes = {kind: "F" if kind == "SPIDER" else "RGB" for kind in kinds}
+    return {f"{kind} by another name": partial(flat, mode, 32, 32, kind) for kind, mode in modes.items()}
 
 
 # -------------------------------------------------------------------------------------------------------- the campaign

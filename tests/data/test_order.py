@@ -1,9 +1,11 @@
 """Pairs dealt to processes: a partition of the epoch, whatever the numbers, of sets at hand and of streams alike."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
-from hypothesis import example, given
+import torch
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pix2pix_hub.data.order import BlockSampler, Deal, EpochSampler, ProcessBatches, cut
@@ -13,29 +15,39 @@ from pix2pix_hub.util import UserError
 PAIRS, PROCESSES, BATCH_SIZES = st.integers(1, 200), st.integers(1, 9), st.integers(1, 8)
 
 
-@given(PAIRS, PROCESSES, BATCH_SIZES)
-@example(101, 2, 1)  # one pair left for two processes, nothing to share it with
-@example(97, 3, 2)  # one left for three: shared with the step before
-@example(101, 3, 4)
-def test_every_pair_is_dealt_once_in_steps_that_all_take(pairs: int, processes: int, batch_size: int) -> None:
-    if pairs < processes:
-        return
-    deal = Deal(pairs, processes, batch_size)
-    shares = [deal.share(step, process) for step in range(len(deal)) for process in range(processes)]
-    assert [place for share in shares for place in share] == list(range(pairs))
-    assert min(map(len, shares)) >= 1
-    assert max(map(len, shares)) <= max(batch_size, 2 if processes > 1 else 1)
+def test_an_epoch_is_shuffled_by_seed_and_epoch_alone() -> None:
+    def order(epoch: int, **options: Any) -> list[tuple[int, int]]:
+        sampler = EpochSampler(50, **options)
+        sampler.set_epoch(epoch)
+        assert len(sampler) == 50
+        return list(sampler)
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = order(0, seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(1)
+    assert order(0, seed=1) == first != sorted(first) == [(0, i) for i in range(50)]
+    assert {epoch for epoch, _ in order(6, seed=1)} == {6}
+    assert [i for _, i in order(1, seed=1)] != [i for _, i in first] != [i for _, i in order(0, seed=2)]
+    assert order(3, shuffle=False) == [(3, i) for i in range(50)]
 
 
 @given(PAIRS, PROCESSES, BATCH_SIZES, st.integers(1, 5))
-def test_the_count_is_that_of_the_shares(pairs: int, processes: int, batch_size: int, every: int) -> None:
-    if pairs < processes:
-        return
+@example(101, 2, 1, 1)  # one pair left for two processes, nothing to share it with
+@example(97, 3, 2, 1)  # one left for three: shared with the step before
+@example(101, 3, 4, 1)
+def test_every_pair_is_dealt_once_in_steps_that_all_take(
+    pairs: int, processes: int, batch_size: int, every: int
+) -> None:
+    assume(pairs >= processes)
     deal = Deal(pairs, processes, batch_size)
+    shares = [[deal.share(step, process) for process in range(processes)] for step in range(len(deal))]
+    assert [place for step in shares for share in step for place in share] == list(range(pairs))
+    assert {len(share) for step in shares for share in step} <= {*range(1, max(batch_size, 1 + (processes > 1)) + 1)}
     for process in range(processes):
         for first in range(every):
-            shares = (deal.share(step, process) for step in range(first, len(deal), every))
-            assert deal.count(process, first, every) == sum(map(len, shares))
+            assert deal.count(process, first, every) == sum(len(step[process]) for step in shares[first::every])
 
 
 @given(PAIRS, BATCH_SIZES)
@@ -82,18 +94,6 @@ def test_the_index_of_a_streamed_pair_names_its_shard_and_row(
         assert len({(shard, row // size) for shard, row in (places[index] for index in block)}) == 1
 
 
-def stream_batches(
-    lengths: list[int], batch_size: int, processes: int, workers: int, epoch: int
-) -> list[list[list[int]]]:
-    """Of each process, the pairs in each batch."""
-    places = ShardPlaces([(0, length) for length in lengths])
-    blocks = [places.blocks(number, 4) for number in range(len(places.stretches))]
-    sampler = BlockSampler(blocks, workers)
-    sampler.set_epoch(epoch)
-    processes_batches = [ProcessBatches(sampler, batch_size, processes, process) for process in range(processes)]
-    return [[[index for _, index in batch] for batch in batches] for batches in processes_batches]
-
-
 @given(
     st.lists(st.integers(1, 30), min_size=1, max_size=9),
     PROCESSES,
@@ -104,12 +104,14 @@ def stream_batches(
 def test_a_stream_is_dealt_once_and_each_worker_reads_on(
     lengths: list[int], processes: int, batch_size: int, workers: int, epoch: int
 ) -> None:
-    if sum(lengths) < processes:
-        return
-    dealt = stream_batches(lengths, batch_size, processes, workers, epoch)
+    assume(sum(lengths) >= processes)
+    places = ShardPlaces([(0, length) for length in lengths])
+    sampler = BlockSampler([places.blocks(number, 4) for number in range(len(places.stretches))], workers)
+    sampler.set_epoch(epoch)
+    shares = [ProcessBatches(sampler, batch_size, processes, process) for process in range(processes)]
+    dealt = [[[index for _, index in batch] for batch in batches] for batches in shares]
     assert sorted(index for process in dealt for batch in process for index in batch) == list(range(sum(lengths)))
     assert len({len(process) for process in dealt}) == 1 and all(batch for process in dealt for batch in process)
-    places = ShardPlaces([(0, length) for length in lengths])
     for process in dealt:
         for worker in range(workers):
             read = [(places[i][0], places[i][1] // 4) for batch in process[worker::workers] for i in batch]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import multiprocessing
 import pickle
+import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,20 +15,24 @@ from typing import Any
 import datasets
 import huggingface_hub
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+from pair_folders import write_sides
 from PIL import Image
 
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data import pairs as pairs_module
 from pix2pix_hub.data.pairs import KNOWN_COLUMNS, PairSplits, load_pairs
+from pix2pix_hub.data.transforms import PairTensors, PairTransform
 from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.util import UserError
 
-SIZE = "32"
+SPLITS = {"train": 5, "validation": 2}
 
 
 def pil_to_tensor(image: Image.Image) -> torch.Tensor:
@@ -41,124 +46,8 @@ def side(index: int, b: bool = False, height: int = 8, width: int = 8) -> Image.
 
 
 def beside(index: int, height: int = 8, width: int = 8) -> Image.Image:
-    picture = Image.new("RGB", (2 * width, height))
-    picture.paste(side(index, False, height, width), (0, 0))
-    picture.paste(side(index, True, height, width), (width, 0))
-    return picture
-
-
-def write_folder(root: Path, **counts: int) -> Path:
-    """`root/<split>/<index>.png`, side by side; split "flat" is `root` itself."""
-    for split, count in counts.items():
-        folder = root if split == "flat" else root / split
-        folder.mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            beside(index).save(folder / f"{index}.png")
-    return root
-
-
-def table(count: int, a: str = "imageA", b: str = "imageB", **more: list[Any]) -> Dataset:
-    columns = {a: [side(i) for i in range(count)], b: [side(i, True) for i in range(count)], **more}
-    return Dataset.from_dict(columns).cast_column(a, ImageFeature()).cast_column(b, ImageFeature())
-
-
-def load(dataset: Path | str, **options: Any) -> PairSplits:
-    how = {name: options.pop(name) for name in ("check", "findings") if name in options}
-    return load_pairs(PairOptions(str(dataset), **{"image_size": SIZE, **options}), **how)
-
-
-def message(dataset: Path | str, **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        load(dataset, **options)
-    return str(caught.value)
-
-
-# ------------------------------------------------------------------------------ the same content in every form
-
-
-def as_folder(root: Path) -> Path:
-    return write_folder(root, train=5, val=2)
-
-
-def as_upper_case_folder(root: Path) -> Path:
-    for file in write_folder(root, train=5, validation=2).rglob("*.png"):
-        file.rename(file.with_suffix(".PNG"))
-    return root
-
-
-def as_tiff(root: Path) -> Path:
-    for file in write_folder(root, train=5, val=2).rglob("*.png"):
-        Image.open(file).save(file.with_suffix(".tif"))
-        file.unlink()
-    return root
-
-
-def as_saved_dict(root: Path) -> Path:
-    DatasetDict(train=table(5), validation=table(2)).save_to_disk(root)
-    return root
-
-
-def as_parquet_folder(root: Path) -> Path:
-    root.mkdir()
-    table(5).to_parquet(root / "train-00000-of-00001.parquet")
-    table(2).to_parquet(root / "validation-00000-of-00001.parquet")
-    return root
-
-
-def as_parquet_of_plain_bytes(root: Path) -> Path:
-    """As pandas or Arrow write it: binary columns, nothing that says image."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    root.mkdir()
-    for split, count in (("train", 5), ("validation", 2)):
-        columns = {"source": [png(side(i)) for i in range(count)], "target": [png(side(i, True)) for i in range(count)]}
-        pq.write_table(pa.table(columns), root / f"{split}.parquet")
-    return root
-
-
-def as_imagefolder(root: Path) -> Path:
-    for split, count in (("train", 5), ("validation", 2)):
-        (root / split).mkdir(parents=True)
-        lines = []
-        for i in range(count):
-            side(i).save(root / split / f"{i}_a.png")
-            side(i, True).save(root / split / f"{i}_b.png")
-            lines.append(f'{{"input_file_name": "{i}_a.png", "output_file_name": "{i}_b.png"}}\n')
-        (root / split / "metadata.jsonl").write_text("".join(lines))
-    return root
-
-
-def as_side_by_side_column(root: Path) -> Path:
-    """One image column, as `load_dataset("imagefolder")` of a folder of pairs and `push_to_hub` leave it."""
-    root.mkdir()
-    for split, count in (("train", 5), ("validation", 2)):
-        rows = Dataset.from_dict({"image": [beside(i) for i in range(count)], "caption": ["x"] * count})
-        rows.cast_column("image", ImageFeature()).to_parquet(root / f"{split}.parquet")
-    return root
-
-
-def as_arrow_folder(root: Path) -> Path:
-    """Arrow files that `datasets` wrote, without the `save_to_disk` folder around them."""
-    root.mkdir()
-    for split, count in (("train", 5), ("validation", 2)):
-        table(count).save_to_disk(root.parent / split)
-        (root.parent / split / "data-00000-of-00001.arrow").rename(root / f"{split}.arrow")
-    return root
-
-
-def as_webdataset(root: Path) -> Path:
-    import tarfile
-
-    root.mkdir()
-    for split, count in (("train", 5), ("validation", 2)):
-        with tarfile.open(root / f"{split}-000.tar", "w") as tar:
-            for i in range(count):
-                for name, image in (("source", side(i)), ("target", side(i, True))):
-                    member = tarfile.TarInfo(f"{i:04d}.{name}.png")
-                    member.size = len(content := png(image))
-                    tar.addfile(member, io.BytesIO(content))
-    return root
+    halves = [np.asarray(side(index, b, height, width)) for b in (False, True)]
+    return Image.fromarray(np.concatenate(halves, axis=1))
 
 
 def png(image: Image.Image) -> bytes:
@@ -167,32 +56,117 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def in_folders(layout: str, suffixes: tuple[str, str] = (".png", ".png"), name: str = "{}") -> Callable[[Path], Path]:
+def write_folder(root: Path, suffix: str = ".png", **counts: int) -> Path:
+    """`root/<split>/<index>.png`, side by side; split "flat" is `root` itself."""
+    for split, count in counts.items():
+        folder = root if split == "flat" else root / split
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            beside(index).save(folder / f"{index}{suffix}")
+    return root
+
+
+def table(count: int, a: str = "imageA", b: str = "imageB", **more: list[Any]) -> Dataset:
+    columns = dict(zip((a, b), sides(count), strict=True)) | more
+    return Dataset.from_dict(columns).cast_column(a, ImageFeature()).cast_column(b, ImageFeature())
+
+
+def load(dataset: Path | str, **options: Any) -> PairSplits:
+    findings = options.pop("findings", None)
+    return load_pairs(PairOptions(str(dataset), **{"image_size": "32", **options}), findings=findings)
+
+
+def message(dataset: Path | str, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        load(dataset, **options)
+    return str(caught.value)
+
+
+def names(part: Any) -> list[str]:
+    return [part.name(index) for index in range(len(part))]
+
+
+# ------------------------------------------------------------------------------ the same content in every form
+
+
+def sides(count: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    return [side(index) for index in range(count)], [side(index, True) for index in range(count)]
+
+
+def in_folders(layout: str, suffixes: Sequence[str] = (".png", ".png"), stem: str = "{}") -> Callable[[Path], Path]:
     """A writer of sides in folders of their own: `layout` with "S" for the split and "X" for the side."""
 
     def write(root: Path) -> Path:
         for split, count in (("train", 5), ("val", 2)):
-            for b, suffix in enumerate(suffixes):
-                folder = root / layout.replace("S", split).replace("X", "AB"[b])
-                folder.mkdir(parents=True)
-                for index in range(count):
-                    side(index, bool(b)).save(folder / (name.format(index) + suffix))
+            folders = [layout.replace("S", split).replace("X", letter) for letter in "AB"]
+            write_sides(root, *sides(count), folders, suffixes, stem)
         return root
 
     return write
 
 
+def of_splits(write_split: Callable[[Path, str, int], object]) -> Callable[[Path], Path]:
+    """A writer of a folder, from one of each split in it."""
+
+    def write(root: Path) -> Path:
+        root.mkdir()
+        for split, count in SPLITS.items():
+            write_split(root, split, count)
+        return root
+
+    return write
+
+
+def saved_dict(root: Path) -> Path:
+    DatasetDict({split: table(count) for split, count in SPLITS.items()}).save_to_disk(root)
+    return root
+
+
+def plain_bytes(root: Path, split: str, count: int) -> None:
+    """As pandas or Arrow write it: binary columns, nothing that says image."""
+    images = zip(("source", "target"), sides(count), strict=True)
+    pq.write_table(pa.table({name: [png(image) for image in side] for name, side in images}), root / f"{split}.parquet")
+
+
+def image_folder(root: Path, split: str, count: int) -> None:
+    write_sides(root / split, *sides(count), ("a", "b"))
+    line = '{{"input_file_name": "a/{0}.png", "output_file_name": "b/{0}.png"}}\n'
+    (root / split / "metadata.jsonl").write_text("".join(line.format(index) for index in range(count)))
+
+
+def side_by_side_column(root: Path, split: str, count: int) -> None:
+    """One image column, as `load_dataset("imagefolder")` of a folder of pairs and `push_to_hub` leave it."""
+    rows = Dataset.from_dict({"image": [beside(i) for i in range(count)], "caption": ["x"] * count})
+    rows.cast_column("image", ImageFeature()).to_parquet(root / f"{split}.parquet")
+
+
+def arrow_file(root: Path, split: str, count: int) -> None:
+    """As `datasets` writes it, without the `save_to_disk` folder around it."""
+    table(count).save_to_disk(root.parent / split)
+    (root.parent / split / "data-00000-of-00001.arrow").rename(root / f"{split}.arrow")
+
+
+def web_dataset(root: Path, split: str, count: int) -> None:
+    with tarfile.open(root / f"{split}-000.tar", "w") as tar:
+        for index in range(count):
+            for b, name in enumerate(("source", "target")):
+                member = tarfile.TarInfo(f"{index:04d}.{name}.png")
+                member.size = len(content := png(side(index, bool(b))))
+                tar.addfile(member, io.BytesIO(content))
+
+
+as_parquet_folder = of_splits(lambda root, split, count: table(count).to_parquet(root / f"{split}-0-of-1.parquet"))
 FORMS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "folder": (as_folder, "side by side"),
-    "upper case, validation/": (as_upper_case_folder, "side by side"),
-    "tiff": (as_tiff, "side by side"),
-    "save_to_disk": (as_saved_dict, "two columns"),
+    "folder": (lambda root: write_folder(root, train=5, val=2), "side by side"),
+    "upper case, validation/": (lambda root: write_folder(root, ".PNG", **SPLITS), "side by side"),
+    "tiff": (lambda root: write_folder(root, ".tif", train=5, val=2), "side by side"),
+    "save_to_disk": (saved_dict, "two columns"),
     "parquet folder": (as_parquet_folder, "two columns"),
-    "parquet of plain bytes": (as_parquet_of_plain_bytes, "two columns"),
-    "imagefolder with metadata": (as_imagefolder, "two columns"),
-    "arrow folder": (as_arrow_folder, "two columns"),
-    "webdataset": (as_webdataset, "two columns"),
-    "one column of side-by-side images": (as_side_by_side_column, "side by side"),
+    "parquet of plain bytes": (of_splits(plain_bytes), "two columns"),
+    "imagefolder with metadata": (of_splits(image_folder), "two columns"),
+    "arrow folder": (of_splits(arrow_file), "two columns"),
+    "webdataset": (of_splits(web_dataset), "two columns"),
+    "one column of side-by-side images": (of_splits(side_by_side_column), "side by side"),
     "train/A train/B": (in_folders("S/X"), "paired folders"),
     "A/train B/train": (in_folders("X/S"), "paired folders"),
     "trainA trainB": (in_folders("SX"), "paired folders"),
@@ -201,38 +175,31 @@ FORMS: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 @pytest.mark.parametrize(("write", "form"), FORMS.values(), ids=FORMS.keys())
 def test_every_form_gives_the_same_tensors(
-    write: Callable[[Path], Path], form: str, direction: str, tmp_path: Path, datasets_cache: Path
+    write: Callable[[Path], Path], form: str, tmp_path: Path, datasets_cache: Path
 ) -> None:
-    splits = load(write(tmp_path / "pairs"), direction=direction)
-    assert (splits.form, len(splits.train), len(splits.validation)) == (form, 5, 2)
-    for part in (splits.train, splits.validation):
-        for index, pair in enumerate(part):
-            sides = (pil_to_tensor(side(index)), pil_to_tensor(side(index, True)))
-            expected = sides if direction == "AtoB" else sides[::-1]
-            assert all(torch.equal(*both) for both in zip(pair, expected, strict=True))
+    write(tmp_path / "pairs")
+    for direction, step in (("AtoB", 1), ("BtoA", -1)):
+        splits = load(tmp_path / "pairs", direction=direction)
+        assert (splits.form, len(splits.train), len(splits.validation)) == (form, 5, 2)
+        for part in (splits.train, splits.validation):
+            for index, pair in enumerate(part):
+                expected = (pil_to_tensor(side(index)), pil_to_tensor(side(index, True)))[::step]
+                assert all(torch.equal(*both) for both in zip(pair, expected, strict=True))
 
 
-def test_a_single_parquet_file_is_read(tmp_path: Path, datasets_cache: Path) -> None:
-    table(6).to_parquet(tmp_path / "pairs.parquet")
-    splits = load(tmp_path / "pairs.parquet")
-    assert (len(splits.train), len(splits.validation)) == (5, 1)
-
-
-def test_a_saved_set_without_splits_is_the_training_split(tmp_path: Path) -> None:
-    table(6).save_to_disk(tmp_path / "saved")
-    splits = load(tmp_path / "saved")
+@pytest.mark.parametrize("name", ["pairs.parquet", "saved"])
+def test_a_table_without_splits_is_the_training_split(name: str, tmp_path: Path, datasets_cache: Path) -> None:
+    (table(6).to_parquet if name == "pairs.parquet" else table(6).save_to_disk)(tmp_path / name)
+    splits = load(tmp_path / name)
     assert (len(splits.train), len(splits.validation)) == (5, 1)
     assert splits.train.name(0).endswith("of split train")
 
 
 def test_folders_of_sides_without_splits_are_the_training_split(tmp_path: Path) -> None:
-    for b, folder in enumerate(("Input", "output")):  # known names, in any case
-        (tmp_path / folder).mkdir()
-        for index in range(12):
-            side(index, bool(b)).save(tmp_path / folder / f"{index}.png")
+    known = "Input", "output"  # in any case
+    write_sides(tmp_path, *sides(12), known)
     splits = load(tmp_path)
     assert (splits.form, len(splits.train), len(splits.validation)) == ("paired folders", 11, 1)
     assert splits.description.startswith("11 training and 1 validation pair, paired folders, AtoB: input → output, 8x8")
@@ -241,147 +208,90 @@ def test_folders_of_sides_without_splits_are_the_training_split(tmp_path: Path) 
 
 
 def test_folders_of_other_names_can_be_named(tmp_path: Path) -> None:
-    in_folders("S/X")(tmp_path)
-    for split in ("train", "val"):
-        (tmp_path / split / "A").rename(tmp_path / split / "photos")
-        (tmp_path / split / "B").rename(tmp_path / split / "masks")
+    for split, count in SPLITS.items():
+        write_sides(tmp_path, *sides(count), (f"{split}/photos", f"{split}/masks"))
     splits = load(tmp_path, source_column="masks", target_column="photos")
     assert (splits.form, len(splits.train), splits.train.columns) == ("paired folders", 5, ("masks", "photos"))
     assert torch.equal(splits.train[3][0], pil_to_tensor(side(3, True)))
 
 
-def test_the_fingerprint_covers_both_folders(tmp_path: Path) -> None:
-    before = load(in_folders("S/X")(tmp_path)).fingerprint
-    with (tmp_path / "train" / "B" / "4.png").open("ab") as file:
-        file.write(b"trailing bytes that decoders pass over")
-    assert load(tmp_path).fingerprint != before
-
-
-def test_numpy_files_are_pairs_too(tmp_path: Path) -> None:
-    for b, folder in enumerate("AB"):
-        (tmp_path / folder).mkdir()
-        for index in range(2):
-            np.save(tmp_path / folder / f"{index}.npy", np.asarray(side(index, bool(b))))
-    assert torch.equal(load(tmp_path).train[0][1], pil_to_tensor(side(load(tmp_path).train.indices[0], True)))
-
-
 # ------------------------------------------------------------------------------------------------- descriptions
 
 
-@pytest.mark.parametrize(
-    ("name", "direction", "expected"),
-    [
-        ("facades", "BtoA", "400 training and 100 validation pairs, side by side, BtoA: right half → left half"),
-        ("maps", "AtoB", "100 training and 20 validation pairs, side by side, AtoB: left half → right half"),
-        ("edges2shoes", "AtoB", "100 training and 20 validation pairs, side by side, AtoB: left half → right half"),
-    ],
-)
-def test_real_sets_are_described_rightly(real_data: Path, name: str, direction: str, expected: str) -> None:
-    splits = load(real_data / name, direction=direction, image_size="128x256")
-    assert splits.description == f"{expected}, 256x512 → 128x256, 8-bit RGB"
-    source, target = splits.train[0]
-    assert source.shape == target.shape == (3, 256, 256)
-
-
-def test_real_facades_point_from_labels_to_photos(real_data: Path) -> None:
-    """A label map has a few flat colours: neighbouring pixels are mostly equal, in a photo they are not."""
-    train = load(real_data / "facades", direction="BtoA").train
-    for source, target in (train[i] for i in range(5)):
-        flat = [float((image.diff(dim=-1).abs().amax(0) < 8).float().mean()) for image in (source, target)]
-        assert flat[0] > flat[1]
-
-
-def test_columns_are_described_with_the_way_they_are_read(tmp_path: Path) -> None:
-    as_saved_dict(tmp_path / "pairs")
+def test_a_set_is_described_with_the_way_it_is_read_and_its_sizes(tmp_path: Path) -> None:
+    saved_dict(tmp_path / "pairs")
     for direction, way in (("AtoB", "imageA → imageB"), ("BtoA", "imageB → imageA")):
         expected = f"5 training and 2 validation pairs, two columns, {direction}: {way}, 8x8 → 32x32, 8-bit RGB"
         assert load(tmp_path / "pairs", direction=direction).description == expected
+    beside(3, 20, 30).save(write_folder(tmp_path / "folder", train=3, val=1) / "train" / "3.png")
+    assert "2 sizes from 8x16 to 20x60 → 32x32" in load(tmp_path / "folder").description
 
 
-def test_different_sizes_are_described_by_their_extremes(tmp_path: Path) -> None:
-    write_folder(tmp_path, train=3, val=1)
-    beside(3, 20, 30).save(tmp_path / "train" / "3.png")
-    assert "2 sizes from 8x16 to 20x60 → 32x32" in load(tmp_path).description
+def test_the_fingerprint_follows_names_and_sizes_of_all_files(tmp_path: Path) -> None:
+    first = load(write_folder(tmp_path / "a", train=3, val=1)).fingerprint
+    assert load(write_folder(tmp_path / "b", train=3, val=1)).fingerprint == first
+    assert load(tmp_path / "a", direction="BtoA").fingerprint == first
+    assert load(write_folder(tmp_path / "c", train=4, val=1)).fingerprint != first
+    beside(0, 16, 16).save(tmp_path / "b" / "train" / "0.png")
+    assert load(tmp_path / "b").fingerprint != first
+    before = load(in_folders("S/X")(tmp_path / "sides")).fingerprint
+    with (tmp_path / "sides" / "train" / "B" / "4.png").open("ab") as file:
+        file.write(b"trailing bytes that decoders pass over")
+    assert load(tmp_path / "sides").fingerprint != before
 
 
 # -------------------------------------------------------------------------------------------------- the synthetic
 
 
-def test_synthetic_pairs_are_rendered_from_their_numbers() -> None:
-    splits = load("synthetic", max_train_pairs=3, max_validation_pairs=2, image_size="32x64")
+def test_synthetic_pairs_are_rendered_from_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"max_train_pairs": 3, "max_validation_pairs": 2, "image_size": "32x64"}
+    splits = load("synthetic", **few)
     expected = "3 training and 2 validation pairs, synthetic, AtoB: label → photo, 32x64 → 32x64, 8-bit RGB"
     assert splits.description == expected and splits.form == "synthetic"
     for part, first in ((splits.train, 0), (splits.validation, 10_000)):
         for index, pair in enumerate(part):
             rendered = render_pair(first + index, size=(32, 64), seed=0)
             assert all(torch.equal(a, pil_to_tensor(b)) for a, b in zip(pair, rendered, strict=True))
-    turned = load("synthetic", max_train_pairs=1, max_validation_pairs=1, direction="BtoA", image_size="32x64")
+    turned = load("synthetic", **few, direction="BtoA")
     assert torch.equal(turned.train[0][1], splits.train[0][0])
-    assert "BtoA: photo → label" in turned.description
+    assert "BtoA: photo → label" in turned.description and turned.fingerprint == splits.fingerprint
 
-
-def test_synthetic_has_four_hundred_and_forty_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(pairs_module, "render_pair", lambda n, size, seed: calls.append(n) or (side(n), side(n, True)))
     splits = load("synthetic")
     assert (len(splits.train), len(splits.validation)) == (400, 40)
     assert calls == [*range(400), *range(10_000, 10_040)]
-
-
-def test_a_changed_renderer_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"max_train_pairs": 2, "max_validation_pairs": 1}
-    before, again = load("synthetic", **few).fingerprint, load("synthetic", **few).fingerprint
-    monkeypatch.setattr(pairs_module, "render_pair", lambda n, size, seed: (side(n), side(n, True)))
-    assert before == again != load("synthetic", **few).fingerprint
+    assert splits.fingerprint != turned.fingerprint  # of another renderer
 
 
 # --------------------------------------------------------------------------------------------------------- splits
 
 
-def test_files_come_in_natural_order_and_are_named_inside_the_set(tmp_path: Path) -> None:
+def test_files_come_in_natural_order_without_those_that_are_no_pairs(tmp_path: Path) -> None:
     write_folder(tmp_path, train=12, val=1)
-    splits = load(tmp_path)
-    assert [splits.train.name(i) for i in range(12)] == [f"train/{i}.png" for i in range(12)]
-    assert splits.validation.name(0) == "val/0.png"
-
-
-def test_dot_files_and_other_files_are_no_pairs(tmp_path: Path) -> None:
-    write_folder(tmp_path, train=2, val=1)
     (tmp_path / "train" / "._0.png").write_bytes(b"a resource fork of macOS")
     (tmp_path / "train" / "notes.txt").write_text("hello")
-    assert len(load(tmp_path).train) == 2
+    splits = load(tmp_path)
+    assert names(splits.train) == [f"train/{i}.png" for i in range(12)]
+    assert names(splits.validation) == ["val/0.png"]
 
 
 def test_a_set_without_validation_gets_a_stable_split(tmp_path: Path) -> None:
-    write_folder(tmp_path, flat=30)
-    splits, again = load(tmp_path), load(tmp_path)
-    train, held_out = ({part.name(i) for i in range(len(part))} for part in (splits.train, splits.validation))
-    assert len(held_out) == 3 and len(train) == 27 and not train & held_out
-    assert held_out == {"10.png", "16.png", "28.png"}  # never another choice: runs that resume depend on it
-    assert list(again.validation.indices) == list(splits.validation.indices)
+    splits = load(write_folder(tmp_path, flat=30))
+    assert names(splits.validation) == ["10.png", "16.png", "28.png"]  # for ever: runs that resume depend on it
+    assert len(splits.train) == 27 and not {*names(splits.train)} & {*names(splits.validation)}
     assert splits.description.endswith("; no validation split: 3 set aside from train")
-    # what the name says is what comes
-    assert torch.equal(splits.validation[0][0], pil_to_tensor(side(10)))
+    assert torch.equal(splits.validation[0][0], pil_to_tensor(side(10)))  # what the name says is what comes
+    few = load(tmp_path, max_train_pairs=4, max_validation_pairs=2)
+    assert list(few.train.indices) == list(splits.train.indices)[:4]
+    assert list(few.validation.indices) == list(splits.validation.indices)[:2]
 
 
-@pytest.mark.parametrize(("count", "fraction", "expected"), [(2, 0.01, 1), (2, 0.99, 1), (10, 0.3, 3)])
-def test_the_part_set_aside_has_one_pair_at_least_and_leaves_one(
-    count: int, fraction: float, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pairs_module, "VALIDATION_FRACTION", fraction)
-    splits = load(write_folder(tmp_path, flat=count))
-    assert (len(splits.train), len(splits.validation)) == (count - expected, expected)
-
-
-def test_test_is_the_last_resort_and_is_said(tmp_path: Path) -> None:
+def test_splits_are_found_and_can_be_named(tmp_path: Path) -> None:
     write_folder(tmp_path, train=2, test=3)
-    assert load(tmp_path).description.endswith("; validation: split test")
-    write_folder(tmp_path, val=1)
+    assert load(tmp_path).description.endswith("; validation: split test")  # the last resort, which is said
+    write_folder(tmp_path, val=1, extra=4)
     assert load(tmp_path).validation.split == "val"
-
-
-def test_splits_can_be_named(tmp_path: Path) -> None:
-    write_folder(tmp_path, train=2, val=1, test=3, extra=4)
     splits = load(tmp_path, train_split="extra", validation_split="test")
     assert (len(splits.train), len(splits.validation)) == (4, 3)
     text = message(tmp_path, validation_split="tests")
@@ -389,32 +299,27 @@ def test_splits_can_be_named(tmp_path: Path) -> None:
     assert "--train-split no" in message(tmp_path, train_split="no")
 
 
-def test_the_first_so_many_pairs_are_taken_after_the_split(tmp_path: Path) -> None:
-    write_folder(tmp_path, flat=30)
-    whole, few = load(tmp_path), load(tmp_path, max_train_pairs=4, max_validation_pairs=2)
-    assert list(few.train.indices) == list(whole.train.indices)[:4]
-    assert list(few.validation.indices) == list(whole.validation.indices)[:2]
+def test_too_few_pairs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "has one pair only and no validation split" in message(write_folder(tmp_path / "one", flat=1))
+    assert len(load(write_folder(tmp_path / "one", val=1)).train) == 1
+    two = load(write_folder(tmp_path / "two", flat=2))
+    assert (len(two.train), len(two.validation)) == (1, 1)
+    hub_says(monkeypatch, SimpleNamespace(sha="c0ffee"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: {"train": table(3).select([]), "test": table(3)})
+    text = message("user/pairs")
+    assert "--train-split train: no pairs there" in text and "train (0), test (3)" in text
 
 
-def test_the_fingerprint_follows_names_and_sizes_of_files(tmp_path: Path) -> None:
-    first = load(write_folder(tmp_path / "a", train=3, val=1)).fingerprint
-    assert load(write_folder(tmp_path / "b", train=3, val=1)).fingerprint == first
-    assert load(tmp_path / "a", direction="BtoA").fingerprint == first
-    assert load(write_folder(tmp_path / "c", train=4, val=1)).fingerprint != first
-    beside(0, 16, 16).save(tmp_path / "b" / "train" / "0.png")
-    assert load(tmp_path / "b").fingerprint != first
+def sums_in_another_process(pickled: bytes) -> list[float]:
+    return [float(part[0, 1]["source"].double().sum()) for part in pickle.loads(pickled)]
 
 
-def read_in_another_process(pickled: bytes) -> list[int]:
-    return [int(t.long().sum()) for t in pickle.loads(pickled)[1]]
-
-
-@pytest.mark.parametrize("write", [as_folder, as_saved_dict])
-def test_pairs_can_be_sent_to_a_spawned_worker(write: Callable[[Path], Path], tmp_path: Path) -> None:
-    train = load(write(tmp_path / "pairs")).train
+def test_pairs_can_be_sent_to_a_spawned_worker(tmp_path: Path) -> None:
+    loaded = [load(write_folder(tmp_path / "folder", train=5, val=2)), load(saved_dict(tmp_path / "saved"))]
+    parts = [PairTensors(pairs.train, PairTransform((8, 8), augment=True, rotation_degrees=9)) for pairs in loaded]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        there = pool.apply(read_in_another_process, (pickle.dumps(train),))
-    assert there == [int(t.long().sum()) for t in train[1]]
+        there = pool.apply(sums_in_another_process, (pickle.dumps(parts),))
+    assert there == sums_in_another_process(pickle.dumps(parts)) and there[0] == there[1]
 
 
 # -------------------------------------------------------------------------------------------------------- columns
@@ -433,13 +338,9 @@ def test_unknown_columns_are_listed_and_can_be_named(tmp_path: Path) -> None:
     assert "--source-column NAME --target-column NAME" in text
     splits = load(tmp_path / "saved", source_column="right", target_column="left")
     assert torch.equal(splits.train[0][0], pil_to_tensor(side(splits.train.indices[0], True)))
-
-
-@pytest.mark.parametrize(("column", "flag"), [("caption", "--source-column caption"), ("gone", "--source-column gone")])
-def test_named_columns_must_hold_images(column: str, flag: str, tmp_path: Path) -> None:
-    table(3, caption=["x"] * 3).save_to_disk(tmp_path / "saved")
-    text = message(tmp_path / "saved", source_column=column, target_column="imageB")
-    assert flag in text and "with images: imageA, imageB" in text
+    for column in ("caption", "gone"):
+        text = message(tmp_path / "saved", source_column=column, target_column="right")
+        assert f"--source-column {column}" in text and "with images: left, right" in text
 
 
 def test_a_split_without_the_columns_is_named(tmp_path: Path) -> None:
@@ -454,6 +355,7 @@ def test_a_split_without_the_columns_is_named(tmp_path: Path) -> None:
     ("options", "expected"),
     [
         ({"direction": "atob"}, "--direction 'atob' is unknown: choose one of AtoB, BtoA"),
+        ({"source_mode": "cmyk"}, "--source-mode 'cmyk' is unknown: choose one of auto, gray"),
         ({"source_column": "a"}, "Only one of --source-column and --target-column"),
         ({"max_train_pairs": 0}, "--max-train-pairs 0 cannot work: it must be above 0"),
         ({"source_column": "a", "target_column": "b"}, "--source-column is for data with named columns"),
@@ -464,50 +366,27 @@ def test_options_that_cannot_be_are_named(options: dict[str, Any], expected: str
     assert expected in message(write_folder(tmp_path, train=2, val=1), **options)
 
 
-def test_an_empty_folder_is_called_empty(tmp_path: Path) -> None:
+def test_a_folder_without_pairs_says_what_it_holds(tmp_path: Path) -> None:
     text = message(tmp_path)
     assert str(tmp_path) in text and "an empty folder" in text
     assert "side by side" in text and "`--dataset synthetic`" in text
-
-
-def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
     for name in ("a.mat", "b.mat", "c.txt"):
         (tmp_path / name).touch()
     assert "a folder of 2 .mat, 1 .txt, but no pairs" in message(tmp_path)
-
-
-def test_a_folder_one_level_too_high_is_recognised(tmp_path: Path) -> None:
-    write_folder(tmp_path / "maps", train=2, val=1)
+    write_folder(tmp_path / "maps", train=2, val=1)  # it is one level too high
     assert f"did you mean --dataset {tmp_path / 'maps'}?" in message(tmp_path)
 
 
-def test_single_images_are_no_side_by_side_pairs(tmp_path: Path) -> None:
+def test_single_images_are_no_side_by_side_pairs_but_halves_down_to_three_by_four_are(tmp_path: Path) -> None:
     write_folder(tmp_path, train=2, val=1)
-    for index, (height, width) in enumerate([(8, 8), (8, 11), (8, 13), (10, 14), (40, 20), (6, 7)] + [(9, 9)] * 17):
-        side(index, False, height, width).save(tmp_path / "train" / f"bad_{index}.png")
+    for index, (height, width) in enumerate([(8, 12), (8, 64)]):
+        side(index, False, height, width).save(tmp_path / "train" / f"good_{index}.png")
+    for index, (height, width) in enumerate([(8, 8), (8, 10), (8, 13), (10, 14), (40, 20), (6, 7)] + [(9, 9)] * 17):
+        side(index, False, height, width).save(tmp_path / "train" / f"ill_{index}.png")
     text = message(tmp_path)
-    assert "23 of 26 pairs cannot be used" in text
-    assert "train/bad_0.png is 8x8 (height x width): no side-by-side pair" in text
-    assert "train/bad_4.png is 40x20" in text and "bad_19" in text and "bad_20" not in text and "… and 3 more" in text
-
-
-@pytest.mark.parametrize(("height", "width", "works"), [(8, 12, True), (8, 10, False), (8, 64, True), (8, 13, False)])
-def test_halves_down_to_three_by_four_are_pairs(height: int, width: int, works: bool, tmp_path: Path) -> None:
-    for name in "ab":
-        side(0, False, height, width).save(tmp_path / f"{name}.png")
-    if works:
-        assert load(tmp_path).train[0][0].shape == (3, height, width // 2)
-    else:
-        assert "no side-by-side pair" in message(tmp_path)
-
-
-def test_unreadable_images_are_named_before_training(tmp_path: Path) -> None:
-    write_folder(tmp_path, train=3, val=2)
-    (tmp_path / "train" / "1.png").write_bytes((tmp_path / "train" / "1.png").read_bytes()[:200])
-    (tmp_path / "val" / "0.png").write_bytes(b"")
-    text = message(tmp_path)
-    assert "2 of 5 pairs cannot be used" in text
-    assert "train/1.png is damaged or truncated" in text and "val/0.png is empty (0 bytes)" in text
+    assert "23 of 28 pairs cannot be used" in text and "good" not in text
+    assert "train/ill_0.png is 8x8 (height x width): no side-by-side pair" in text
+    assert "train/ill_4.png is 40x20" in text and "ill_19" in text and "ill_20" not in text and "… and 3 more" in text
 
 
 def test_bad_cells_are_named_by_row_and_column(tmp_path: Path) -> None:
@@ -519,18 +398,6 @@ def test_bad_cells_are_named_by_row_and_column(tmp_path: Path) -> None:
     text = message(tmp_path / "saved")
     assert "row 1 of split train, column target is missing" in text
     assert "row 2 of split train, column source is not a picture" in text
-
-
-def test_one_pair_cannot_be_split(tmp_path: Path) -> None:
-    assert "has one pair only and no validation split" in message(write_folder(tmp_path, flat=1))
-    assert len(load(write_folder(tmp_path, val=1)).train) == 1
-
-
-def test_an_empty_split_is_no_training_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub_says(monkeypatch, SimpleNamespace(sha="c0ffee"))
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: {"train": table(3).select([]), "test": table(3)})
-    text = message("user/pairs")
-    assert "--train-split train: no pairs there" in text and "train (0), test (3)" in text
 
 
 def test_files_of_no_known_kind_are_named(tmp_path: Path, datasets_cache: Path) -> None:
@@ -577,6 +444,7 @@ def test_hub_sets_are_loaded_at_the_commit_that_is_recorded(monkeypatch: pytest.
         (http_error(RevisionNotFoundError), "--dataset-revision 'v9' does not exist in data set user/pairs"),
         (OfflineModeIsEnabled("offline"), "Unset HF_HUB_OFFLINE"),
         (ConnectionError("no route"), "(ConnectionError: no route), and no earlier download"),
+        (ConnectionError("no route"), "Without a network, HF_HUB_OFFLINE=1 uses earlier downloads"),
         (TimeoutError(), "(TimeoutError), and no earlier download"),
     ],
 )
@@ -592,12 +460,10 @@ def test_an_earlier_download_is_used_when_the_hub_is_out_of_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets_cache: Path
 ) -> None:
     """A cache laid out as `load_dataset` leaves it for user/pairs at commit c0ffee."""
-    source = as_parquet_folder(tmp_path / "pairs")
-    builder = datasets.load_dataset_builder(str(source))
+    builder = datasets.load_dataset_builder(str(as_parquet_folder(tmp_path / "pairs")))
     builder.download_and_prepare()
-    made = Path(builder.cache_dir)
     (datasets_cache / "user___pairs" / "default" / "0.0.0").mkdir(parents=True)
-    made.rename(datasets_cache / "user___pairs" / "default" / "0.0.0" / "c0ffee")
+    Path(builder.cache_dir).rename(datasets_cache / "user___pairs" / "default" / "0.0.0" / "c0ffee")
     hub_says(monkeypatch, ConnectionError("no network"))
     splits = load("user/pairs")
     assert (len(splits.train), len(splits.validation), splits.fingerprint) == (5, 2, "c0ffee")
@@ -615,24 +481,12 @@ def test_unknown_data_sets_fail_fast_and_name_both_places(name: str) -> None:
     assert "Forms that work" in text
 
 
-def test_without_a_network_the_error_names_the_offline_switch(
-    monkeypatch: pytest.MonkeyPatch, datasets_cache: Path
-) -> None:
-    hub_says(monkeypatch, ConnectionError("no network"))
-    assert "HF_HUB_OFFLINE=1" in message("user/pairs")
-
-
 # ------------------------------------------------------------------------------------------------ pairs left out
 
 
 def spoiled(root: Path) -> Path:
-    """Folders A and B with two sound pairs and one of each kind of bad one."""
-    for split in ("train", "val"):
-        for b, letter in enumerate("AB"):
-            folder = root / split / letter
-            folder.mkdir(parents=True)
-            for index in range(3 if split == "train" else 2):
-                side(index, bool(b)).save(folder / f"{index}.png")
+    """Folders A and B with sound pairs and one of each kind of bad one."""
+    in_folders("S/X")(root)
     a, b = root / "train" / "A", root / "train" / "B"
     side(10).save(a / "only_a.png")
     side(11, True).save(b / "only_b.tif")
@@ -667,30 +521,27 @@ def low_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_kind_of_bad_pair_is_listed_with_its_name(tmp_path: Path, low_pixel_limit: None) -> None:
     text = message(spoiled(tmp_path))
-    assert "8 of 13 pairs cannot be used" in text and "--on-bad-pair skip" in text
+    assert "8 of 15 pairs cannot be used" in text and "--on-bad-pair skip" in text
     assert all(reason in text for reason in REASONS)
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
-def test_bad_pairs_are_left_out_and_counted_when_asked(tmp_path: Path, low_pixel_limit: None) -> None:
+def test_bad_pairs_are_left_out_and_counted_when_asked_and_looked_for_once(
+    tmp_path: Path, low_pixel_limit: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     splits = load(spoiled(tmp_path), on_bad_pair="skip")
-    assert [splits.train.name(i) for i in range(len(splits.train))] == [f"train/A/{i}.png" for i in range(3)]
-    assert "3 training and 2 validation pairs" in splits.description
+    assert names(splits.train) == [f"train/A/{i}.png" for i in range(5)]
+    assert "5 training and 2 validation pairs" in splits.description
     assert "8 bad pairs left out" in splits.description
     found = [fault.reason for fault in splits.findings.faults]
     assert all(any(reason.startswith(expected) for reason in found) for expected in REASONS) and len(found) == 8
     assert torch.equal(splits.train[2][1], pil_to_tensor(side(2, True)))
 
-
-def test_what_one_process_found_another_need_not_look_for(
-    tmp_path: Path, low_pixel_limit: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = load(spoiled(tmp_path), on_bad_pair="skip")
-    told = pickle.loads(pickle.dumps(first.findings))
+    told = pickle.loads(pickle.dumps(splits.findings))  # as another process is
     monkeypatch.setattr(pairs_module, "examine", lambda *a, **k: pytest.fail("it looked again"))
     second = load(tmp_path, on_bad_pair="skip", findings=told)
-    assert (second.description, second.train.indices) == (first.description, first.train.indices)
-    assert torch.equal(second.train[0][0], first.train[0][0])
+    assert (second.description, second.train.indices) == (splits.description, splits.train.indices)
+    assert torch.equal(second.train[0][0], splits.train[0][0])
 
 
 def test_nothing_is_trained_on_nothing(tmp_path: Path) -> None:
@@ -708,7 +559,6 @@ def test_nothing_is_trained_on_nothing(tmp_path: Path) -> None:
         (["A/0.bmp"], "train/A/0.bmp and train/A/0.png would both pair with train/B/0.png: keep one on each side"),
         (["B/0.bmp"], "train/A/0.png would pair with train/B/0.bmp and train/B/0.png: keep one on each side"),
         (["A/0.bmp", "A/0.gif"], "train/A/0.bmp and train/A/0.gif and train/A/0.png would all pair with train/B/0.png"),
-        (["A/0.bmp", "B/0.gif"], "train/A/0.bmp and train/A/0.png would both pair with train/B/0.gif and train/B/0.p"),
     ],
 )
 def test_two_files_of_one_stem_are_not_guessed_between(more: list[str], reason: str, tmp_path: Path) -> None:
@@ -724,42 +574,19 @@ def test_two_files_of_one_stem_on_both_sides_pair_by_their_whole_names(tmp_path:
     for b, letter in enumerate("AB"):
         side(9, bool(b)).save(tmp_path / "train" / letter / "0.bmp")
     train = load(tmp_path).train
-    assert [train.name(i) for i in range(6)] == ["train/A/0.bmp", *(f"train/A/{i}.png" for i in range(5))]
+    assert names(train) == ["train/A/0.bmp", *(f"train/A/{i}.png" for i in range(5))]
     assert torch.equal(train[0][1], pil_to_tensor(side(9, True)))
     assert torch.equal(train[1][1], pil_to_tensor(side(0, True)))
 
 
-def test_a_streamed_record_decodes_as_a_stored_one(tmp_path: Path, datasets_cache: Path) -> None:
-    """What a stream yields goes through the same decoder."""
-    stored = load(as_parquet_folder(tmp_path / "pairs")).train
-    stream = datasets.load_dataset(str(tmp_path / "pairs"), split="train", streaming=True)
-    for column in stored.columns:
-        stream = stream.cast_column(column, ImageFeature(decode=False))
-    for index, row in enumerate(stream):
-        pair = stored.decoder.to_tensors(*stored.decoder.read(row, f"record {index}"), ("", ""))
-        assert all(torch.equal(*both) for both in zip(pair, stored[index], strict=True))
-    assert index == 4
-
-
 # --------------------------------------------------------------------------------------------------- pixel modes
-
-
-def write_pixels(root: Path, sources: list[Any], targets: list[Any], suffix: str = ".npy") -> Path:
-    for folder, images in (("A", sources), ("B", targets)):
-        (root / folder).mkdir(parents=True)
-        for index, image in enumerate(images):
-            if suffix == ".npy":
-                np.save(root / folder / f"{index}.npy", image)
-            else:
-                image.save(root / folder / f"{index}{suffix}")
-    return root
 
 
 def test_each_side_has_its_own_pixels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     deep = [rng.integers(0, 65536, (8, 8)).astype(np.uint16) for _ in range(3)]
     bands = [rng.random((8, 8, 13)) for _ in range(3)]
-    splits = load(write_pixels(tmp_path, deep, bands))
+    splits = load(write_sides(tmp_path, deep, bands))
     assert "8x8 → 32x32, 16-bit gray → float 13-channel (0 … 1)" in splits.description
     assert {side: pixels.channels for side, pixels in splits.train.formats.items()} == {"source": 1, "target": 13}
     turned = load(tmp_path, direction="BtoA")
@@ -768,7 +595,7 @@ def test_each_side_has_its_own_pixels(tmp_path: Path) -> None:
 
 def test_classes_are_those_of_all_pairs(tmp_path: Path) -> None:
     labels = [np.full((8, 8), value, np.uint8) for value in (0, 3, 9)]
-    splits = load(write_pixels(tmp_path, labels, labels), source_mode="labels")
+    splits = load(write_sides(tmp_path, labels, labels), source_mode="labels")
     assert splits.train.formats["source"].classes == (0, 3, 9) and splits.train.formats["target"].mode == "gray"
     assert "labels of 3 classes → 8-bit gray" in splits.description
 
@@ -779,4 +606,3 @@ def test_gray_halves_stay_gray_and_modes_can_be_asked_for(tmp_path: Path) -> Non
     assert [s.shape[0] for s in load(tmp_path).train[0]] == [1, 1]
     asked = load(tmp_path, source_mode="rgb", target_mode="rgba").train[0]
     assert [s.shape[0] for s in asked] == [3, 4]
-    assert "--source-mode 'cmyk' is unknown: choose one of auto, gray" in message(tmp_path, source_mode="cmyk")

@@ -47,17 +47,18 @@ def test_what_asks_for_more_than_it_holds_is_refused_at_no_cost(write: Callable[
         tracemalloc.stop()
 
 
+def packed_bits(raw: bytes) -> bytes:
+    """In pieces of 128 bytes that are not repeated, without the last."""
+    return b"".join(b"\x7f" + raw[at : at + 128] for at in range(0, 3584, 128)) + b"\x0f" + raw[3584:]
+
+
+def single_bits(raw: bytes) -> bytes:
+    """A code without effect, then each byte by itself."""
+    return b"\x80" + b"".join(b"\0" + raw[at : at + 1] for at in range(3600))
+
+
 @pytest.mark.parametrize(
-    ("compression", "pack"),
-    [
-        (8, zlib.compress),
-        (34925, lzma.compress),
-        (
-            32773,
-            lambda raw: b"".join(b"\x7f" + raw[at : at + 128] for at in range(0, 3584, 128)) + b"\x0f" + raw[3584:],
-        ),
-        (32773, lambda raw: b"\x80" + b"".join(b"\0" + raw[at : at + 1] for at in range(3600))),
-    ],
+    ("compression", "pack"), [(8, zlib.compress), (34925, lzma.compress), (32773, packed_bits), (32773, single_bits)]
 )
 def test_a_strip_that_unpacks_to_its_place_is_read(compression: int, pack: Callable[[bytes], bytes]) -> None:
     values = np.random.default_rng(0).integers(0, 2**16, (20, 30, 3)).astype("<u2")
@@ -77,12 +78,10 @@ def test_floats_may_be_stored_as_differences_of_bytes(dtype: str, samples: int) 
     rows = np.ascontiguousarray(parts.transpose(0, 2, 1)).reshape(5, -1)
     steps = rows.copy()
     steps[:, samples:] -= rows[:, :-samples]
-    whole = np.zeros(
-        values.shape if samples > 1 else values.shape[:2], f"i{values.itemsize}"
-    )  # tifffile itself cannot write it
-    content = tiff(
-        whole, photometric="minisblack", planarconfig="contig" if samples > 1 else None, compression="zlib", predictor=2
-    )
+    shape = values.shape if samples > 1 else values.shape[:2]
+    config = "contig" if samples > 1 else None
+    whole = np.zeros(shape, f"i{values.itemsize}")  # tifffile itself cannot write predictor 3
+    content = tiff(whole, photometric="minisblack", planarconfig=config, compression="zlib", predictor=2)
     block = zlib.compress(steps.tobytes())
     for tag, value in ((317, 3), (273, len(content)), (279, len(block)), *([(339, 3)] if samples == 1 else [])):
         content = with_tag(content, tag, value)

@@ -12,7 +12,7 @@ from PIL import Image
 from run_results import Tiny, entries, same, weights
 
 from pix2pix_hub import devices
-from pix2pix_hub.data.decode import RecordDecoder
+from pix2pix_hub.data.decode import PairDataset
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 from pix2pix_hub.util import UserError
 
@@ -55,9 +55,9 @@ def test_every_pair_is_decoded_once_before_training(
         (tmp_path / "pairs" / "train").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 32), (index, 0, 0)).save(tmp_path / "pairs" / "train" / f"{index:02}.png")
     read: Counter[str] = Counter()
-    before = RecordDecoder.read
+    before = PairDataset.decode
     counted = lambda self, row, name: read.update([name]) or before(self, row, name)  # noqa: E731
-    monkeypatch.setattr(RecordDecoder, "read", counted)
+    monkeypatch.setattr(PairDataset, "decode", counted)
     options = dict(dataset=str(tmp_path / "pairs"), max_train_pairs=None, max_validation_pairs=None, cache="memory")
     trainer = Pix2PixTrainer(tiny(**options))
     before_filling = Counter(read)

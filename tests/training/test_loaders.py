@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from run_results import Tiny
 from sharded_sets import write_parquet
 
-from pix2pix_hub.data.pairs import open_stream
+from pix2pix_hub.data.stream import open_stream
 from pix2pix_hub.training.loaders import TrainLoader
 from pix2pix_hub.util import UserError
 

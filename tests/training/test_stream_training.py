@@ -112,5 +112,5 @@ def test_shards_are_counted_once_for_a_run(tiny: Tiny, tmp_path: Path, monkeypat
     columns = dict(source_column="source.png", target_column="target.png")
     options = dict(dataset=str(folder), streaming=True, max_train_pairs=10, epochs=1, **columns)
     assert train(tiny(**options)).step == 5
-    monkeypatch.setattr("pix2pix_hub.data.pairs.shard_lengths", lambda *a: pytest.fail("they were counted again"))
+    monkeypatch.setattr("pix2pix_hub.data.stream.shard_lengths", lambda *a: pytest.fail("they were counted again"))
     assert train(tiny(**options | {"epochs": 2}, resume=True)).step == 10
