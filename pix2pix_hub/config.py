@@ -146,8 +146,33 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True)
-class PairOptions(DatasetOptions):
-    """Which pairs train and which validate, and how their images are read."""
+class TranslationOptions:
+    """How the model makes its images."""
+
+    stochastic: bool = False
+    """Leave dropout on."""
+    seed: int | None = None
+    """Of the dropout."""
+    tile_size: int = 1024
+    """Height or width in pixels beyond which an image is made in tiles."""
+    batch_size: int | None = None
+    """Images of one size that are run together; by default 1 on a CPU, else up to 32."""
+    dtype: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Numbers to compute in; auto: bf16 or fp16 where the device has units for it, else float32."""
+    compile: bool = False
+    """Compile the network for each size of image: some ten seconds each, pays for hundreds of one size."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+
+    @property
+    def of_calls(self) -> dict[str, Any]:
+        """Those of `Pix2PixPipeline.__call__`."""
+        return {name: getattr(self, name) for name in ("stochastic", "seed", "tile_size", "batch_size")}
+
+
+@dataclass(frozen=True)
+class ImageOptions(DatasetOptions):
+    """How the images of pairs are read."""
 
     image_size: str = "256"
     """Height and width in pixels to train at: `256`, or `256x512` (height x width)."""
@@ -157,6 +182,21 @@ class PairOptions(DatasetOptions):
     """Pixels of the source; auto: gray if all are, else RGB on white; labels: class values become channels."""
     target_mode: PixelMode = "auto"
     """Pixels of the target, as --source-mode."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_image_size(self.image_size)
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """`image_size` as (height, width) in pixels."""
+        return parse_image_size(self.image_size)
+
+
+@dataclass(frozen=True)
+class PairOptions(ImageOptions):
+    """Which pairs train and which validate."""
+
     train_split: str = "train"
     """Split to train on (a name of the dataset's)."""
     validation_split: str | None = None
@@ -170,14 +210,8 @@ class PairOptions(DatasetOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_image_size(self.image_size)
         if (self.source_column is None) != (self.target_column is None):
             raise UserError("Only one of --source-column and --target-column came; give both or neither.")
-
-    @property
-    def image_height_width(self) -> tuple[int, int]:
-        """`image_size` as (height, width) in pixels."""
-        return parse_image_size(self.image_size)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Devices and processes: what `accelerate launch` really starts, what arithmetic is accelerated, threads, memory."""
+"""Devices and processes: what `accelerate launch` really starts, signals, accelerated arithmetic, threads, memory."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import re
@@ -10,9 +11,14 @@ import shutil
 import signal
 import sys
 import sysconfig
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
 import psutil
 import torch
@@ -20,6 +26,8 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from pix2pix_hub.util import UserError
+
+logger = logging.getLogger(__name__)
 
 # A container's memory limit, what it uses, and the name of the part of that which the kernel would give back; v2, v1.
 CGROUP = "/sys/fs/cgroup/memory"
@@ -194,3 +202,36 @@ def _launcher_arguments() -> list[str] | None:
         if os.path.basename(word) == "accelerate" and words[position + 1 : position + 2] == ["launch"]:
             return words[position + 2 :]
     return None
+
+
+@dataclass
+class StopRequest:
+    """The first signal that came, by its number."""
+
+    received: int | None = None
+
+
+@contextmanager
+def stop_signals(answer: str = "Stopping after this step") -> Iterator[StopRequest]:
+    """Take note of SIGINT (Ctrl-C) and SIGTERM instead of ending at once, which a second Ctrl-C does.
+
+    Outside the main thread signals cannot be caught, and nothing is changed.
+
+    Args:
+        answer: what is said when the first comes.
+    """
+    request, process, previous = StopRequest(), os.getpid(), {}
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if request.received is None and os.getpid() == process:  # loader workers inherit the handler: they go on
+            request.received = number
+            logger.info("%s; Ctrl-C once more stops at once.", answer)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

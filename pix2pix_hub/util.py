@@ -45,6 +45,12 @@ def write_aside(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON aside, then in place."""
+    with write_aside(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
 @contextmanager
 def write_folder_aside(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` to fill; it takes `path`'s place when the block ends without error.

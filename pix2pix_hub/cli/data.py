@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from pix2pix_hub.config import DatasetOptions, OnBadPair, PairOptions, PixelMode, Resize
+from pix2pix_hub.config import DatasetOptions, ImageOptions, OnBadPair, PairOptions
 from pix2pix_hub.util import UserError, counted, say
 
 
@@ -28,32 +28,23 @@ class RevisedDataset(NamedDataset):
     """Branch, tag or commit of a Hub dataset."""
 
 
-def data_inspect(
-    data: RevisedDataset,
-    image_size: str = "256",
-    resize: Resize = "exact",
-    source_mode: PixelMode = "auto",
-    target_mode: PixelMode = "auto",
-    grid: Path = Path("pairs.png"),
-    rows: int = 6,
-) -> int:
+@dataclass(frozen=True)
+class InspectedDataset(RevisedDataset, ImageOptions):
+    """Which pairs, and how they are drawn: as training would see them."""
+
+
+def data_inspect(data: InspectedDataset, grid: Path = Path("pairs.png"), rows: int = 6) -> int:
     """Say what a set of pairs is, and draw some of them, before anything is trained.
 
     The exit status is 1 where it has bad pairs.
 
     Args:
-        image_size: Height and width in pixels that the pairs are drawn at, as training would see them.
-        resize: What happens to images of another shape, as in training.
-        source_mode: How to read the source's pixels.
-        target_mode: How to read the target's pixels.
         grid: Picture to write: source | target | both laid over each other.
         rows: Pairs in the picture (pairs).
     """
     if rows < 1:
         raise UserError(f"--rows {rows} draws nothing: give 1 or more.")
-    pairs = PairOptions(
-        **vars(data), image_size=image_size, resize=resize, source_mode=source_mode, target_mode=target_mode
-    )
+    pairs = PairOptions(**vars(data))
     from pix2pix_hub.data.tools import inspect_pairs
 
     found = inspect_pairs(pairs, grid, rows)

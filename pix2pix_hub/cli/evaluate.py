@@ -12,8 +12,6 @@ from pix2pix_hub.config import EvaluationOptions
 from pix2pix_hub.util import UserError, counted, say
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
-
     from pix2pix_hub.evaluation.evaluate import EvaluatedModel
 
 
@@ -65,19 +63,8 @@ def enter_in_card(card: Path, content: dict[str, Any], model: EvaluatedModel) ->
     """Enter results in a model's card where they are what a card is read as; in words, what was done."""
     from yaml import YAMLError
 
-    if (unlike := _unlike_a_cards(content, model)) is not None:
-        return f"not entered in {card}: {unlike}; a card's numbers are those of whole splits, measured as trained."
-    try:
-        entered = update_card(card, content)
-    except (YAMLError, ValueError) as error:
-        return f"not entered in {card}: its metadata cannot be read ({error})."
-    return f"results entered in {card}" if entered else f"nothing to enter in {card}"
-
-
-def _unlike_a_cards(content: dict[str, Any], model: EvaluatedModel) -> str | None:
-    """What makes these numbers others than a reader of the card takes them for, if anything."""
     how, dataset = content["protocol"], content["dataset"]
-    reasons = {
+    unlike = {
         f"the first {how['max_pairs']} pairs alone": how["max_pairs"] is not None,
         f"{counted(dataset['left_out'], 'bad pair')} left out": dataset["left_out"] > 0,
         "several samples of each source": how["num_samples"] > 1,
@@ -85,33 +72,25 @@ def _unlike_a_cards(content: dict[str, Any], model: EvaluatedModel) -> str | Non
         "another direction": dataset["direction"] != model.data_options.get("direction", dataset["direction"]),
         "reduced precision": how["precision"] != "float32",
     }
-    return ", ".join(reason for reason, applies in reasons.items() if applies) or None
+    if any(unlike.values()):
+        reasons = ", ".join(reason for reason, applies in unlike.items() if applies)
+        return f"not entered in {card}: {reasons}; a card's numbers are those of whole splits, measured as trained."
+    try:
+        entered = update_card(card, content)
+    except (YAMLError, ValueError) as error:
+        return f"not entered in {card}: its metadata cannot be read ({error})."
+    return f"results entered in {card}" if entered else f"nothing to enter in {card}"
 
 
 def update_card(path: Path, content: dict[str, Any]) -> bool:
-    """Enter results in the `model-index` of a model card, in place of earlier ones of the same data and metric; False:
-    there are none."""
+    """Enter results in the `model-index` of a model card, in place of earlier ones of the same data and metric: every
+    metric that has a value, named and rounded as the card's own, and the scores of a task. False: there are none."""
     from huggingface_hub import ModelCard
 
+    from pix2pix_hub.hub.card import METRIC_NAMES, eval_results
     from pix2pix_hub.util import write_aside
 
-    card = ModelCard.load(path)
-    results = _card_results(content)
-    if not results:
-        return False
-    kept = [old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(new) for new in results)]
-    card.data.model_name = card.data.model_name or content["model"]["id"].split("/")[-1]
-    card.data.eval_results = kept + results
-    with write_aside(path) as partial:
-        partial.write_text(str(card))
-    return True
-
-
-def _card_results(content: dict[str, Any]) -> list[EvalResult]:
-    """Every metric that has a value, named and rounded as the card's own, and the scores of a task."""
-    from pix2pix_hub.hub.card import METRIC_NAMES, eval_results
-
-    dataset = content["dataset"]
+    card, dataset = ModelCard.load(path), content["dataset"]
     values = {key: (name, content[key]["value"]) for key, name in METRIC_NAMES.items() if key in content}
     judged = content.get("segmentation")
     if judged is not None and judged.get("tells_apart", True):  # label maps are scored without a network
@@ -121,4 +100,12 @@ def _card_results(content: dict[str, Any]) -> list[EvalResult]:
             for name, score in scores.items()
         }
     measured = {name: (title, value) for name, (title, value) in values.items() if value is not None}
-    return eval_results(measured, dataset["id"], dataset["split"], dataset["revision"])
+    results = eval_results(measured, dataset["id"], dataset["split"], dataset["revision"])
+    if not results:
+        return False
+    kept = [old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(new) for new in results)]
+    card.data.model_name = card.data.model_name or content["model"]["id"].split("/")[-1]
+    card.data.eval_results = kept + results
+    with write_aside(path) as partial:
+        partial.write_text(str(card))
+    return True

@@ -10,10 +10,10 @@ from pathlib import Path
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.devices import stop_signals
 from pix2pix_hub.export import CARD_NAME, MODEL
 from pix2pix_hub.hub.card import write_card
 from pix2pix_hub.hub.push import check_account, open_repo, push_in_background
-from pix2pix_hub.training.signals import StopSignals
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Publisher:
 
     def finish(self, run_folder: Path) -> int | None:
         """Wait until the newest export is pushed, or has failed for good; the signal that ended that, if one did."""
-        with StopSignals("Not waiting for the push") as signals:
+        with stop_signals("Not waiting for the push") as signals:
             while self._push is not None and signals.received is None:
                 if not self._push.done():
                     wait([self._push], timeout=0.2)

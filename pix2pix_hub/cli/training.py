@@ -102,10 +102,9 @@ def _base_of(arguments: list[str]) -> TrainingConfig:
     base = preset_config(preset if preset in PRESETS else "default")  # tyro reports an unknown one
     if seen.init_from is None:
         return base
-    from pix2pix_hub.training.published import architecture_options, fetch_published
+    from pix2pix_hub.training.published import architecture_options
 
-    published = fetch_published(seen.init_from, weights=False)
-    return dataclasses.replace(base, **architecture_options(published), init_from=seen.init_from)
+    return dataclasses.replace(base, **architecture_options(seen.init_from), init_from=seen.init_from)
 
 
 def set_up_logging() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
 from pix2pix_hub.cli.data import NamedDataset
+from pix2pix_hub.config import TranslationOptions
 from pix2pix_hub.util import UserError, counted, public_name, say
 
 if TYPE_CHECKING:
@@ -21,39 +21,15 @@ if TYPE_CHECKING:
 LONGEST_WAIT = timedelta(days=30)  # of the first process to be done for the last
 
 
-@dataclass(frozen=True)
-class TranslationOptions:
-    """How the model makes its images."""
+def open_model(model: str, how: TranslationOptions, device: str | torch.device, **others: Any) -> Pix2PixPipeline:
+    """The pipeline, which refuses options of a call (also `others`) that do not go together."""
+    from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
-    stochastic: bool = False
-    """Leave dropout on."""
-    seed: int | None = None
-    """Of the dropout."""
-    tile_size: int = 1024
-    """Height or width in pixels beyond which an image is made in tiles."""
-    batch_size: int | None = None
-    """Images of one size that are run together; by default 1 on a CPU, else up to 32."""
-    dtype: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """Numbers to compute in; auto: bf16 or fp16 where the device has units for it, else float32."""
-    compile: bool = False
-    """Compile the network for each size of image: some ten seconds each, pays for hundreds of one size."""
-    revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
-
-    @property
-    def of_calls(self) -> dict[str, Any]:
-        """Those of `Pix2PixPipeline.__call__`."""
-        return {name: getattr(self, name) for name in ("stochastic", "seed", "tile_size", "batch_size")}
-
-    def load(self, model: str, device: str | torch.device, **others: Any) -> Pix2PixPipeline:
-        """The pipeline, which refuses options of a call (also `others`) that do not go together."""
-        from pix2pix_hub.inference.pipeline import Pix2PixPipeline
-
-        pipe = Pix2PixPipeline.from_pretrained(
-            model, revision=self.revision, device=device, dtype=self.dtype, compile=self.compile
-        )
-        pipe([], **self.of_calls, **others)
-        return pipe
+    pipe = Pix2PixPipeline.from_pretrained(
+        model, revision=how.revision, device=device, dtype=how.dtype, compile=how.compile
+    )
+    pipe([], **how.of_calls, **others)
+    return pipe
 
 
 def translate_images(
@@ -90,7 +66,7 @@ def translate_images(
 
     found = find_inputs(inputs)
     keep_freed_memory()
-    pipe = how.load(model, device, num_samples=num_samples)
+    pipe = open_model(model, how, device, num_samples=num_samples)
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     jobs = plan_jobs(found, output, pipe.preprocessor, existing=existing, num_samples=num_samples)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
@@ -158,7 +134,7 @@ def translate_dataset(
         push = check_account(push)
     folder = output or Path("translated") / str(push).rsplit("/", 1)[-1]
     sources = Sources.open(data)
-    pipe = how.load(model, state.device)
+    pipe = open_model(model, how, state.device)
     options = how.of_calls
     batch_size = options.pop("batch_size")  # changes no pixels
     rows = {name: len(part) for name, part in sources.found.splits.items()}

@@ -86,13 +86,7 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over all fields of another `Progress`."""
-        for name, value in state.items():
-            setattr(self, name, value)
-
-
-def checkpoint_path(run_folder: Path, step: int) -> Path:
-    """Folder of the checkpoint taken after `step` optimizer steps."""
-    return run_folder / CHECKPOINTS_NAME / f"checkpoint_{step}"
+        vars(self).update(state)
 
 
 def list_checkpoints(run_folder: Path) -> list[Path]:
@@ -107,14 +101,12 @@ def list_checkpoints(run_folder: Path) -> list[Path]:
 
 def newest_sound_checkpoint(run_folder: Path) -> Path | None:
     """The newest checkpoint with all its files as they were written, or None; damaged ones are warned about."""
-    return next((path for path in list_checkpoints(run_folder) if _is_sound(path)), None)
-
-
-def _is_sound(path: Path) -> bool:
-    problem = _problem(path)
-    if problem is not None:
+    for path in list_checkpoints(run_folder):
+        problem = _problem(path)
+        if problem is None:
+            return path
         logger.warning("%s is damaged (%s): going back to the one before.", path, problem)
-    return problem is None
+    return None
 
 
 @contextmanager
@@ -156,7 +148,7 @@ def save_checkpoint(
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    path = checkpoint_path(run_folder, step)
+    path = run_folder / CHECKPOINTS_NAME / f"checkpoint_{step}"
     if path.exists():  # a resumed run has removed damaged ones
         return path
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
@@ -164,7 +156,8 @@ def save_checkpoint(
     try:
         with fail_together(run_folder, what):
             if accelerator.is_main_process:
-                _remove_leftovers(run_folder)
+                for leftover in path.parent.glob(f"*{PARTIAL_SUFFIX}"):  # of a run that was killed
+                    shutil.rmtree(leftover)
                 partial.mkdir(parents=True)
         with fail_together(run_folder, what):
             try:
@@ -175,7 +168,9 @@ def save_checkpoint(
                 raise OSError(f"the disk took a part only: {error}") from error
         with fail_together(run_folder, what):
             if accelerator.is_main_process:
-                _write_manifest(partial, step, accelerator.num_processes)
+                files = {file.name: _size_and_checksum(file) for file in sorted(partial.iterdir())}
+                content = {"step": step, "num_processes": accelerator.num_processes, "files": files}
+                (partial / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
                 publish_folder(partial, path)
                 for old in list_checkpoints(run_folder)[keep:]:
                     shutil.rmtree(old)
@@ -217,41 +212,21 @@ def load_checkpoint(accelerator: Accelerator, path: Path, own: Mapping[str, Stat
         part.load_state_dict(torch.load(path / f"{name}_{accelerator.process_index}.pt", weights_only=True))
 
 
-def _remove_leftovers(run_folder: Path) -> None:
-    """Checkpoints that a killed run left unfinished."""
-    for partial in (run_folder / CHECKPOINTS_NAME).glob(f"*{PARTIAL_SUFFIX}"):
-        shutil.rmtree(partial)
-
-
-def _write_manifest(folder: Path, step: int, num_processes: int) -> None:
-    files = {file.name: [file.stat().st_size, _checksum(file)] for file in sorted(folder.iterdir())}
-    content = {"step": step, "num_processes": num_processes, "files": files}
-    (folder / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _checksum(file: Path) -> int:
-    """CRC-32 of the content."""
-    checksum = 0
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
 def _problem(path: Path) -> str | None:
     """Why a checkpoint cannot be used, or None."""
     try:
         manifest = json.loads((path / MANIFEST_NAME).read_text())
-        _, entries = manifest["num_processes"], manifest["files"].items()
-        files = [(name, size, checksum) for name, (size, checksum) in entries]
+        _, files = manifest["num_processes"], manifest["files"].items()
+        changed = next((name for name, written in files if _size_and_checksum(path / name) != written), None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return f"{MANIFEST_NAME}: {error!r}"
-    for name, size, checksum in files:
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} of {size} bytes"
-        if _checksum(file) != checksum:
-            return f"{name} has changed since it was written"
-    return None
+        return f"{error!r}"
+    return changed and f"{changed} has changed since it was written"
+
+
+def _size_and_checksum(file: Path) -> list[int]:
+    """Bytes and CRC-32 of the content."""
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return [file.stat().st_size, checksum]

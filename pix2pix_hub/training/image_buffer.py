@@ -56,7 +56,16 @@ class ImageBuffer:
         """
         if self.size == 0:
             return pairs.detach()
-        storage = self._storage_for(pairs)
+        if pairs.ndim != 4:
+            raise ValueError(f"pairs have shape {tuple(pairs.shape)}; expected (N, C_source + C_target, H, W)")
+        if self._storage is None:
+            self._storage = torch.empty((self.size, *pairs.shape[1:]), dtype=pairs.dtype, device=pairs.device)
+        if self._storage.shape[1:] != pairs.shape[1:]:
+            raise ValueError(
+                f"pairs have (C, H, W) = {tuple(pairs.shape[1:])}, but the image buffer holds "
+                f"{tuple(self._storage.shape[1:])}; every batch of a run must have one shape"
+            )
+        self._storage = storage = self._storage.to(pairs.device)  # moves once, after a state loaded on another device
         returned = pairs.detach().clone()
         swaps = (torch.rand(len(pairs), generator=self._generator) < 0.5).tolist()
         slots = torch.randint(self.size, (len(pairs),), generator=self._generator).tolist()
@@ -72,58 +81,24 @@ class ImageBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Return copies of all that later queries depend on; only the filled part of the storage, (count, C, H, W)."""
         images = torch.empty(0) if self._storage is None else self._storage[: self._count].clone()
-        return {
-            "size": self.size,
-            "count": self._count,
-            "images": images,
-            "generator": self._generator.get_state(),
-        }
+        return dict(size=self.size, count=self._count, images=images, generator=self._generator.get_state())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, bitwise, where the buffer that gave ``state`` was; the next query moves images to its device.
 
         Raises:
-            ValueError: the state lacks a key, is inconsistent, or comes from a buffer of another size or of pairs of
-                another shape. The buffer is then as it was.
+            ValueError: the state contradicts itself or comes from a buffer of another size. This one is then
+                as it was.
         """
-        self._check_state(state)
-        images: Tensor = state["images"]
+        images, count = state["images"], state["count"]
+        if state["size"] != self.size or not 0 <= count == len(images) <= self.size or (count and images.ndim != 4):
+            raise ValueError(
+                f"the saved image buffer has size {state['size']}, counts {count} pairs and holds images of shape "
+                f"{tuple(images.shape)}; this one has size {self.size}. Resume with the size saved"
+            )
         self._generator.set_state(state["generator"].cpu())
-        self._count = state["count"]
+        self._count = count
         self._storage = None
         if self._count:
             self._storage = images.new_empty((self.size, *images.shape[1:]))
             self._storage[: self._count].copy_(images)
-
-    def _storage_for(self, pairs: Tensor) -> Tensor:
-        """Allocate the storage on first use; afterwards check that ``pairs`` fit and keep it on their device."""
-        if pairs.ndim != 4:
-            raise ValueError(f"pairs have shape {tuple(pairs.shape)}; expected (N, C_source + C_target, H, W)")
-        if self._storage is None:
-            self._storage = torch.empty((self.size, *pairs.shape[1:]), dtype=pairs.dtype, device=pairs.device)
-        if self._storage.shape[1:] != pairs.shape[1:]:
-            raise ValueError(
-                f"pairs have (C, H, W) = {tuple(pairs.shape[1:])}, but the image buffer holds "
-                f"{tuple(self._storage.shape[1:])}; every batch of a run must have one shape"
-            )
-        self._storage = self._storage.to(pairs.device)  # moves once, after a state loaded on another device
-        return self._storage
-
-    def _check_state(self, state: dict[str, Any]) -> None:
-        missing = {"size", "count", "images", "generator"} - state.keys()
-        if missing:
-            raise ValueError(f"the image buffer's state lacks {sorted(missing)}; it has {sorted(state)}")
-        if state["size"] != self.size:
-            raise ValueError(
-                f"the saved image buffer has size {state['size']}, this one {self.size}; resume with the size saved"
-            )
-        count, shape = state["count"], tuple(state["images"].shape)
-        if not 0 <= count <= self.size or shape[0] != count or (count and len(shape) != 4):
-            raise ValueError(
-                f"the saved image buffer counts {count} pairs of at most {self.size}, its images are {shape}"
-            )
-        if count and self._storage is not None and shape[1:] != self._storage.shape[1:]:
-            raise ValueError(
-                f"the saved image buffer holds pairs of (C, H, W) = {shape[1:]}, "
-                f"this one {tuple(self._storage.shape[1:])}; resume with the image size saved"
-            )

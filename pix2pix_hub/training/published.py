@@ -5,7 +5,8 @@ An export holds weights (of the generator the moving average), but neither optim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,81 +27,59 @@ from pix2pix_hub.export import (
 )
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
-from pix2pix_hub.models.base import Generator, HubModel
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.fetch import commit_of, fetch_files
 from pix2pix_hub.training.checkpoint import newest_sound_checkpoint
 from pix2pix_hub.util import UserError
 
-OPTIONS = {field.name for field in fields(TrainingConfig)}
 # These may differ from the published network's.
 NOT_IN_WEIGHTS = {"dropout", "dropout_stages", "first_dropout_stage", "norm_statistics"}
 
 
-class Published(Export):
-    """A published model, in a folder.
+class Published:
+    """Both networks of a published model, loaded on the CPU, for `give_weights`.
 
     Args:
         name: as it was given to `--init-from`.
         folder: of its files.
+
+    Raises:
+        UserError: weights missing, damaged or of another architecture.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(folder)
-        self.name = name
-        self.commit = commit_of(folder)
-        """On the Hub; None for a folder of this machine."""
-        self._networks: tuple[Generator, PatchGANDiscriminator | None] | None = None
-
-    def describe(self) -> str:
-        """A line for people."""
+        self.name, self._folder = name, folder
+        self.commit = commit_of(folder)  # on the Hub; None for a folder of this machine
+        judge = PatchGANDiscriminator.from_pretrained(folder) if Export(folder).has_discriminator else None
+        self._networks: tuple[Generator, PatchGANDiscriminator | None] | None = load_generator(folder), judge
         commit = f" (commit {self.commit[:12]})" if self.commit else ""
-        return f"{self.name}{commit}{'' if self.has_discriminator else ' and a new discriminator, since it has none'}"
-
-    def read(self, name: str) -> dict[str, Any]:
-        """As `Export.read`."""
-        try:
-            return super().read(name)
-        except UserError as error:
-            raise UserError(f"--init-from {self.name}: {error}") from error
-
-    def load(self) -> None:
-        """Load both networks, on the CPU, for `give_weights`.
-
-        Raises:
-            UserError: weights missing, damaged or of another architecture.
-        """
-        try:
-            judge = PatchGANDiscriminator.from_pretrained(self.folder) if self.has_discriminator else None
-            self._networks = load_generator(self.folder), judge
-        except UserError as error:
-            raise UserError(f"--init-from {self.name}: {error}") from error
+        self.description = f"{name}{commit}{'' if judge else ' and a new discriminator, since it has none'}"
 
     def give_weights(self, generator: Generator, discriminator: PatchGANDiscriminator) -> None:
-        """Put the loaded weights into both networks (a discriminator that there is none of stays as it is).
+        """Put the loaded weights into both networks (a discriminator that there is none of stays as it is), once.
 
         Raises:
             UserError: the networks are not the published ones' kind.
         """
-        assert self._networks is not None, "load first"
+        assert self._networks is not None, "they were given before"
         for theirs, ours in zip(self._networks, (generator, discriminator), strict=True):
-            if theirs is not None:
-                self._check_same_network(theirs, ours)
-                ours.load_state_dict(theirs.state_dict())
+            if theirs is None:
+                continue
+            kinds = {"architecture": (type(theirs).__name__, type(ours).__name__)}
+            options = {name: (theirs.config[name], ours.config.get(name)) for name in theirs.config}
+            differing = [
+                f"{name} {there} (here {here})"
+                for name, (there, here) in (kinds | options).items()
+                if there != here and name not in NOT_IN_WEIGHTS
+            ]
+            if differing:
+                raise UserError(
+                    f"--init-from {self.name}: its {type(theirs).__name__} has {', '.join(differing)}. Leave out the "
+                    "options that change it; channels come from the pairs, and num_downs needs an --image-size as "
+                    "large."
+                )
+            ours.load_state_dict(theirs.state_dict())
         self._networks = None  # their memory is wanted for training
-
-    def _check_same_network(self, theirs: HubModel, ours: HubModel) -> None:
-        kinds = {"architecture": (type(theirs).__name__, type(ours).__name__)}
-        options = {name: (theirs.config[name], ours.config.get(name)) for name in theirs.config}
-        differing = [
-            f"{name} {there} (here {here})"
-            for name, (there, here) in (kinds | options).items()
-            if there != here and name not in NOT_IN_WEIGHTS
-        ]
-        if differing:
-            raise UserError(
-                f"--init-from {self.name}: its {type(theirs).__name__} has {', '.join(differing)}. Leave out the "
-                "options that change it; channels come from the pairs, and num_downs needs an --image-size as large."
-            )
 
     def check_formats(self, formats: Mapping[str, PixelFormat]) -> None:
         """The pairs have the channels that the published model was trained on, with the same meaning.
@@ -108,9 +87,9 @@ class Published(Export):
         Raises:
             UserError: for a side that does not.
         """
-        if not (self.folder / PREPROCESSOR_NAME).is_file():
+        if not (self._folder / PREPROCESSOR_NAME).is_file():
             return  # a bare network; its channels are looked at with the weights
-        published = Preprocessor.from_folder(self.folder)
+        published = Preprocessor.from_folder(self._folder)
         for side, there in (("source", published.source), ("target", published.target)):
             here = formats[side]
             if (there.mode, there.channels, there.classes) != (here.mode, here.channels, here.classes):
@@ -125,41 +104,44 @@ def find_start(config: TrainingConfig, run_folder: Path, state: PartialState) ->
     """The published model that the run in `run_folder` begins with now, fetched by one process for all; None: none.
 
     Raises:
-        UserError: see `fetch_published` and `Published.load`.
+        UserError: see `fetch_files` and `Published`.
     """
     if config.init_from is None or (config.resume and newest_sound_checkpoint(run_folder) is not None):
         return None  # or it began long ago
-    with state.local_main_process_first():
-        published = fetch_published(config.init_from)
-    published.load()  # what is wrong with it is said before any pair is read
-    return published
+    with _naming(config.init_from):
+        with state.local_main_process_first():
+            folder = fetch_files(export_of(config.init_from), GENERATOR_FILES + DISCRIMINATOR_FILES)
+        return Published(config.init_from, folder)  # what is wrong with it is said before any pair is read
 
 
-def fetch_published(name: str, weights: bool = True) -> Published:
-    """The model `name`: an export, a run (its `model/`), or `user/name[@revision]`.
+def architecture_options(name: str) -> dict[str, Any]:
+    """The training options that build networks of the kind of model `name`, and the image size it was trained at.
+
+    Args:
+        name: an export, a run (its `model/`), or `user/name[@revision]`.
 
     Raises:
-        UserError: see `fetch_files`.
+        UserError: see `fetch_files`; damaged files.
     """
-    files = [file for file in GENERATOR_FILES + DISCRIMINATOR_FILES if weights or not file.endswith(WEIGHTS_NAME)]
+    with _naming(name):
+        files = [file for file in GENERATOR_FILES + DISCRIMINATOR_FILES if not file.endswith(WEIGHTS_NAME)]
+        published = Export(fetch_files(export_of(name), files))
+        config, judge = published.read(CONFIG_NAME), published.read(f"{DISCRIMINATOR}/{CONFIG_NAME}")
+        known = {field.name for field in fields(TrainingConfig)}
+        options = {option: value for option, value in config.items() if option in known}
+        options["generator"] = "unet" if "num_blocks" not in config else f"resnet_{config['num_blocks']}"
+        if judge:
+            options["discriminator_base_channels"] = judge.get("base_channels")
+            options |= {option: judge[option] for option in ("output_stride", "spectral_norm") if option in judge}
+        if (published.folder / PREPROCESSOR_NAME).is_file():
+            options["image_size"] = "{}x{}".format(*published.pixels["image_size"])
+        return options
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Make errors say that they come from `--init-from`."""
     try:
-        return Published(name, fetch_files(export_of(name), files))
+        yield
     except UserError as error:
         raise UserError(f"--init-from {name}: {error}") from error
-
-
-def architecture_options(published: Published) -> dict[str, Any]:
-    """The training options that build networks of the published kind, and the image size they were trained at.
-
-    Raises:
-        UserError: damaged files.
-    """
-    config, judge = published.read(CONFIG_NAME), published.read(f"{DISCRIMINATOR}/{CONFIG_NAME}")
-    options = {name: value for name, value in config.items() if name in OPTIONS}
-    options["generator"] = "unet" if "num_blocks" not in config else f"resnet_{config['num_blocks']}"
-    if judge:
-        options["discriminator_base_channels"] = judge.get("base_channels")
-        options |= {name: judge[name] for name in ("output_stride", "spectral_norm") if name in judge}
-    if (published.folder / PREPROCESSOR_NAME).is_file():
-        options["image_size"] = "{}x{}".format(*published.pixels["image_size"])
-    return options

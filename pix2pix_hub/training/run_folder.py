@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, what was written to it at the start, and whether a run may go on in it."""
+"""The folder of a run: where it is, whether a run may go on in it, and what it says about its options and bad pairs."""
 
 from __future__ import annotations
 
@@ -8,48 +8,36 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.config import TrainingConfig, flag
+from pix2pix_hub.data.decode import BAD_PAIRS_NAME, LISTED_FAULTS, Fault, write_bad_pairs
 from pix2pix_hub.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.training.checkpoint import fail_together
-from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, library_versions, write_aside
+from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, library_versions, write_json
 
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 LOCK_NAME = ".lock"  # held by the run at work in the folder; it stays, and says who held it last
 NO_FILES = {LOCK_NAME, TRAINING_CONFIG_NAME + PARTIAL_SUFFIX}  # of a run that was killed as it began
-# What may differ between a run and its continuation: everything else would make it another run.
-CHANGEABLE = frozenset(
-    [
-        "epochs",
-        "decay_epochs",
-        "max_steps",
-        "output_dir",
-        "resume",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "num_workers",
-        "cache",
-        "cpu_threads",
-        "log_every",
-        "sample_count",
-        "early_stopping_patience",
-        "report_to",
-        "dry_run",
-        "push_to_hub",
-        "hub_private",
-        "hub_revision",
-        "push_every",
-    ]
-)
+# Options that may differ between a run and its continuation: any other would make it another run.
+CHANGEABLE = {
+    "epochs", "decay_epochs", "max_steps", "early_stopping_patience",
+    "output_dir", "resume", "checkpoint_every", "keep_checkpoints", "dry_run",
+    "num_workers", "cache", "cpu_threads", "log_every", "sample_count", "report_to",
+    "push_to_hub", "hub_private", "hub_revision", "push_every",
+}  # fmt: skip
+
+
+# --- where it is
 
 
 def find_together(config: TrainingConfig) -> Path:
@@ -58,11 +46,65 @@ def find_together(config: TrainingConfig) -> Path:
     Raises:
         UserError: see `run_to_resume` and `new_run_folder`.
     """
-    folder = RUNS
+    find = partial(run_to_resume, config.output_dir) if config.resume else partial(new_run_folder, config)
+    return _as_main_says(RUNS, find)
+
+
+def _as_main_says(folder: Path, decide: Callable[[], Path]) -> Path:
+    """On every process what `decide` returns on the main one, which alone calls it; it fails for all if it fails."""
     with fail_together(folder):
         if PartialState().is_main_process:
-            folder = run_to_resume(config.output_dir) if config.resume else new_run_folder(config)
+            folder = decide()
     return Path(broadcast_object_list([str(folder)])[0])
+
+
+def new_run_folder(config: TrainingConfig) -> Path:
+    """The folder a new run goes to; nothing is created.
+
+    Raises:
+        UserError: it holds a run or other files already.
+    """
+    if config.output_dir is None:
+        prefix = re.sub(r"[^\w.-]+", "_", f"{Path(config.dataset).name}_{config.preset}")
+        numbers = [int(match[1]) for path in RUNS.glob(f"{prefix}_*") if (match := re.search(r"_(\d+)$", path.name))]
+        return RUNS / f"{prefix}_{max(numbers, default=0) + 1:03d}"
+    folder = Path(config.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output-dir {folder} is a file: name a folder that does not exist yet.")
+    if (folder / TRAINING_CONFIG_NAME).exists():
+        raise UserError(
+            f"--output-dir {folder} already holds a run, which is never overwritten: add --resume to go on with it, or "
+            "name another folder."
+        )
+    if _holds_files(folder):
+        raise UserError(f"--output-dir {folder} is not empty and holds no run: name another folder.")
+    return folder
+
+
+def run_to_resume(output_dir: str | None) -> Path:
+    """The folder to go on in: `output_dir`, else the newest run under runs/.
+
+    Raises:
+        UserError: there is none, or it holds something else.
+    """
+    if output_dir is None:
+        runs = sorted(RUNS.glob(f"*/{TRAINING_CONFIG_NAME}"), key=lambda path: path.stat().st_mtime)
+        if not runs:
+            raise UserError(
+                f"--resume found no run under {RUNS}/: name one with --output-dir, or leave --resume out to start one."
+            )
+        return runs[-1].parent
+    folder = Path(output_dir)
+    if _holds_files(folder) and not (folder / TRAINING_CONFIG_NAME).exists():
+        raise UserError(f"--resume: {folder} holds files but no {TRAINING_CONFIG_NAME}: it is no run. Name another.")
+    return folder
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name not in NO_FILES for path in folder.iterdir())
+
+
+# --- who may work in it
 
 
 @contextmanager
@@ -79,31 +121,7 @@ def claimed(config: TrainingConfig, folder: Path, stored: TrainingConfig | None)
         UserError: another run is at work in it, or has been since; it cannot be made or written to.
     """
     with ExitStack() as lock:
-        with fail_together(folder):
-            if PartialState().is_main_process:
-                folder = _claim(config, folder, stored, lock)
-        yield Path(broadcast_object_list([str(folder)])[0])
-
-
-def new_run_folder(config: TrainingConfig) -> Path:
-    """The folder a new run goes to; nothing is created.
-
-    Raises:
-        UserError: it holds a run or other files already.
-    """
-    if config.output_dir is None:
-        return _next_numbered(f"{Path(config.dataset).name}_{config.preset}")
-    folder = Path(config.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output-dir {folder} is a file: name a folder that does not exist yet.")
-    if (folder / TRAINING_CONFIG_NAME).exists():
-        raise UserError(
-            f"--output-dir {folder} already holds a run, which is never overwritten: add --resume to go on with it, or "
-            "name another folder."
-        )
-    if _holds_files(folder):
-        raise UserError(f"--output-dir {folder} is not empty and holds no run: name another folder.")
-    return folder
+        yield _as_main_says(folder, lambda: _claim(config, folder, stored, lock))
 
 
 def _claim(config: TrainingConfig, folder: Path, stored: TrainingConfig | None, lock: ExitStack) -> Path:
@@ -160,23 +178,7 @@ def _lock(file: TextIO) -> None:
     file.flush()
 
 
-def run_to_resume(output_dir: str | None) -> Path:
-    """The folder to go on in: `output_dir`, else the newest run under runs/.
-
-    Raises:
-        UserError: there is none, or it holds something else.
-    """
-    if output_dir is None:
-        runs = sorted(RUNS.glob(f"*/{TRAINING_CONFIG_NAME}"), key=lambda path: path.stat().st_mtime)
-        if not runs:
-            raise UserError(
-                f"--resume found no run under {RUNS}/: name one with --output-dir, or leave --resume out to start one."
-            )
-        return runs[-1].parent
-    folder = Path(output_dir)
-    if _holds_files(folder) and not (folder / TRAINING_CONFIG_NAME).exists():
-        raise UserError(f"--resume: {folder} holds files but no {TRAINING_CONFIG_NAME}: it is no run. Name another.")
-    return folder
+# --- what it was started with
 
 
 def stored_config(folder: Path) -> TrainingConfig | None:
@@ -185,22 +187,20 @@ def stored_config(folder: Path) -> TrainingConfig | None:
     return TrainingConfig.from_json(path) if path.exists() else None
 
 
-def check_same_run(
-    stored: TrainingConfig, asked: TrainingConfig, flag: str = "--resume", changeable: frozenset[str] = CHANGEABLE
-) -> None:
-    """Options that would make it another run must not differ; `flag` is what asks for its continuation.
+def check_same_run(stored: TrainingConfig, asked: TrainingConfig) -> None:
+    """Options that would make it another run must not differ.
 
     Raises:
         UserError: naming each that does, with both values.
     """
     old, new = stored.to_dict(), asked.to_dict()
     skips_now = ["on_bad_pair"] if new["streaming"] and new["on_bad_pair"] == "skip" else []  # none was met until now
-    changed = [name for name in old if old[name] != new[name] and name not in changeable.union(skips_now)]
+    changed = [name for name in old if old[name] != new[name] and name not in CHANGEABLE.union(skips_now)]
     if changed:
-        differences = ", ".join(f"--{name.replace('_', '-')} {new[name]} (the run has {old[name]})" for name in changed)
+        differences = ", ".join(f"{flag(name)} {new[name]} (the run has {old[name]})" for name in changed)
         raise UserError(
-            f"{flag} cannot change {differences}: leave it out to go on with the run as it was started, or start a "
-            f"new one without {flag}."
+            f"--resume cannot change {differences}: leave it out to go on with the run as it was started, or start a "
+            "new one without --resume."
         )
 
 
@@ -218,24 +218,39 @@ def check_same_pairs(folder: Path, fingerprint: str) -> None:
         )
 
 
-def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str, Any]) -> Path:
+def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str, Any]) -> None:
     """Write `training_config.json`: resolved options, library versions and `facts` (data set, command, …)."""
-    folder.mkdir(parents=True, exist_ok=True)
     options = config.to_dict() | {"resume": False, "output_dir": None}  # of the machine, not of the model
     path = folder / TRAINING_CONFIG_NAME
     content = {"options": options, **facts, "versions": library_versions()}
     if path.exists():  # a resumed run may have been given more epochs; what it was started with stays
         content = json.loads(path.read_text()) | {"options": options}
-    with write_aside(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-    return path
+    write_json(path, content)
 
 
-def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name not in NO_FILES for path in folder.iterdir())
+# --- its bad pairs
 
 
-def _next_numbered(prefix: str) -> Path:
-    prefix = re.sub(r"[^\w.-]+", "_", prefix)
-    numbers = [int(match[1]) for path in RUNS.glob(f"{prefix}_*") if (match := re.search(r"_(\d+)$", path.name))]
-    return RUNS / f"{prefix}_{max(numbers, default=0) + 1:03d}"
+def record_bad_pairs(folder: Path, faults: tuple[Fault, ...], recorded: tuple[Fault, ...] | None) -> None:
+    """Keep `bad_pairs.jsonl`, and their count in `training_config.json`, up to date; log those that are new.
+
+    Args:
+        faults: all that are known.
+        recorded: those that were known at the call before; None: it is the first of this session.
+    """
+    if faults == recorded:
+        return
+    known = set(faults if recorded is None else recorded)
+    new = [fault for fault in faults if fault not in known]
+    for fault in new[:LISTED_FAULTS]:
+        logger.warning("Left out: %s", fault.reason)
+    if new:
+        logger.warning("%d bad pairs left out so far: %s", len(faults), folder / BAD_PAIRS_NAME)
+    if faults:
+        write_bad_pairs(folder, faults)
+    else:  # of a run that was set back to before it met them
+        (folder / BAD_PAIRS_NAME).unlink(missing_ok=True)
+    path = folder / TRAINING_CONFIG_NAME
+    content = json.loads(path.read_text())
+    content["dataset"]["left_out"] = len(faults)
+    write_json(path, content)

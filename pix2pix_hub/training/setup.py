@@ -11,21 +11,39 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.devices import resolve_mixed_precision, use_cpu
+from pix2pix_hub.devices import missing_for_compilation, resolve_mixed_precision, use_cpu
 from pix2pix_hub.losses import PerceptualLoss, Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.generators import GENERATORS
-from pix2pix_hub.training.compiling import Compilation, choose_compilation
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
-from pix2pix_hub.training.schedule import build_schedule
 from pix2pix_hub.training.step import GANStep, average_of
 from pix2pix_hub.util import UserError
+
+SMALL_BATCH = 4  # images up to which a GPU waits for launches more than it computes
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What `--compile` comes to: the mode of `torch.compile`, or None; and why, in words.
+
+    Networks are compiled in place (`Module.compile`), so that names of weights, checkpoints, exports and the moving
+    average know nothing of it, and for each shape apart: the discriminator sees batches of two sizes.
+    """
+
+    mode: str | None
+    reason: str
+
+    def apply(self, *networks: nn.Module) -> None:
+        """Have the networks compiled at their first call."""
+        for network in networks if self.mode is not None else ():
+            network.compile(mode=self.mode, dynamic=False)
 
 
 @dataclass(frozen=True)
@@ -53,12 +71,7 @@ class Learner:
     def parameter_counts(self) -> dict[str, int]:
         """Trainable values of each network."""
         networks = {"generator": self.generator, "discriminator": self.discriminator}
-        return {name: parameter_count(network) for name, network in networks.items()}
-
-    def train_mode(self) -> None:
-        """Both networks to training mode: dropout on."""
-        self.generator.train()
-        self.discriminator.train()
+        return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
 
 
 def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
@@ -85,9 +98,38 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     )
 
 
-def parameter_count(network: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(parameter.numel() for parameter in network.parameters())
+def choose_compilation(requested: str, device_type: str, batch_size: int, plain_loop: bool) -> Compilation:
+    """`"auto"`, `"on"` or `"off"` → what to do on this kind of device.
+
+    `auto` is off: compiling loses on a CPU, and on a GPU it has not been measured (docs/performance.md).
+
+    Args:
+        plain_loop: one process and one batch a step, so that gradients may live in a CUDA graph's memory.
+
+    Raises:
+        UserError: `on` where `torch.compile` lacks something, with what to install.
+    """
+    if requested != "on":
+        return Compilation(None, "off")
+    missing = missing_for_compilation(device_type)
+    if missing is not None:
+        raise UserError(f"--compile on: {missing}; or leave it out.")
+    graphs = device_type == "cuda" and batch_size <= SMALL_BATCH and plain_loop
+    return Compilation("reduce-overhead" if graphs else "default", "on")
+
+
+def build_schedule(optimizer: Optimizer, total_steps: int, decay_steps: int) -> LambdaLR:
+    """Return the learning rate's schedule, to be stepped after each optimizer step: constant, then linear to zero.
+
+    pix2pix (Isola et al. 2017, section 3.3 and appendix 6.2) trains with Adam at 2e-4, for 200 epochs on the small
+    sets. The split into 100 epochs at that rate and 100 epochs linearly to zero is the authors' own: their PyTorch
+    code's default (`n_epochs` + `n_epochs_decay`) and CycleGAN's section 7.1 (Zhu et al. 2017).
+
+    The last of `total_steps` has 1 / `decay_steps` of the rate. The schedule's `state_dict` holds the position but
+    neither number of steps: a resumed run must pass the same two. Accelerate's `prepare` would step it once per
+    process, so it stays unprepared.
+    """
+    return LambdaLR(optimizer, lambda step: min(1.0, max(0, total_steps - step) / max(1, decay_steps)))
 
 
 def make_networks(

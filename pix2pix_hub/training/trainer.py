@@ -14,16 +14,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, set_seed
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.data.decode import Fault
 from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.devices import keep_freed_memory, process_state, set_cpu_threads
+from pix2pix_hub.devices import device_name, keep_freed_memory, process_state, set_cpu_threads, stop_signals
 from pix2pix_hub.export import BEST_MODEL, MODEL, TRAINING_CONFIG_NAME, Preprocessor, write_export
 from pix2pix_hub.metrics import METRICS
-from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
@@ -33,23 +34,21 @@ from pix2pix_hub.training.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from pix2pix_hub.training.loaders import PairsOnRecord, TrainLoader, make_cache, open_together, total_steps
-from pix2pix_hub.training.overfitting import overfitting_words
+from pix2pix_hub.training.loaders import SHARDS_NAME, TrainLoader, make_cache, open_together
 from pix2pix_hub.training.published import find_start
-from pix2pix_hub.training.report import MetricsLog, Reporter, waiting_words
+from pix2pix_hub.training.report import Reporter, draw_curves, overfitting_words, read_metrics, waiting_words
 from pix2pix_hub.training.run_folder import (
     check_same_pairs,
     check_same_run,
     claimed,
     find_together,
+    record_bad_pairs,
     stored_config,
     write_training_config,
 )
 from pix2pix_hub.training.setup import make_accelerator, make_learner
-from pix2pix_hub.training.signals import StopSignals
-from pix2pix_hub.training.summary import describe_run, run_facts
-from pix2pix_hub.training.validation import make_validation
-from pix2pix_hub.util import UserError
+from pix2pix_hub.training.validation import Validation
+from pix2pix_hub.util import UserError, counted, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -96,63 +95,41 @@ class Pix2PixTrainer:
                 "push_to_hub is done by train_accelerate.py: pass on_export= to push, or leave it out and call "
                 "pix2pix_hub.hub.push.push_export when the run is through."
             )
+        self.config, self.command = config, command
+        self._complete_export, self._on_export = complete_export, on_export
+
+        # The folder, what the networks begin with, the pairs.
         state = process_state()
         self.run_folder = find_together(config)
         self._stored = stored_config(self.run_folder) if config.resume else None
         if self._stored is not None:
             check_same_run(self._stored, config)
         self.published = find_start(config, self.run_folder, state)
-        self.pairs = pairs if pairs is not None else open_together(config, state, self.run_folder)
+        self.pairs = pairs = pairs if pairs is not None else open_together(config, state, self.run_folder)
         if self._stored is not None:
-            check_same_pairs(self.run_folder, self.pairs.fingerprint)
+            check_same_pairs(self.run_folder, pairs.fingerprint)
 
-        self.config = config
-        self.command = command
-        self._complete_export, self._on_export = complete_export, on_export
-        self.accelerator = make_accelerator(config, self.run_folder)
+        # The machine.
+        self.accelerator = accelerator = make_accelerator(config, self.run_folder)
         self.cpu_threads = set_cpu_threads(config.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-        if self.accelerator.device.type == "cpu":
+        if accelerator.device.type == "cpu":
             keep_freed_memory()
+
+        # Loaders, networks and what validates them.
         set_seed(config.seed)
         self.progress = Progress()
-        self._learning_rate = config.learning_rate  # of the newest step
-        self._exported_step: int | None = None  # that `--push-every` has exported
-        self.reporter = Reporter(self.accelerator, self.run_folder, self.progress)
-        self._build()
-        set_seed(config.seed, device_specific=True)  # from here on dropout differs between processes
-
-    # --- building ---
-
-    def _build(self) -> None:
-        """Loaders, networks and what validates them."""
-        config, accelerator, pairs = self.config, self.accelerator, self.pairs
+        accelerator.register_for_checkpointing(self.progress)
         self.cache = make_cache(accelerator, config, pairs)
         self.train_loader = TrainLoader(accelerator, config, pairs, self.cache)
-        self.left_out = PairsOnRecord(accelerator, pairs, self.train_loader)
-        self.total_steps = total_steps(config, self.train_loader.steps_per_epoch)
-        accelerator.register_for_checkpointing(self.progress)
+        self.steps_per_epoch = math.ceil(len(self.train_loader) / config.gradient_accumulation_steps)
+        by_epochs = config.epochs * self.steps_per_epoch
+        self.total_steps = min(by_epochs, config.max_steps or by_epochs)
         if self.published is not None:
             self.published.check_formats(pairs.formats)
         source, target = (pairs.formats[side].channels for side in ("source", "target"))
         self.learner = make_learner(accelerator, config, source, target, self.total_steps, self.published)
-        self.validation = make_validation(accelerator, config, pairs, self.learner, self.cache)
-
-    @property
-    def _own(self) -> dict[str, Stateful]:
-        """What a checkpoint holds of each process."""
-        own: dict[str, Stateful] = {"image_buffer": self.learner.buffer}
-        if self.train_loader.streamed:
-            own["stream"] = self.train_loader
-        return own
-
-    @property
-    def exported_generator(self) -> Generator:
-        """The network that is validated and exported: the moving average, or the trained one with `--ema-decay 0`."""
-        return self.learner.exported_generator
-
-    def describe(self) -> str:
-        """What is trained on what, with what: several lines for a person."""
-        return describe_run(self)
+        self.validation = Validation(accelerator, config, pairs, self.learner, self.cache)
+        set_seed(config.seed, device_specific=True)  # from here on dropout differs between processes
 
     # --- the loop ---
 
@@ -165,74 +142,37 @@ class Pix2PixTrainer:
                 fit; a stream came to a bad pair that may not be left out, where everything before it is saved.
         """
         with claimed(self.config, self.run_folder, self._stored) as self.run_folder:
-            return self._train()
-
-    def _train(self) -> TrainingResult:
-        self._start()
-        with StopSignals() as self._signals, self.reporter.progress_bar(self.total_steps):
-            while not self._finished():
-                losses = self.train_epoch()
-                if self._stop_requested():
-                    break
-                self._end_epoch(losses, self.validate())
-            self._checkpoint()
-            if self._exported_step != self.progress.step:
-                with fail_together(self.run_folder):
-                    self._export(MODEL)
-        progress = self.progress
-        for words in (overfitting_words(self.reporter.log.read()), waiting_words(progress, self.cache.mode)):
-            if words and self.accelerator.is_main_process:
-                logger.info("%s", words)
-        reason = self.train_loader.reason_to_stop() if progress.step < self.total_steps else None
-        self.accelerator.end_training()
-        if reason is not None:
-            raise UserError(f"stopped after step {progress.step}, which is saved, at a bad pair. {reason}")
-        return TrainingResult(self.run_folder, progress.metrics, progress.step, progress.epoch, self._signals.received)
-
-    def train_epoch(self) -> dict[str, float]:
-        """Train to the end of the current epoch (of the steps, or to a stop signal); the mean of each loss."""
-        progress, learner = self.progress, self.learner
-        if progress.step >= self.total_steps:  # resumed between the last step and its validation
-            return progress.epoch_means()
-        learner.train_mode()
-        self.reporter.start_clock()
-        for batch in self.reporter.watched(self.train_loader.rest_of_epoch(progress.epoch, progress.batch)):
-            losses = learner.step(batch["source"], batch["target"])
-            progress.batch += 1
-            self.reporter.add(progress.step + 1, losses)
-            if not self.accelerator.sync_gradients:
-                continue
-            progress.step += 1
-            self._learning_rate = float(learner.schedules[0].get_last_lr()[0])
-            for schedule in learner.schedules:
-                schedule.step()
-            self.reporter.advance()
-            last = self.accelerator.gradient_state.end_of_dataloader or progress.step == self.total_steps
-            if progress.step % self.config.log_every == 0 or last:
-                self._fetch_losses()
-            every = self.config.checkpoint_every
-            if every and progress.step % every == 0 and not last:
+            self._start()
+            with stop_signals() as self._signals, self.reporter.bar:
+                while not self._finished():
+                    # To the end of the epoch or of --max-steps, with checkpoints as --checkpoint-every says.
+                    self._train_epoch()
+                    # A signal, or a bad pair in a stream, ends the run in the middle of the epoch.
+                    if self._stop_requested():
+                        break
+                    # What the epoch brought: a line, a picture, model_best/, and model/ as --push-every says.
+                    self._validate_and_export()
+                    # By time, or where --checkpoint-every falls on the epoch's last step.
+                    if self._checkpoint_due():
+                        self._checkpoint()
+                # However it ended.
                 self._checkpoint()
-            if progress.step == self.total_steps or self._stop_requested():
-                break
-        return progress.epoch_means()
-
-    def validate(self) -> dict[str, float]:
-        """Both losses and the image metrics of the exported generator on the validation pairs, over all processes."""
-        return self.validation.measure()
-
-    # --- phases of the loop ---
+                if self._exported_step != self.progress.step:
+                    with fail_together(self.run_folder):
+                        self._export(MODEL)
+            return self._end()
 
     def _start(self) -> None:
         """Fill the run folder, or go on where the newest sound checkpoint left off."""
-        self.reporter.log = MetricsLog(self.run_folder)
         self.accelerator.project_configuration.set_directories(str(self.run_folder))
         checkpoint = newest_sound_checkpoint(self.run_folder) if self.config.resume else None
         self.accelerator.wait_for_everyone()  # all have looked
         with fail_together(self.run_folder):
             if self.accelerator.is_main_process:
                 remove_after(self.run_folder, checkpoint)
-                write_training_config(self.run_folder, self.config, run_facts(self))
+                write_training_config(self.run_folder, self.config, self._facts())
+                if self.pairs.lengths is not None:
+                    write_json(self.run_folder / SHARDS_NAME, {"rows": list(self.pairs.lengths)})
         if checkpoint is not None:
             load_checkpoint(self.accelerator, checkpoint, self._own)
             logger.info("Resuming from %s: epoch %d, step %d.", checkpoint, self.progress.epoch + 1, self.progress.step)
@@ -241,10 +181,47 @@ class Pix2PixTrainer:
         elif self.config.resume:
             logger.info("%s has no checkpoint yet: starting at step %d.", self.run_folder, self.progress.step)
         self.cache.fill(self.accelerator)
+        self._bad_pairs: tuple[Fault, ...] | None = None  # as they are on record
+        self._exported_step: int | None = None  # that `--push-every` has exported
         with fail_together(self.run_folder):
-            self.left_out.start(self.run_folder)
-            self.reporter.start(self.config.to_dict())
+            self._record_bad_pairs()
+            self.reporter = Reporter(self.accelerator, self.config, self.run_folder, self.progress, self.total_steps)
         self._checkpointed = time.monotonic()
+
+    def _finished(self) -> bool:
+        """All steps taken and validated, or early stopping."""
+        progress, patience = self.progress, self.config.early_stopping_patience
+        if patience and progress.epoch - progress.best_epoch >= patience:
+            logger.info("Stopping early: no better %s for %d epochs.", self.config.best_metric, patience)
+            return True
+        return progress.step >= self.total_steps and progress.batch == 0
+
+    def _train_epoch(self) -> None:
+        """Train to the end of the current epoch, of the steps, or to a stop signal."""
+        progress, learner = self.progress, self.learner
+        if progress.step >= self.total_steps:  # resumed between the last step and its validation
+            return
+        learner.generator.train()
+        learner.discriminator.train()
+        self.reporter.start_clock()
+        for batch in self.reporter.watched(self.train_loader.rest_of_epoch(progress.epoch, progress.batch)):
+            losses = learner.step(batch["source"], batch["target"])
+            progress.batch += 1
+            self.reporter.add(progress.step + 1, losses, float(learner.schedules[0].get_last_lr()[0]))
+            if not self.accelerator.sync_gradients:
+                continue
+            progress.step += 1
+            for schedule in learner.schedules:
+                schedule.step()
+            self.reporter.bar.update()
+            last = self.accelerator.gradient_state.end_of_dataloader or progress.step == self.total_steps
+            if progress.step % self.config.log_every == 0 or last:
+                self.reporter.fetch()
+            every = self.config.checkpoint_every
+            if every and progress.step % every == 0 and not last:
+                self._checkpoint()
+            if progress.step == self.total_steps or self._stop_requested():
+                break
 
     def _stop_requested(self) -> bool:
         """Whether a signal, or a bad pair where none may be, came to any process; asked at the same step by all."""
@@ -256,36 +233,27 @@ class Pix2PixTrainer:
             return False  # asking makes a GPU wait
         return bool(self.accelerator.reduce(torch.tensor(float(received), device=self.accelerator.device)) > 0)
 
-    def _finished(self) -> bool:
-        """All steps taken and validated, or early stopping."""
-        progress, patience = self.progress, self.config.early_stopping_patience
-        if patience and progress.epoch - progress.best_epoch >= patience:
-            logger.info("Stopping early: no better %s for %d epochs.", self.config.best_metric, patience)
-            return True
-        return progress.step >= self.total_steps and progress.batch == 0
-
-    def _end_epoch(self, losses: dict[str, float], metrics: dict[str, float]) -> None:
-        """Log, draw and export what the epoch brought; take a checkpoint when one is due."""
-        progress = self.progress
+    def _validate_and_export(self) -> None:
+        """Measure the exported generator; log, draw and export what the epoch brought."""
+        config, progress = self.config, self.progress
+        losses, metrics = progress.epoch_means(), self.validation.measure()
         progress.end_epoch(metrics)
         with fail_together(self.run_folder):
-            self.left_out.update(self.run_folder)
+            self._record_bad_pairs()
             entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
             self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
             if self.accelerator.is_main_process:
-                self.validation.save_samples(self._samples_path())
-                self.reporter.log.draw_curves()
-            shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in self.config.eval_metrics)
+                self.validation.save_samples(self._samples_path)
+                draw_curves(self.run_folder)
+            shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in config.eval_metrics)
             logger.info("Epoch %d: %s; D loss %.3f.", progress.epoch, shown, losses.get("d_loss", math.nan))
-            value = metrics[self.config.best_metric]
-            if METRICS[self.config.best_metric].improves(value, progress.best_value):
+            value = metrics[config.best_metric]
+            if METRICS[config.best_metric].improves(value, progress.best_value):
                 progress.best_value, progress.best_epoch = value, progress.epoch
                 self._export(BEST_MODEL)
-            if self.config.push_every and progress.epoch % self.config.push_every == 0:
+            if config.push_every and progress.epoch % config.push_every == 0:
                 self._export(MODEL)
                 self._exported_step = progress.step
-        if self._checkpoint_due():
-            self._checkpoint()
 
     def _checkpoint_due(self) -> bool:
         every = self.config.checkpoint_every
@@ -294,46 +262,102 @@ class Pix2PixTrainer:
         late = time.monotonic() - self._checkpointed > SECONDS_BETWEEN_CHECKPOINTS
         return bool(broadcast_object_list([late])[0])
 
-    def _fetch_losses(self) -> None:
-        """Look at the losses since the last call, before anything made with them is kept.
-
-        Raises:
-            TrainingDiverged: one is NaN or infinite.
-        """
-        images_per_batch = self.config.batch_size * self.accelerator.num_processes
-        with fail_together(self.run_folder):
-            self.reporter.fetch(self._learning_rate, images_per_batch)
-
     def _checkpoint(self) -> None:
-        self._fetch_losses()
+        self.reporter.fetch()
         save_checkpoint(self.accelerator, self.run_folder, self.progress.step, self._own, self.config.keep_checkpoints)
         with fail_together(self.run_folder):
-            self.left_out.update(self.run_folder)
+            self._record_bad_pairs()
         self._checkpointed = time.monotonic()
 
+    def _end(self) -> TrainingResult:
+        """Say what can be learnt from the run, and how it ended."""
+        progress = self.progress
+        for words in (overfitting_words(read_metrics(self.run_folder)), waiting_words(progress, self.cache.mode)):
+            if words and self.accelerator.is_main_process:
+                logger.info("%s", words)
+        reason = self.train_loader.reason_to_stop() if progress.step < self.total_steps else None
+        self.accelerator.end_training()
+        if reason is not None:
+            raise UserError(f"stopped after step {progress.step}, which is saved, at a bad pair. {reason}")
+        return TrainingResult(self.run_folder, progress.metrics, progress.step, progress.epoch, self._signals.received)
+
+    # --- what is kept ---
+
+    @property
+    def _own(self) -> dict[str, Stateful]:
+        """What a checkpoint holds of each process."""
+        stream: dict[str, Stateful] = {"stream": self.train_loader} if self.train_loader.streamed else {}
+        return {"image_buffer": self.learner.buffer, **stream}
+
+    @property
     def _samples_path(self) -> Path:
         return self.run_folder / "samples" / f"epoch_{self.progress.epoch:04d}.png"
+
+    def _record_bad_pairs(self) -> None:
+        recorded, self._bad_pairs = self._bad_pairs, self.train_loader.bad_pairs()
+        if self.accelerator.is_main_process:
+            record_bad_pairs(self.run_folder, self._bad_pairs, recorded)
 
     def _export(self, name: str) -> None:
         """Write the export `name` of the networks as they are, from the main process."""
         if not self.accelerator.is_main_process:
             return
-        progress = self.progress
-        samples = self._samples_path()
-        if not samples.exists():
-            self.validation.save_samples(samples)
-        config, generator, formats = self.config, self.exported_generator, self.pairs.formats
+        if not self._samples_path.exists():
+            self.validation.save_samples(self._samples_path)
+        generator = self.learner.exported_generator
+        source, target = (self.pairs.formats[side] for side in ("source", "target"))
+        size, resize = self.config.image_height_width, self.config.resize
         write_export(
             self.run_folder / name,
             generator,
-            Preprocessor(
-                formats["source"], formats["target"], config.image_height_width, config.resize, generator.size_multiple
-            ),
+            Preprocessor(source, target, size, resize, generator.size_multiple),
             discriminator=self.learner.discriminator,
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
-            metrics=progress.facts() | {"pairs": len(self.validation.pairs)},
-            samples=samples,
+            metrics=self.progress.facts() | {"pairs": len(self.validation.pairs)},
+            samples=self._samples_path,
             complete=self._complete_export,
         )
         if self._on_export is not None:
             self._on_export(self.run_folder / name)
+
+    # --- what the run is ---
+
+    def describe(self) -> str:
+        """What is trained on what, with what: several lines for a person."""
+        config, accelerator = self.config, self.accelerator
+        counts = ", ".join(f"{name} {count:,} parameters" for name, count in self.learner.parameter_counts.items())
+        threads = f", {counted(self.cpu_threads, 'thread')}" if accelerator.device.type == "cpu" else ""
+        lines = [
+            f"pairs      {self.pairs.description}",
+            f"networks   {counts}",
+            f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
+            f"mixed precision: {accelerator.mixed_precision}, compile: {self.learner.compilation.reason}",
+            f"length     {counted(self.total_steps, 'step')}, "
+            f"{counted(self.total_steps / self.steps_per_epoch, 'epoch')}, batch size {config.batch_size} x "
+            f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
+            f"cache      {self.cache.plan.words}",
+            f"run        {self.run_folder}",
+        ]
+        if self.published is not None:
+            lines.insert(2, f"begins     with {self.published.description}")
+        return "\n".join(lines)
+
+    def _facts(self) -> dict[str, Any]:
+        """JSON-ready, for `training_config.json`: command, data set, machine, size of the networks, where it began."""
+        pairs, accelerator = self.pairs, self.accelerator
+        threads = f", {counted(self.cpu_threads, 'thread')} each" if accelerator.device.type == "cpu" else ""
+        return {
+            "command": self.command,
+            "dataset": {
+                "id": pairs.dataset,
+                "pairs": pairs.description,
+                "fingerprint": pairs.fingerprint,
+                "left_out": len(pairs.findings.faults),
+            },
+            "mixed_precision": accelerator.mixed_precision,
+            "processes": accelerator.num_processes,
+            "device": accelerator.device.type,
+            "hardware": f"{accelerator.num_processes} x {device_name(accelerator.device)}{threads}",
+            "parameters": self.learner.parameter_counts,
+            "started_from": self.published and self.published.commit,
+        }

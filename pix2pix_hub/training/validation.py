@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,9 +13,9 @@ from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.cache import RunCache
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.transforms import PairTensors
-from pix2pix_hub.image.format import PixelFormat, save_grid
+from pix2pix_hub.image.format import save_grid
 from pix2pix_hub.metrics import METRICS, ImageMetrics, MetricNetworks, load_networks, unusable
-from pix2pix_hub.training.loaders import evaluation_transform, make_validation_loader
+from pix2pix_hub.training.loaders import make_transform, make_validation_loader
 from pix2pix_hub.training.setup import Learner
 from pix2pix_hub.util import UserError
 
@@ -25,104 +23,81 @@ TRAINING_PAIRS = 20  # evenly spread, whose L1 stands beside that of the validat
 TRAIN_L1 = "train_l1"  # key of that in what is measured
 
 
-@dataclass(frozen=True)
 class Validation:
-    """The validation pairs, seen through `learner`."""
+    """The validation pairs of a run, shared out to its processes and seen through `learner`.
 
-    accelerator: Accelerator
-    learner: Learner
-    loader: Any  # this process's share of `pairs`
-    pairs: PairTensors
-    formats: Mapping[str, PixelFormat]  # "source", "target"
-    sample_count: int  # pairs in a sample grid
-    names: tuple[str, ...]  # of the metrics
-    networks: MetricNetworks  # that they need
-    training_loader: Any  # this process's share of some training pairs; None where they come as a stream
-
-    @torch.no_grad()
-    def measure(self) -> dict[str, float]:
-        """Both losses and the metrics, over all processes; and L1 of some training pairs, where L1 is measured."""
-        learner, accelerator = self.learner, self.accelerator
-        generator, discriminator = learner.exported_generator.eval(), learner.discriminator.eval()
-        metrics = ImageMetrics(self.names, self.networks)
-        sums = torch.zeros(3, device=accelerator.device)  # d_loss, g_loss, batches
-        for batch in self.loader:
-            source, target = batch["source"], batch["target"]
-            with accelerator.autocast():
-                generated = generator.forward(source).float()  # a call would compile it for evaluation, too
-                real_logits, fake_logits = (
-                    discriminator.forward(torch.cat([source, image], dim=1)) for image in (target, generated)
-                )
-            d_loss = learner.loss.discriminator_loss(real_logits, fake_logits)
-            g_loss = learner.loss.generator_loss(fake_logits, generated, target)["total"]
-            sums += torch.stack([d_loss, g_loss, torch.ones_like(d_loss)])
-            metrics.update(*accelerator.gather_for_metrics((generated, target)))
-        d_sum, g_sum, batches = accelerator.reduce(sums).tolist()
-        return {"d_loss": d_sum / batches, "g_loss": g_sum / batches, **metrics.compute(), **self._measure_training()}
-
-    def _measure_training(self) -> dict[str, float]:
-        """L1 of the training pairs as the validation pairs' is taken: no augmentation, no dropout."""
-        if self.training_loader is None:
-            return {}
-        metrics = ImageMetrics(("l1",))
-        for batch in self.training_loader:
-            with self.accelerator.autocast():
-                generated = self.learner.exported_generator.forward(batch["source"]).float()
-            metrics.update(*self.accelerator.gather_for_metrics((generated, batch["target"])))
-        return {TRAIN_L1: metrics.compute()["l1"]}
-
-    def save_samples(self, path: Path) -> None:
-        """Write a picture of the first pairs: rows of source | generated | target."""
-        formats = self.formats
-        save_grid(self._sample_rows(), path, [formats["source"], formats["target"], formats["target"]])
-
-    @torch.no_grad()
-    def _sample_rows(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        generator = self.learner.exported_generator.eval()
-        rows = []
-        for index in range(min(self.sample_count, len(self.pairs))):
-            pair = self.pairs[index]
-            source, target = (pair[side].to(self.accelerator.device) for side in ("source", "target"))
-            with self.accelerator.autocast():
-                generated = generator.forward(source[None])[0].float()
-            rows.append((source, generated, target))
-        return rows
-
-
-def make_validation(
-    accelerator: Accelerator,
-    config: TrainingConfig,
-    pairs: PairSplits,
-    learner: Learner,
-    cache: RunCache | None = None,
-) -> Validation:
-    """The validation of a run, shared out to its processes.
+    Attributes:
+        pairs: all of them.
+        training_loader: this process's share of some training pairs; None where they come as a stream.
 
     Raises:
         UserError: a metric cannot look at these images, or its network's weights cannot be had.
     """
-    transform = evaluation_transform(config, pairs.formats)
-    seen = PairTensors(pairs.validation, transform)
-    networks = _networks(accelerator, config, pairs)
-    training_loader = None
-    if pairs.lengths is None and "l1" in config.eval_metrics:
-        step = -(-len(pairs.train) // TRAINING_PAIRS)
-        some = replace(pairs.train, indices=pairs.train.indices[::step])
-        training_loader = make_validation_loader(accelerator, config, PairTensors(some, transform), cache)
-    return Validation(
-        accelerator,
-        learner,
-        make_validation_loader(accelerator, config, seen, cache),
-        seen,
-        pairs.formats,
-        config.sample_count,
-        config.eval_metrics,
-        networks,
-        training_loader,
-    )
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        config: TrainingConfig,
+        pairs: PairSplits,
+        learner: Learner,
+        cache: RunCache | None = None,
+    ) -> None:
+        self._accelerator, self._config, self._formats, self._learner = accelerator, config, pairs.formats, learner
+        self._networks = _metric_networks(accelerator, config, pairs)
+        transform = make_transform(config, pairs.formats, augment=False)
+        self.pairs = PairTensors(pairs.validation, transform)
+        self.training_loader = None
+        if pairs.lengths is None and "l1" in config.eval_metrics:
+            step = -(-len(pairs.train) // TRAINING_PAIRS)
+            some = replace(pairs.train, indices=pairs.train.indices[::step])
+            self.training_loader = make_validation_loader(accelerator, config, PairTensors(some, transform), cache)
+        self._loader = make_validation_loader(accelerator, config, self.pairs, cache)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Both losses and the metrics, over all processes; and L1 of some training pairs, where L1 is measured."""
+        accelerator, loss = self._accelerator, self._learner.loss
+        discriminator = self._learner.discriminator.eval()
+        metrics = ImageMetrics(self._config.eval_metrics, self._networks)
+        sums = torch.zeros(3, device=accelerator.device)  # d_loss, g_loss, batches
+        for batch in self._loader:
+            source, target = batch["source"], batch["target"]
+            generated = self._generate(source)
+            with accelerator.autocast():
+                (real_logits, real_maps), (fake_logits, fake_maps) = (
+                    discriminator.forward(torch.cat([source, image], dim=1), features=True)
+                    for image in (target, generated)
+                )
+            d_loss = loss.discriminator_loss(real_logits, fake_logits)
+            g_loss = loss.generator_loss(fake_logits, generated, target, fake_maps, real_maps)["total"]
+            sums += torch.stack([d_loss, g_loss, torch.ones_like(d_loss)])
+            metrics.update(*accelerator.gather_for_metrics((generated, target)))
+        d_sum, g_sum, batches = accelerator.reduce(sums).tolist()
+        measured = {"d_loss": d_sum / batches, "g_loss": g_sum / batches, **metrics.compute()}
+        if self.training_loader is not None:  # as the validation pairs' L1: no augmentation, no dropout
+            metrics = ImageMetrics(("l1",))
+            for batch in self.training_loader:
+                generated = self._generate(batch["source"])
+                metrics.update(*accelerator.gather_for_metrics((generated, batch["target"])))
+            measured[TRAIN_L1] = metrics.compute()["l1"]
+        return measured
+
+    @torch.no_grad()
+    def save_samples(self, path: Path) -> None:
+        """Write a picture of the first pairs: rows of source | generated | target."""
+        rows = []
+        for index in range(min(self._config.sample_count, len(self.pairs))):
+            pair = self.pairs[index]
+            source, target = (pair[side].to(self._accelerator.device) for side in ("source", "target"))
+            rows.append((source, self._generate(source[None])[0], target))
+        save_grid(rows, path, [self._formats[side] for side in ("source", "target", "target")])
+
+    def _generate(self, source: Tensor) -> Tensor:
+        with self._accelerator.autocast():  # a call, other than `forward`, would compile it for evaluation, too
+            return self._learner.exported_generator.eval().forward(source).float()
 
 
-def _networks(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits) -> MetricNetworks:
+def _metric_networks(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits) -> MetricNetworks:
     """What `--eval-metrics` needs, before anything is trained."""
     for name in config.eval_metrics:
         reason = unusable(name, pairs.formats["target"], config.image_height_width)

@@ -68,18 +68,6 @@ def test_depth_is_kept(tmp_path: Path) -> None:
     assert read_image(tmp_path / "out2" / "gray.png", "x").values.dtype == np.uint16
 
 
-def test_a_kind_of_file_that_cannot_hold_the_result_gives_way(tmp_path: Path) -> None:
-    labels = write_tiny_export(tmp_path / "model", target=LABELS)
-    picture(tmp_path / "photo.jpg")
-    assert main(["translate", str(labels), str(tmp_path / "photo.jpg"), "--output", str(tmp_path / "out")]) == 0
-    (place,) = (tmp_path / "out").iterdir()
-    with Image.open(place) as made:
-        assert (place.name, made.mode) == ("photo.png", "P")
-        assert set(np.unique(np.asarray(made))) <= set(LABELS.classes)
-        palette = made.getpalette("RGB")
-        assert palette is not None and palette[21:24] == [255, 0, 0]
-
-
 def test_metadata_is_kept_and_orientation_applied(model: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Artist] = 6, "somebody"
@@ -140,16 +128,20 @@ def test_an_input_is_safe_under_a_suffix_that_gave_way(tmp_path: Path, capsys: p
     assert png.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.GIF", "a.bmp.gif", "a.webp"])
-def test_the_names_of_results_are_settled_before_anything_is_written(
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.GIF", "a.bmp.gif", "a.webp"])
+def test_a_kind_of_file_that_cannot_hold_the_result_gives_way_before_anything_is_written(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """GIF, and WebP of classes, become PNG: results that exist, and two of one name, are seen under that."""
+    """GIF, and JPEG and WebP of classes, become PNG: results that exist, and two of one name, are seen under that."""
     labels, out = write_tiny_export(tmp_path / "model", target=LABELS), tmp_path / "out"
     source, result = picture(tmp_path / "in" / name), Path(name).with_suffix(".png").name
     words = ["translate", "--output", str(out), str(labels), str(source)]
     assert main(words) == 0
     assert [path.name for path in out.iterdir()] == [result]
+    with Image.open(out / result) as made:
+        palette = made.getpalette("RGB")
+        assert made.mode == "P" and set(np.unique(np.asarray(made))) <= set(LABELS.classes)
+        assert palette is not None and palette[21:24] == [255, 0, 0]
     capsys.readouterr()
     assert main(words) == 2
     assert f"Results exist already (1 of 1), {out / result} among them" in capsys.readouterr().err

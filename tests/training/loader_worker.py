@@ -19,7 +19,7 @@ def main(folder: Path, options: list[str]) -> None:
     epochs = []
     for epoch in range(2):
         epochs.append([batch["index"].tolist() for batch in trainer.train_loader.rest_of_epoch(epoch, taken=0)])
-        assert len(epochs[-1]) == trainer.train_loader.batches_per_epoch
+        assert len(epochs[-1]) == len(trainer.train_loader)
     accelerator = trainer.accelerator
     path = folder / f"{accelerator.num_processes}_{accelerator.process_index}.json"
     path.write_text(json.dumps(epochs))

@@ -36,17 +36,12 @@ def prepared(width: int = 4) -> tuple[Accelerator, nn.Module, Progress]:
     return accelerator, layer, progress
 
 
-def filled_buffer() -> ImageBuffer:
-    buffer = ImageBuffer(3, seed=1)
-    buffer.query(torch.rand(3, 2, 4, 4))
-    return buffer
-
-
 def test_everything_comes_back(tmp_path: Path) -> None:
     accelerator, layer, progress = prepared()
-    buffer = filled_buffer()
+    buffer = ImageBuffer(3, seed=1)
+    buffer.query(torch.rand(3, 2, 4, 4))
     progress.step, progress.epoch_sums = 7, {"d_loss": 1.5, "batches": 3.0}
-    weights, drawn = layer.weight.detach().clone(), None
+    weights = layer.weight.detach().clone()
     path = save_checkpoint(accelerator, tmp_path, 7, {"image_buffer": buffer}, keep=2)
     drawn = torch.rand(3)
     expected = [buffer.query(torch.zeros(1, 2, 4, 4)) for _ in range(5)]
@@ -61,11 +56,15 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert all(torch.equal(again.query(torch.zeros(1, 2, 4, 4)), value) for value in expected)
 
 
-def test_only_the_newest_are_kept_and_ordered_by_number(tmp_path: Path) -> None:
+def test_only_the_newest_are_kept_ordered_by_number_and_no_unfinished_one(tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
+    leftover = tmp_path / "checkpoints" / "checkpoint_5.partial"
+    leftover.mkdir(parents=True)
+    assert newest_sound_checkpoint(tmp_path) is None
     for step in (2, 9, 10, 100):
-        save_checkpoint(accelerator, tmp_path, step, {"image_buffer": ImageBuffer(0)}, keep=3)
+        save_checkpoint(accelerator, tmp_path, step, {}, keep=3)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint_100", "checkpoint_10", "checkpoint_9"]
+    assert not leftover.exists()
 
 
 BAD_MANIFESTS = {
@@ -79,17 +78,15 @@ BAD_MANIFESTS = {
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no manifest", *BAD_MANIFESTS])
-def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_removed(damage: str, tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
-    older, newer = (
-        save_checkpoint(accelerator, tmp_path, step, {"image_buffer": ImageBuffer(0)}, keep=3) for step in (1, 2)
-    )
+    older, newer = (save_checkpoint(accelerator, tmp_path, step, {}, keep=3) for step in (1, 2))
     assert newest_sound_checkpoint(tmp_path) == newer
     weights, manifest = newer / "model.safetensors", newer / "manifest.json"
+    content = bytearray(weights.read_bytes())
     if damage == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-1])
+        weights.write_bytes(content[:-1])
     elif damage == "flipped":
-        content = bytearray(weights.read_bytes())
         content[-1] ^= 255
         weights.write_bytes(content)
     elif damage == "missing":
@@ -99,56 +96,36 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
     else:
         manifest.write_text(BAD_MANIFESTS[damage])
     assert newest_sound_checkpoint(tmp_path) == older
-
-
-def test_damaged_ones_are_removed_and_older_ones_stay(tmp_path: Path) -> None:
-    accelerator, _, _ = prepared()
-    older, newer = (save_checkpoint(accelerator, tmp_path, step, {}, keep=3) for step in (1, 2))
-    (newer / "optimizer.bin").write_bytes(b"")
-    remove_after(tmp_path, newest_sound_checkpoint(tmp_path))
+    remove_after(tmp_path, older)
     assert list_checkpoints(tmp_path) == [older]
     remove_after(tmp_path, None)
     assert list_checkpoints(tmp_path) == []
 
 
-def test_an_unfinished_checkpoint_is_neither_taken_nor_kept(tmp_path: Path) -> None:
-    accelerator, _, _ = prepared()
-    leftover = tmp_path / "checkpoints" / "checkpoint_5.partial"
-    leftover.mkdir(parents=True)
-    assert newest_sound_checkpoint(tmp_path) is None
-    save_checkpoint(accelerator, tmp_path, 6, {"image_buffer": ImageBuffer(0)}, keep=2)
-    assert not leftover.exists()
-
-
-def test_networks_of_another_shape_are_refused(tmp_path: Path) -> None:
+def test_networks_of_another_shape_and_another_number_of_processes_are_refused(tmp_path: Path) -> None:
     accelerator, _, _ = prepared(4)
-    path = save_checkpoint(accelerator, tmp_path, 1, {"image_buffer": ImageBuffer(0)}, keep=2)
+    path = save_checkpoint(accelerator, tmp_path, 1, {}, keep=2)
     other, _, _ = prepared(5)
     with pytest.raises(UserError, match="does not fit these networks"):
-        load_checkpoint(other, path, {"image_buffer": ImageBuffer(0)})
-
-
-def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
-    accelerator, _, _ = prepared()
-    path = save_checkpoint(accelerator, tmp_path, 1, {"image_buffer": ImageBuffer(0)}, keep=2)
+        load_checkpoint(other, path, {})
     manifest = path / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"num_processes": 2}))
     with pytest.raises(UserError, match="--num_processes 2"):
-        load_checkpoint(accelerator, path, {"image_buffer": ImageBuffer(0)})
+        load_checkpoint(accelerator, path, {})
 
 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from test_checkpoint import ImageBuffer, UserError, newest_sound_checkpoint, prepared, save_checkpoint
+from test_checkpoint import UserError, newest_sound_checkpoint, prepared, save_checkpoint
 
 folder = Path(sys.argv[1])
 accelerator, _, _ = prepared(64)
-first = save_checkpoint(accelerator, folder, 1, {"image_buffer": ImageBuffer(0)}, keep=2)
+first = save_checkpoint(accelerator, folder, 1, {}, keep=2)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
-    save_checkpoint(accelerator, folder, 2, {"image_buffer": ImageBuffer(0)}, keep=2)
+    save_checkpoint(accelerator, folder, 2, {}, keep=2)
 except UserError as error:
     print(error)
     assert newest_sound_checkpoint(folder) == first

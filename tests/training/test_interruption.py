@@ -1,14 +1,12 @@
 """Runs killed or stopped by real signals and resumed end with the weights of the uninterrupted one, bitwise."""
 
-import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from launching import LAUNCH, TINY, finish, send, start, wait_for
-from safetensors.torch import load_file
+from run_results import entries, same, weights
 
 Condition = Callable[[], bool]
 
@@ -18,28 +16,28 @@ def lines(run: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def final_state(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the exports and of the last checkpoint's networks."""
-    files = [*run.glob("model*/**/*.safetensors"), *run.glob("checkpoints/checkpoint_15/*.safetensors")]
-    assert len(files) == 6, files
-    return {f"{file.relative_to(run)}:{name}": tensor for file in files for name, tensor in load_file(file).items()}
-
-
-def assert_same_end(run: Path, uninterrupted: Path) -> None:
-    ours, expected = final_state(run), final_state(uninterrupted)
-    assert ours.keys() == expected.keys()
-    assert not [name for name in expected if not torch.equal(ours[name], expected[name])]
-    assert metrics(run) == metrics(uninterrupted)
-    assert not list(run.rglob("*.partial"))
-
-
-def metrics(run: Path) -> list[dict[str, float]]:
-    """The log without what depends on time."""
-    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def log(run: Path) -> list[dict[str, float]]:
+    """Without what depends on time."""
     return [
         {name: value for name, value in entry.items() if "second" not in name and name != "data_wait"}
-        for entry in entries
+        for event in ("train", "validation")
+        for entry in entries(run, event)
     ]
+
+
+def assert_resumed_it_ends_as(uninterrupted: Path, run: Path, *options: str) -> str:
+    """The same exports, networks of the last checkpoint, and log; returns what was said."""
+    status, output = finish(*options, "--resume", "--output-dir", "run", cwd=run.parent)
+    assert status == 0, output
+    ours, expected = (
+        weights(folder, "model*/**/*.safetensors", "checkpoints/checkpoint_15/*.safetensors")
+        for folder in (run, uninterrupted)
+    )
+    assert len({name.partition(":")[0] for name in expected}) == 6
+    assert same(ours, expected)
+    assert log(run) == log(uninterrupted)
+    assert not list(run.rglob("*.partial"))
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +48,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def kill_when(condition_of: Callable[[Path], Condition], run: Path, options: list[str]) -> None:
-    process = start(*options, "--output-dir", "run", "--checkpoint-every", "2", cwd=run.parent)
+def kill_when(condition_of: Callable[[Path], Condition], run: Path, *options: str) -> None:
+    process = start(*TINY, *options, "--output-dir", "run", "--checkpoint-every", "2", cwd=run.parent)
     wait_for(process, condition_of(run))
     send(process, signal.SIGKILL)
+    assert not (run / "model").exists(), "it had ended already"
 
 
 MOMENTS: dict[str, Callable[[Path], Condition]] = {
@@ -67,58 +66,35 @@ MOMENTS: dict[str, Callable[[Path], Condition]] = {
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_resumed_it_ends_the_same(moment: str, tmp_path: Path, uninterrupted: Path) -> None:
     run = tmp_path / "run"
-    kill_when(MOMENTS[moment], run, TINY)
-    assert not (run / "model").exists(), "it had ended already"
-    status, output = finish("--resume", "--output-dir", "run", cwd=tmp_path)
-    assert status == 0, output
-    assert_same_end(run, uninterrupted)
-
-
-def test_killed_again_and_again_it_ends_the_same(tmp_path: Path, uninterrupted: Path) -> None:
-    run = tmp_path / "run"
-    for count in (3, 14):
-        kill_when(lambda run, count=count: lambda: lines(run) >= count, run, [*TINY, "--resume"])
-    status, output = finish(*TINY, "--resume", "--output-dir", "run", cwd=tmp_path)
-    assert status == 0, output
-    assert_same_end(run, uninterrupted)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_the_step_saves_and_exits(
-    number: signal.Signals, tmp_path: Path, uninterrupted: Path
-) -> None:
-    run = tmp_path / "run"
-    process = start(*TINY, "--output-dir", "run", "--checkpoint-every", "2", cwd=tmp_path)
-    wait_for(process, lambda: lines(run) >= 3)
-    output = send(process, number)
-    assert process.returncode == 128 + number, output
-    assert "--resume --output-dir run" in output
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert (run / "checkpoints" / f"checkpoint_{steps[-1]}" / "manifest.json").exists()
-    assert (run / "model" / "model.safetensors").exists()
-    status, output = finish("--resume", "--output-dir", "run", cwd=tmp_path)
-    assert status == 0, output
-    assert_same_end(run, uninterrupted)
-
-
-def test_ending_the_launcher_ends_and_saves_the_run(tmp_path: Path, uninterrupted: Path) -> None:
-    run = tmp_path / "run"
-    process = start(*TINY, "--output-dir", "run", "--checkpoint-every", "2", cwd=tmp_path, launcher=LAUNCH)
-    wait_for(process, lambda: lines(run) >= 3)
-    output = send(process, signal.SIGTERM)  # to the launcher alone
-    assert "Stopped at step" in output
-    status, output = finish("--resume", "--output-dir", "run", cwd=tmp_path)
-    assert status == 0, output
-    assert_same_end(run, uninterrupted)
+    kill_when(MOMENTS[moment], run)
+    if moment == "in the middle of an epoch":  # and again
+        kill_when(lambda run: lambda: lines(run) >= 14, run, "--resume")
+    assert_resumed_it_ends_as(uninterrupted, run)
 
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path, uninterrupted: Path) -> None:
     run = tmp_path / "run"
-    kill_when(lambda run: lambda: (run / "checkpoints/checkpoint_8/manifest.json").exists(), run, TINY)
-    weights = run / "checkpoints" / "checkpoint_8" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    status, output = finish("--resume", "--output-dir", "run", cwd=tmp_path)
-    assert status == 0, output
+    kill_when(lambda run: lambda: (run / "checkpoints/checkpoint_8/manifest.json").exists(), run)
+    path = run / "checkpoints" / "checkpoint_8" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    output = assert_resumed_it_ends_as(uninterrupted, run)
     assert "checkpoint_8 is damaged" in output
     assert "checkpoint_6" in output
-    assert_same_end(run, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("number", "launcher"),
+    [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, LAUNCH)],  # the last to the launcher alone
+)
+def test_a_signal_finishes_the_step_saves_and_exits(
+    number: signal.Signals, launcher: tuple[str, ...], tmp_path: Path, uninterrupted: Path
+) -> None:
+    run = tmp_path / "run"
+    process = start(*TINY, "--output-dir", "run", "--checkpoint-every", "2", cwd=tmp_path, launcher=launcher)
+    wait_for(process, lambda: lines(run) >= 3)
+    output = send(process, number)
+    assert launcher or process.returncode == 128 + number, output
+    assert "Stopped at step" in output and "--resume --output-dir run" in output
+    assert (run / "checkpoints" / f"checkpoint_{entries(run, 'train')[-1]['step']}" / "manifest.json").exists()
+    assert (run / "model" / "model.safetensors").exists()
+    assert_resumed_it_ends_as(uninterrupted, run)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
+from run_results import Tiny
 from sharded_sets import write_parquet
 
-from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.stream import open_stream
 from pix2pix_hub.training.loaders import TrainLoader
 from pix2pix_hub.util import UserError
@@ -18,7 +18,7 @@ Load = Callable[..., TrainLoader]
 
 
 @pytest.fixture
-def load(tiny: Callable[..., TrainingConfig], tmp_path: Path, datasets_cache: Path) -> Load:
+def load(tiny: Tiny, tmp_path: Path, datasets_cache: Path) -> Load:
     """`load(bad places)` → a loader of batches of two."""
 
     def make(bad: Collection[tuple[int, int]], on_bad_pair: str = "skip") -> TrainLoader:

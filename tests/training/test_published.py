@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
+from run_results import Tiny, train
 from safetensors.torch import load_file
 from tiny_options import TINY_OPTIONS
 
 from pix2pix_hub.cli import parse_training_config
-from pix2pix_hub.config import TrainingConfig, preset_config
+from pix2pix_hub.config import preset_config
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator, base, generators
 from pix2pix_hub.models.base import Generator
-from pix2pix_hub.training.trainer import Pix2PixTrainer, TrainingResult
+from pix2pix_hub.training.trainer import Pix2PixTrainer
 from pix2pix_hub.util import UserError
 
-Tiny = Callable[..., TrainingConfig]
 NETWORK = dict(base_channels=4, num_downs=3, image_size="32", upsampling="resize")
-
-
-def train(config: TrainingConfig) -> TrainingResult:
-    result = Pix2PixTrainer(config).train()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    return result
-
-
-def entries(result: TrainingResult, event: str) -> list[dict[str, Any]]:
-    lines = (result.run_folder / "metrics.jsonl").read_text().splitlines()
-    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +38,17 @@ def assert_holds(network: torch.nn.Module, folder: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_fine_tuning_begins_with_both_published_networks(published: Path, tiny: Tiny) -> None:
+def test_fine_tuning_begins_with_both_published_networks(
+    published: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    for module in (base, generators):
+        load = module.load_network
+        monkeypatch.setattr(module, "load_network", lambda *a, load=load, **o: loaded.append(a[0]) or load(*a, **o))
     trainer = Pix2PixTrainer(tiny(init_from=str(published), learning_rate=1e-5, dropout=0.5))
+    assert len(loaded) == 2  # the generator, the discriminator: once each
     assert_holds(trainer.learner.generator, published)
-    assert_holds(trainer.exported_generator, published)
+    assert_holds(trainer.learner.exported_generator, published)
     assert_holds(trainer.learner.discriminator, published / "discriminator")
     assert (trainer.progress.step, trainer.learner.schedules[0].get_last_lr()) == (0, [1e-5])
     assert f"begins     with {published}\n" in trainer.describe()
@@ -63,15 +56,6 @@ def test_fine_tuning_begins_with_both_published_networks(published: Path, tiny: 
     assert result.step == 6
     options = json.loads((result.run_folder / "model" / "training_config.json").read_text())["options"]
     assert options["init_from"] == "model"  # where the folder lay is not published
-
-
-def test_published_networks_are_loaded_once(published: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[str] = []
-    for module in (base, generators):
-        load = module.load_network
-        monkeypatch.setattr(module, "load_network", lambda *a, load=load, **o: loaded.append(a[0]) or load(*a, **o))
-    Pix2PixTrainer(tiny(init_from=str(published)))
-    assert len(loaded) == 2  # the generator, the discriminator
 
 
 def test_a_run_folder_means_its_model_and_a_missing_discriminator_begins_afresh(

@@ -4,17 +4,14 @@ import fcntl
 import os
 import platform
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from run_results import Tiny, train
 
-from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.training.run_folder import claimed
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 from pix2pix_hub.util import UserError
-
-Tiny = Callable[..., TrainingConfig]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -27,7 +24,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_folder_where_a_run_is_at_work_is_left_to_it(resume: bool, tiny: Tiny, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     if resume:
-        Pix2PixTrainer(tiny(epochs=1)).train()
+        train(tiny(epochs=1))
     else:
         folder.mkdir()
     before = contents(folder)

@@ -2,21 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from launching import TINY, TORCHRUN_TWO, finish, kill, start, wait_for
-from safetensors.torch import load_file
+from run_results import Tiny, same, train, weights
 from sharded_sets import write_parquet, write_tars
 
-from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 from pix2pix_hub.util import UserError
 
-Tiny = Callable[..., TrainingConfig]
 LENGTHS = (9, 4, 8)
 BAD = {2: (0, 2), 10: (1, 1), 20: (2, 7)}  # number of the pair: its shard and row; the first is found before training
 STREAM = ["--streaming", "--shuffle-buffer", "4", "--checkpoint-every", "2"]
@@ -26,15 +22,6 @@ COUNTED = ["--max-train-pairs", "21"]  # three epochs of 11 steps
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(run: Path, other: Path) -> bool:
-    ours, theirs = weights(run), weights(other)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def checkpoint(run: Path, step: int) -> Path:
@@ -75,7 +62,7 @@ def test_killed_and_resumed_it_ends_the_same(
     assert not (tmp_path / "parts" / "model").exists(), "it had ended already"
     status, output = finish("--resume", "--output-dir", "parts", **how)
     assert status == 0, output
-    assert same(tmp_path / "parts", tmp_path / "whole")
+    assert same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
     assert left_out(tmp_path / "whole") == [("train", *place) for place in BAD.values()]
     assert (tmp_path / "parts" / "bad_pairs.jsonl").read_text() == (tmp_path / "whole" / "bad_pairs.jsonl").read_text()
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("parts", "whole")]
@@ -88,9 +75,9 @@ def test_killed_and_resumed_it_ends_the_same(
 def test_another_number_of_workers_cannot_go_on(tiny: Tiny, tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "set", LENGTHS)
     options = dict(dataset=str(folder), streaming=True, max_train_pairs=None)
-    Pix2PixTrainer(tiny(**options, max_steps=3)).train()
+    train(tiny(**options, max_steps=3))
     with pytest.raises(UserError, match="Go on with --num-workers 1"):
-        Pix2PixTrainer(tiny(**options, max_steps=4, resume=True, num_workers=2)).train()
+        train(tiny(**options, max_steps=4, resume=True, num_workers=2))
 
 
 def test_a_bad_pair_stops_both_processes_and_is_named(tmp_path: Path) -> None:
@@ -108,14 +95,14 @@ def test_stopped_at_a_bad_pair_it_goes_on_as_if_it_had_skipped_from_the_start(ti
     options = dict(dataset=str(folder), streaming=True, shuffle_buffer=4, max_train_pairs=None)
     for resume in (False, True):  # and stops again where it stands
         with pytest.raises(UserError, match="row 1 of shard 1 of split train.*add --resume --on-bad-pair skip"):
-            Pix2PixTrainer(tiny(**options, resume=resume)).train()
+            train(tiny(**options, resume=resume))
     saved = [int(path.name.removeprefix("checkpoint_")) for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert saved and not (tmp_path / "run" / "bad_pairs.jsonl").exists()
-    result = Pix2PixTrainer(tiny(**options, resume=True, on_bad_pair="skip")).train()
+    result = train(tiny(**options, resume=True, on_bad_pair="skip"))
     assert left_out(result.run_folder) == [("train", 1, 1)]
-    whole = Pix2PixTrainer(tiny(**options, output_dir=str(tmp_path / "whole"), on_bad_pair="skip")).train()
+    whole = train(tiny(**options, output_dir=str(tmp_path / "whole"), on_bad_pair="skip"))
     assert result.step == whole.step == 22
-    assert same(result.run_folder, whole.run_folder)
+    assert same(weights(result.run_folder), weights(whole.run_folder))
     with pytest.raises(UserError, match="--on-bad-pair stop .the run has skip"):
         Pix2PixTrainer(tiny(**options, resume=True))
 
@@ -124,6 +111,6 @@ def test_shards_are_counted_once_for_a_run(tiny: Tiny, tmp_path: Path, monkeypat
     folder = write_tars(tmp_path / "set", LENGTHS)
     columns = dict(source_column="source.png", target_column="target.png")
     options = dict(dataset=str(folder), streaming=True, max_train_pairs=10, epochs=1, **columns)
-    assert Pix2PixTrainer(tiny(**options)).train().step == 5
+    assert train(tiny(**options)).step == 5
     monkeypatch.setattr("pix2pix_hub.data.stream.shard_lengths", lambda *a: pytest.fail("they were counted again"))
-    assert Pix2PixTrainer(tiny(**options | {"epochs": 2}, resume=True)).train().step == 10
+    assert train(tiny(**options | {"epochs": 2}, resume=True)).step == 10

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from launching import LAUNCH, LAUNCH_TWO, TINY, TORCHRUN_TWO, environment, finish, kill, start, wait_for
-from safetensors.torch import load_file
+from run_results import entries, same, weights
 
 WORKER = Path(__file__).with_name("two_process_worker.py")
 
@@ -47,18 +47,6 @@ def test_the_weights_are_equal_on_both_ranks_after_every_step(norm: str, runs: P
             assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_whole_run_on_two_processes_with_batch_norm(tmp_path: Path) -> None:
-    """Without, see tests/hub/test_publishing.py."""
-    status, output = finish(*TINY, "--preset", "paper", "--output-dir", "run", cwd=tmp_path, launcher=LAUNCH_TWO)
-    assert status == 0, output
-    assert output.count("The model is in run/model") == 1
-    entries = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in entries if entry["event"] == "train"] == list(range(1, 10))  # 10 pairs, 2x2
-    recorded = json.loads((tmp_path / "run" / "training_config.json").read_text())
-    assert recorded["processes"] == 2
-    assert load_file(tmp_path / "run" / "model" / "model.safetensors")
-
-
 @pytest.mark.parametrize("obstacle", [".lock", "curves.png.partial"])
 def test_what_stops_the_first_stops_the_second_with_the_same_words(obstacle: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -78,14 +66,18 @@ def test_what_stops_the_first_stops_the_second_with_the_same_words(obstacle: str
 
 
 def test_a_run_on_two_processes_killed_and_resumed_ends_the_same(tmp_path: Path) -> None:
-    options = [*TINY, "--checkpoint-every", "2", "--output-dir"]
+    """With batch norm; a whole run without it: tests/hub/test_publishing.py."""
+    options = [*TINY, "--preset", "paper", "--checkpoint-every", "2", "--output-dir"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
     status, output = finish(*options, "whole", cwd=tmp_path, launcher=LAUNCH_TWO)
     assert status == 0, output
+    assert output.count("The model is in whole/model") == 1
+    assert [entry["step"] for entry in entries(whole, "train")] == list(range(1, 10))  # 10 pairs, 2x2
+    assert json.loads((whole / "training_config.json").read_text())["processes"] == 2
     process = start(*options, "parts", cwd=tmp_path, launcher=LAUNCH_TWO)
-    wait_for(process, lambda: (tmp_path / "parts" / "checkpoints" / "checkpoint_4" / "manifest.json").exists())
+    wait_for(process, lambda: (parts / "checkpoints" / "checkpoint_4" / "manifest.json").exists())
     kill(process)
-    assert not (tmp_path / "parts" / "model").exists(), "it had ended already"
+    assert not (parts / "model").exists(), "it had ended already"
     status, output = finish("--resume", "--output-dir", "parts", cwd=tmp_path, launcher=LAUNCH_TWO)
     assert status == 0, output
-    ends = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")]
-    assert not [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])]
+    assert same(weights(parts), weights(whole))
