@@ -260,7 +260,7 @@ class EvaluationOptions:
     revision: str | None = None
     """Branch, tag or commit of a model on the Hub."""
     dataset_revision: str | None = None
-    """Branch, tag or commit of a data set on the Hub."""
+    """Branch, tag or commit of a Hub dataset."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -111,7 +111,7 @@ def test_variants_follow_from_the_seed(client: Client, tmp_path: Path) -> None:
 
 
 def test_draw_takes_any_size_and_only_the_classes_colours(client: Client, app: RunningApp, tmp_path: Path) -> None:
-    source, _ = render_pair(1, (128, 128), seed=7)
+    source, _ = render_pair(1, (256, 256), seed=7)
     large = np.asarray(source.resize((512, 512), Image.Resampling.NEAREST)).astype(int)
     noisy = np.clip(large + np.random.default_rng(0).integers(-9, 10, large.shape), 0, 255).astype(np.uint8)
     wanted = np.asarray(pipeline_answer(app, "demo", source))

@@ -114,14 +114,14 @@ def test_the_heat_map_is_blue_where_real_orange_where_made_and_clear_between() -
 
 def test_the_shipped_model_shows_itself() -> None:
     export = ModelInfo(SHIPPED, "demo")
-    assert (export.height, export.width) == (128, 128) and len(export.examples) >= 4
+    assert (export.height, export.width) == (256, 256) and len(export.examples) >= 4
     assert {paint.name: paint.color for paint in paints(export.source)}.items() <= CMP_CLASSES.items()
     for example in export.examples:
         colors = set(map(tuple, np.asarray(example.source).reshape(-1, 3)))
         assert colors <= {paint.color for paint in paints(export.source)}
-        assert example.source.size == example.generated.size == example.target.size == (128, 128)
-    assert export.numbers["psnr"] > 15
-    assert sum(path.stat().st_size for path in SHIPPED.rglob("*.safetensors")) <= 4e6
+        assert example.source.size == example.generated.size == example.target.size == (256, 256)
+    assert export.numbers["psnr"] > 20
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*.safetensors")) <= 6e6
 
 
 def test_exports_of_strangers(tmp_path: Path) -> None:
