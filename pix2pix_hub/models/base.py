@@ -54,6 +54,11 @@ class HubModel(
     """Arguments that earlier versions wrote into `config.json`, with the value that still means what is built."""
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in. It takes any floating dtype, and gives back the one that came."""
+        return next(self.parameters()).dtype
+
+    @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments: the content of `config.json` without `architecture`."""
         assert isinstance(self._hub_mixin_config, dict)

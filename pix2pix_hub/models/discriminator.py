@@ -96,7 +96,7 @@ class PatchGANDiscriminator(HubModel):
             features: return the feature maps of the four blocks as well.
 
         Returns:
-            (N, 1, H/16, W/16), or (N, 1, H/8 - 2, W/8 - 2) with `output_stride` 8.
+            (N, 1, H/16, W/16), or (N, 1, H/8 - 2, W/8 - 2) with `output_stride` 8; of the dtype that came.
 
         Raises:
             ValueError: a shape or dtype that does not fit.
@@ -104,11 +104,11 @@ class PatchGANDiscriminator(HubModel):
         check_image_batch(pair, self.in_channels, "pair")
         if min(pair.shape[-2:]) < MINIMUM_SIZE:
             raise ValueError(f"pair is {pair.shape[-2]}x{pair.shape[-1]}: each side needs {MINIMUM_SIZE} pixels.")
-        x, maps = pair, []
+        x, maps = pair.to(self.dtype), []
         for block in self.blocks:  # c 128², 2c 64², 4c 32², 8c 31²
             x = block(x)
             maps.append(x)
-        logits = self.output(self.pad(x))  # 1 16² (or 30²)
+        logits = self.output(self.pad(x)).to(pair.dtype)  # 1 16² (or 30²)
         return (logits, maps) if features else logits
 
     def probabilities(self, pair: Tensor) -> Tensor:

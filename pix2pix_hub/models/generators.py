@@ -139,21 +139,21 @@ class UNetGenerator(Generator):
         self.apply(init_weights)
 
     def forward(self, source: Tensor) -> Tensor:
-        """(N, in_channels, H, W) in [-1, 1] → (N, out_channels, H, W) in [-1, 1].
+        """(N, in_channels, H, W) in [-1, 1] → (N, out_channels, H, W) in [-1, 1], of the same dtype.
 
         Raises:
             ValueError: a shape or dtype that does not fit, or a height or width that is no multiple of
                 `size_multiple` or below `minimum_size`.
         """
         self.check_source(source)
-        x, skips = source, []
+        x, skips = source.to(self.dtype), []
         for stage in self.encoder:  # c 128², 2c 64², 4c 32², 8c 16², 8c 8², 8c 4², 8c 2²
             x = stage(x)
             skips.append(F.relu(x))
         x = self.bottleneck(skips.pop())  # 8c 2²
         for stage in self.decoder:  # 8c 4², 8c 8², 8c 16², 4c 32², 2c 64², c 128², each with as many of the skip
             x = torch.cat([stage(x), skips.pop()], dim=1)
-        return torch.tanh(self.output(x))  # out_channels 256²
+        return torch.tanh(self.output(x)).to(source.dtype)  # out_channels 256²
 
 
 class NormedConv(nn.Module):
@@ -263,20 +263,20 @@ class ResNetGenerator(Generator):
         self.apply(init_weights)
 
     def forward(self, source: Tensor) -> Tensor:
-        """(N, in_channels, H, W) in [-1, 1] → (N, out_channels, H, W) in [-1, 1].
+        """(N, in_channels, H, W) in [-1, 1] → (N, out_channels, H, W) in [-1, 1], of the same dtype.
 
         Raises:
             ValueError: a shape or dtype that does not fit, or a height or width that is no multiple of 4 or below 8.
         """
         self.check_source(source)
-        x = self.stem(source).relu()  # c 256²
+        x = self.stem(source.to(self.dtype)).relu()  # c 256²
         for stage in self.encoder:  # 2c 128², 4c 64²
             x = stage(x).relu()
         for block in self.blocks:  # 4c 64²
             x = block(x)
         for stage in self.decoder:  # 2c 128², c 256²
             x = stage(x).relu()
-        return torch.tanh(self.output(x))  # out_channels 256²
+        return torch.tanh(self.output(x)).to(source.dtype)  # out_channels 256²
 
 
 GENERATORS: dict[str, type[UNetGenerator] | type[ResNetGenerator]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def test_other_sizes_are_refused_with_the_next_that_works(network: Generator) ->
 def test_what_is_no_batch_of_sources_is_refused(network: Generator, source: torch.Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         network(source)
+
+
+@pytest.mark.parametrize("computes", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("comes", [torch.float32, torch.bfloat16, torch.float64])
+def test_any_floating_dtype_comes_and_the_same_goes(
+    network: Generator, computes: torch.dtype, comes: torch.dtype
+) -> None:
+    source = torch.rand(1, network.in_channels, network.minimum_size, network.minimum_size) * 2 - 1
+    copied = copy.deepcopy(network).to(computes)
+    generated = copied(source.to(comes))
+    assert generated.dtype == comes and copied.dtype == computes
+    expected = copied(source.to(comes).to(computes))
+    assert torch.equal(generated, expected.to(comes))
 
 
 def test_images_of_a_batch_do_not_see_each_other_at_inference(network: Generator) -> None:

@@ -127,6 +127,13 @@ def test_features_are_the_maps_of_the_four_blocks_beside_the_same_logits() -> No
     assert torch.equal(logits, network(pair)) and torch.equal(logits, network.output(network.pad(maps[-1])))
 
 
+@pytest.mark.parametrize("computes", [torch.bfloat16, torch.float16])
+def test_the_discriminator_takes_any_floating_dtype(computes: torch.dtype) -> None:
+    network, pair = PatchGANDiscriminator(base_channels=4).to(computes).eval(), torch.rand(1, 6, 64, 64) * 2 - 1
+    assert network(pair).dtype == torch.float32
+    assert torch.equal(network(pair), network(pair.to(computes)).float())
+
+
 def test_probabilities_are_the_sigmoid_of_the_logits() -> None:
     network = PatchGANDiscriminator(base_channels=4).eval()
     pair = torch.rand(1, 6, 64, 64)
