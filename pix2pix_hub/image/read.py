@@ -68,11 +68,6 @@ class Decoded:
         """`(H, W, 1)` of class values: palette indices or gray values; None: it has several channels."""
         return self.values[:, :, :1] if self.palette is not None or self.kind == "gray" else None
 
-    def halves(self) -> tuple[Decoded, Decoded]:
-        """Left and right half of an even width."""
-        left, right = np.split(self.values, 2, axis=1)
-        return Decoded(left, self.kind, self.palette), Decoded(right, self.kind, self.palette)
-
     def picture(self) -> Image.Image | NDArray[Any]:
         """A PIL image, or where Pillow has no mode the array `(H, W)` or `(H, W, C)`."""
         channels = self.values.shape[2]
