@@ -23,6 +23,7 @@ from pix2pix_hub.export import (
     export_in,
 )
 from pix2pix_hub.image.format import PixelFormat, distinct_colors
+from pix2pix_hub.image.palette import Color
 from pix2pix_hub.image.read import open_image
 from pix2pix_hub.util import UserError, is_own_file
 
@@ -34,7 +35,6 @@ MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
 MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 25e6, 16e6
 
 Location = str | Path  # a Hub id, or the folder of an export
-Color = tuple[int, int, int]
 
 
 # --- which ---
