@@ -125,7 +125,8 @@ def _load(path: Path) -> Any:
 
 
 def _check_zip(file: IO[bytes]) -> None:
-    """All entries lie in the file as they are, none twice, each undamaged, and everybody finds the same directory.
+    """Check that all entries lie in the file as they are, none twice, each undamaged, and that all readers find
+    the same directory.
 
     Raises:
         ValueError: otherwise. zipfile's own errors.
@@ -156,8 +157,8 @@ def _check_zip(file: IO[bytes]) -> None:
 
 
 def _check_pickles(file: IO[bytes], count: int) -> int:
-    """`count` pickles from the start of `file` on are short, and name nothing but what state dicts are made of; their
-    length.
+    """Check that the first `count` pickles of `file` are short, and name only what state dicts are made of;
+    returns their length.
 
     Raises:
         UnpicklingError: otherwise. `ValueError`: no pickles.

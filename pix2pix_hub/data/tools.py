@@ -65,7 +65,7 @@ class Inspection:
         return cls(found, parts, examine(parts, request, names=found.class_names))
 
     def describe(self) -> str:
-        """Several lines for a person."""
+        """Describe it in several lines, for a person."""
         counts = ", ".join(f"{len(part)} {part.split}" for part in self.parts)
         sizes = self.findings.sizes.most_common()
         shown = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes[:5])

@@ -89,7 +89,7 @@ def _made_card(export: Export, place: str | Path, published: str | None, license
 
 
 def _parts(card: str) -> tuple[str, str]:
-    """What was made of a card, and what a person wrote."""
+    """Split a card into the text that was generated and the text that a person wrote."""
     made, marker, text = card.partition(MARKER)
     if not marker and (found := OLD_MARKERS.search(card)) is not None:
         return card[: found.start()] + card[found.end() :], found["text"].strip()
@@ -97,7 +97,7 @@ def _parts(card: str) -> tuple[str, str]:
 
 
 def _persons_text(local: str | None, published: str | None) -> str:
-    """What a person wrote in the local card and in the published one (None: there is none): where they differ, both.
+    """Join what a person wrote in the local card and in the published one (None: there is none).
 
     A published card without a marker was not made here: all of it is kept.
     """
@@ -133,7 +133,7 @@ def _card_data(
 def eval_results(
     values: Mapping[str, tuple[str, float]], dataset: str, split: str, revision: str | None
 ) -> list[EvalResult]:
-    """What a card's metadata say of measured values.
+    """Make the entries of a card's metadata for measured values.
 
     Args:
         values: metric → its name for people, value.

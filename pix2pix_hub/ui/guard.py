@@ -156,7 +156,7 @@ class FairQueue(Queue):
         self._used: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client → seconds of computing, at this time
 
     def knows(self, session_or_event: str) -> bool:
-        """Whether there are, or may yet be, answers to read for it."""
+        """Tell whether there are, or may yet be, answers to read for it."""
         sessions = self.pending_event_ids_session
         return session_or_event in self.pending_messages_per_session or any(
             session_or_event in events for events in sessions.values()
@@ -229,7 +229,7 @@ class FairQueue(Queue):
                 event.visit.abandoned = True
 
     def compute_analytics_summary(self, records: Any) -> Any:
-        """Nothing: Gradio would sum up all requests after each one, for a monitor that is not shown here."""
+        """Compute nothing: Gradio would sum up all requests after each one, for a monitor that is not shown here."""
         return self.cached_event_analytics_summary
 
     def _waiting(self) -> list[Event]:
@@ -239,7 +239,7 @@ class FairQueue(Queue):
         return bool(self._listeners[event._id] or self._listeners[event.session_hash])
 
     def _seconds(self, client: str) -> float:
-        """What a client has used lately."""
+        """Seconds of computing that a client has used lately; older ones count less."""
         seconds, then = self._used.get(client, (0.0, 0.0))
         return seconds * 0.5 ** ((time.monotonic() - then) / HALF_LIFE)
 
@@ -376,7 +376,7 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def computing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same of a function that needs a GPU, which Spaces lend for as long (those with the package `spaces`)."""
+    """An event's function that needs a GPU: as `answering`; on Spaces the package `spaces` lends it one."""
     try:
         import spaces  # type: ignore[import-not-found]
     except ImportError:

@@ -286,7 +286,7 @@ def decode_drawing(data_url: Any) -> Image.Image:
 
 
 def encode_drawing(picture: Image.Image) -> str:
-    """The reverse."""
+    """A picture → the drawing board's value, a PNG data URL."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return DATA_URL + base64.b64encode(buffer.getvalue()).decode()
