@@ -206,8 +206,9 @@ class Findings:
     def applied_to(self, pairs: PairDataset) -> PairDataset:
         """The sound ones of `pairs`, which can now be decoded."""
         bad = {fault.place for fault in self.faults if fault.split == pairs.split}
-        sound = [row for index, row in enumerate(pairs.indices) if pairs.place(index) not in bad] if bad else None
-        indices = pairs.indices if sound is None else sound
+        indices = pairs.indices
+        if bad:
+            indices = [row for index, row in enumerate(indices) if pairs.place(index) not in bad]
         return replace(pairs, indices=indices, source=self.source, target=self.target)
 
     @property
