@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path} is no file: name a checkpoint, for example latest_net_G.pth.")
     state = _load(path)
-    if not state or len(_tensors(state)) != len(state):
+    if not isinstance(state, Mapping) or not state or not all(isinstance(each, Tensor) for each in state.values()):
         raise UserError(
             f"{path} holds {_describe(state)}; expected the state dict of a generator, names with tensors: save "
             "network.state_dict() alone."
@@ -87,7 +87,13 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if not torch.isfinite(tensor.sum(dtype=torch.float64)):
             raise UserError(f"{path} holds NaN or infinite values in {name[:80]}: get a checkpoint of a healthy run.")
     prefix = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
-    return {name.removeprefix(prefix): _copy(tensor) for name, tensor in state.items()}
+    copies = {}
+    for name, tensor in state.items():
+        # in pages of its own, so that the file need not stay mapped, and memory is given back with each tensor; what
+        # `malloc` once had it would keep
+        pages = torch.frombuffer(mmap.mmap(-1, tensor.nbytes or 1), dtype=torch.uint8)[: tensor.nbytes]
+        copies[name.removeprefix(prefix)] = pages.view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
+    return copies
 
 
 def _load(path: Path) -> Any:
@@ -101,7 +107,8 @@ def _load(path: Path) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             length = _check_pickles(file, PICKLES_OF_EARLY_PYTORCH)
         state = torch.load(path, map_location="cpu", weights_only=True)
-        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in _tensors(state)}
+        tensors = [each for each in state.values() if isinstance(each, Tensor)] if isinstance(state, Mapping) else []
+        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
         if length + sum(LENGTH_BYTES + size for size in storages.values()) != path.stat().st_size:
             raise ValueError("it has not the values of these tensors, each once")  # others stay as memory was
         return state
@@ -117,19 +124,9 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path} is damaged, or no checkpoint of PyTorch ({reason}): get it again.") from error
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    """In pages of its own, so that the file need not stay mapped, and memory is given back with each tensor; those that
-    `malloc` once had it would keep."""
-    copy = torch.frombuffer(mmap.mmap(-1, tensor.nbytes or 1), dtype=torch.uint8)[: tensor.nbytes].view(tensor.dtype)
-    return copy.view(tensor.shape).copy_(tensor.detach())
-
-
-def _tensors(state: Any) -> list[Tensor]:
-    return [value for value in state.values() if isinstance(value, Tensor)] if isinstance(state, Mapping) else []
-
-
 def _check_zip(file: IO[bytes]) -> None:
-    """All entries lie in the file as they are, none twice, each undamaged, and everybody finds the same directory.
+    """Check that all entries lie in the file as they are, none twice, each undamaged, and that all readers find
+    the same directory.
 
     Raises:
         ValueError: otherwise. zipfile's own errors.
@@ -160,8 +157,8 @@ def _check_zip(file: IO[bytes]) -> None:
 
 
 def _check_pickles(file: IO[bytes], count: int) -> int:
-    """`count` pickles from the start of `file` on are short, and name nothing but what state dicts are made of; their
-    length.
+    """Check that the first `count` pickles of `file` are short, and name only what state dicts are made of;
+    returns their length.
 
     Raises:
         UnpicklingError: otherwise. `ValueError`: no pickles.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -74,8 +75,16 @@ class PairCache:
 
     def __getitem__(self, index: int) -> Prepared:
         """Source and target, `(C, H, W)` of uint8 or float32, in memory that must not be written to."""
-        source, target = self.table[index].tolist()
-        return self._image(*source), self._image(*target)
+        source, target = (
+            torch.frombuffer(
+                self._bytes,
+                dtype=torch.float32 if is_float else torch.uint8,
+                count=math.prod(shape),
+                offset=offset,
+            ).view(shape)
+            for offset, is_float, *shape in self.table[index].tolist()
+        )
+        return source, target
 
     def __reduce__(self) -> tuple[type[PairCache], tuple[str, NDArray[np.int64]]]:
         return PairCache, (self.path, self.table)
@@ -85,11 +94,6 @@ class PairCache:
         """Bytes of all pairs; the file may hold others as well."""
         entries = self.table.reshape(-1, 5)
         return int((entries[:, 2:].prod(1) * np.where(entries[:, 1], 4, 1)).sum())
-
-    def _image(self, offset: int, is_float: int, channels: int, height: int, width: int) -> Tensor:
-        dtype = np.float32 if is_float else np.uint8
-        values = np.frombuffer(self._bytes, dtype, channels * height * width, offset)
-        return torch.from_numpy(values).view(channels, height, width)
 
 
 class PairWriter:
@@ -235,17 +239,7 @@ class RunCache:
 
     plan: CachePlan
     kept: Sequence[tuple[PairDataset, PairCache]] = ()  # by the process that looked at the pairs
-    _sets: list[PairTensors] = field(default_factory=list)
-
-    @property
-    def mode(self) -> str:
-        """ "memory", "disk" or "off"."""
-        return self.plan.mode
-
-    def add(self, tensors: PairTensors) -> PairTensors:
-        """Have `fill` keep these; returns them."""
-        self._sets.append(tensors)
-        return tensors
+    sets: list[PairTensors] = field(default_factory=list)  # whose pairs `fill` keeps
 
     def fill(self, accelerator: Accelerator) -> None:
         """Decode and keep all pairs, once on each machine. To be called by all processes.
@@ -254,7 +248,7 @@ class RunCache:
             UserError: there is no room for what was asked for; a pair that cannot be read.
         """
         mode, _, room, asked = self.plan
-        for tensors in self._sets if mode != "off" else []:
+        for tensors in self.sets if mode != "off" else []:
             pairs, transform = tensors.pairs, tensors.transform
             assert isinstance(pairs, PairDataset)
             cache = next((cache for looked_at, cache in self.kept if looked_at is pairs), None)

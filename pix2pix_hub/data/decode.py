@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -134,7 +135,7 @@ class PairDataset:
                     f"{name} is {height}x{width} (height x width): no side-by-side pair, "
                     "which has an even width of at least 1.5 times its height."
                 )
-            first, second = image.halves()
+            first, second = (replace(image, values=half) for half in np.split(image.values, 2, axis=1))
             return (second, first) if self.swap else (first, second)
         names = self.names(row, name)
         source, target = (read_stored(row[side], names[k]) for k, side in enumerate(self.sides))
@@ -205,8 +206,9 @@ class Findings:
     def applied_to(self, pairs: PairDataset) -> PairDataset:
         """The sound ones of `pairs`, which can now be decoded."""
         bad = {fault.place for fault in self.faults if fault.split == pairs.split}
-        sound = [row for index, row in enumerate(pairs.indices) if pairs.place(index) not in bad] if bad else None
-        indices = pairs.indices if sound is None else sound
+        indices = pairs.indices
+        if bad:
+            indices = [row for index, row in enumerate(indices) if pairs.place(index) not in bad]
         return replace(pairs, indices=indices, source=self.source, target=self.target)
 
     @property

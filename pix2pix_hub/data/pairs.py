@@ -228,15 +228,9 @@ def find_pairs(request: PairOptions) -> FoundPairs:
     if not files:
         raise UserError(f"--dataset {request.dataset}: {contents(root)}, but no pairs. {FORMS_THAT_WORK}")
     _refuse_columns(request, f"{request.dataset} holds side-by-side images with")
-    used = sum(files.values(), [])
-    folders = {file.parent for file in used}
-    return FoundPairs(
-        "side by side",
-        {split: _rows(root, (IMAGE_COLUMN,), [([file], None) for file in own]) for split, own in files.items()},
-        (IMAGE_COLUMN,),
-        fingerprint(root, used),
-        ignored=ignored_beside({root, *folders}, [*used, *folders]),
-    )
+    folders = {file.parent for own in files.values() for file in own}
+    ignored = ignored_beside({root, *folders}, [*sum(files.values(), []), *folders])
+    return _found_files("side by side", root, files, ignored)
 
 
 def find_images(request: DatasetOptions) -> FoundPairs:
@@ -251,13 +245,18 @@ def find_images(request: DatasetOptions) -> FoundPairs:
         return _find_table(root, request)
     below = {name: images_in(root / name, deep=True) for name in ("train", *VALIDATION_NAMES) if (root / name).is_dir()}
     files = {name: images for name, images in below.items() if images} or {"train": images_in(root, deep=True)}
-    used = sum(files.values(), [])
-    if not used:
+    if not any(files.values()):
         return _find_table(root, request)
     if request.source_column != IMAGE_COLUMN:
         raise UserError(f"--source-column {request.source_column}: the images of a folder are column {IMAGE_COLUMN}.")
+    return _found_files("one column", root, files)
+
+
+def _found_files(form: str, root: Path, files: Mapping[str, Sequence[Path]], ignored: str = "") -> FoundPairs:
+    """Make a row of each file, in the one column of its split."""
     splits = {split: _rows(root, (IMAGE_COLUMN,), [([file], None) for file in own]) for split, own in files.items()}
-    return FoundPairs("one column", splits, (IMAGE_COLUMN,), fingerprint(root, used))
+    used = [file for own in files.values() for file in own]
+    return FoundPairs(form, splits, (IMAGE_COLUMN,), fingerprint(root, used), ignored=ignored)
 
 
 def _render_synthetic(request: PairOptions) -> FoundPairs:

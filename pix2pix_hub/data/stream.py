@@ -175,13 +175,9 @@ class ShardPlaces(Sequence[Place]):
 
     def __getitem__(self, index: Any) -> Any:
         index = range(len(self))[index]
-        number = self.stretch_of(index)
+        number = bisect_right(self.starts, index) - 1  # of the stretch that holds it
         shard, start, _ = self.stretches[number]
         return shard, start + index - self.starts[number]
-
-    def stretch_of(self, index: int) -> int:
-        """Number, in `stretches`, of the one that holds a pair."""
-        return bisect_right(self.starts, index) - 1
 
     def blocks(self, number: int, size: int) -> list[range]:
         """The pairs of one of `stretches` in the blocks of `size` rows that its shard is read in."""
@@ -242,8 +238,8 @@ class StreamTensors(PairTensors):
         """The other pairs of the block, and the first ones of the shards."""
         places = self.pairs.indices
         assert isinstance(places, ShardPlaces)
-        blocks = places.blocks(places.stretch_of(index), self.pairs.rows.block)
-        block = next(block for block in blocks if index in block)
+        size, stretches = self.pairs.rows.block, range(len(places.stretches))
+        block = next(block for number in stretches for block in places.blocks(number, size) if index in block)
         yield from (*range(index + 1, block.stop), *range(block.start, index))
         starts = (range(*bounds)[:FIRST_ROWS] for bounds in pairwise(places.starts))
         yield from islice(chain.from_iterable(starts), STAND_INS)

@@ -17,14 +17,7 @@ from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
 from pix2pix_hub.config import PairOptions
-from pix2pix_hub.data.decode import (
-    LISTED_FAULTS,
-    Findings,
-    PairDataset,
-    examine,
-    file_of,
-    write_bad_pairs,
-)
+from pix2pix_hub.data.decode import LISTED_FAULTS, Findings, PairDataset, examine, file_of, write_bad_pairs
 from pix2pix_hub.data.pairs import FoundPairs, find_pairs
 from pix2pix_hub.data.transforms import PairTransform, has_colors
 from pix2pix_hub.image.format import PixelFormat, displayed, save_grid, to_model_range
@@ -71,25 +64,15 @@ class Inspection:
         parts = [found.pairs(split, request.swap) for split in found.splits]
         return cls(found, parts, examine(parts, request, names=found.class_names))
 
-    @property
-    def sound(self) -> list[PairDataset]:
-        """The pairs of each split that are not bad."""
-        return [self.findings.applied_to(part) for part in self.parts]
-
-    @property
-    def layout(self) -> str:
-        """ "right half → left half", "source → target"."""
-        return " → ".join(self.parts[0].sides)
-
     def describe(self) -> str:
-        """Several lines for a person."""
+        """Describe it in several lines, for a person."""
         counts = ", ".join(f"{len(part)} {part.split}" for part in self.parts)
         sizes = self.findings.sizes.most_common()
         shown = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes[:5])
         more = f", and {len(sizes) - 5} more" if len(sizes) > 5 else ""
         lines = [
             f"form       {self.found.form}: {counts}",
-            f"direction  {'BtoA' if self.parts[0].swap else 'AtoB'}: {self.layout}",
+            f"direction  {'BtoA' if self.parts[0].swap else 'AtoB'}: {' → '.join(self.parts[0].sides)}",
             f"sizes      {shown}{more} (height x width, pairs)",
         ]
         for side, stored in (("source", self.findings.source), ("target", self.findings.target)):
@@ -128,7 +111,8 @@ def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6)
     if grid is not None:
         formats = {"source": seen.findings.source, "target": seen.findings.target}
         fit = PairTransform(request.image_height_width, augment=False, resize=request.resize, formats=formats)
-        sound = [(part, index) for part in seen.sound for index in range(len(part))]
+        parts = [seen.findings.applied_to(part) for part in seen.parts]
+        sound = [(part, index) for part in parts for index in range(len(part))]
         drawn = []
         for part, index in sound[:: max(1, len(sound) // rows)][:rows]:
             pair = fit(*part[index], epoch=0, index=0)
@@ -148,11 +132,7 @@ class BuiltPairs:
     splits: DatasetDict
     card: str
     seen: Inspection
-
-    @property
-    def shards(self) -> dict[str, int]:
-        """Parquet files of each split: one for each `SHARD_BYTES`."""
-        return {split: max(1, -(-rows.data.nbytes // SHARD_BYTES)) for split, rows in self.splits.items()}
+    shards: dict[str, int]  # Parquet files of each split: one for each `SHARD_BYTES`
 
 
 def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
@@ -167,7 +147,7 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     """
     seen = Inspection.of(request)
     splits = DatasetDict()
-    for part in seen.sound:
+    for part in map(seen.findings.applied_to, seen.parts):
         split = SPLIT_NAMES.get(part.split, part.split)
         if split in splits:
             raise UserError(f"{request.dataset} has two splits that would both be called {split}: rename one.")
@@ -179,11 +159,12 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
         command=train_command(name, seen.findings.source),
         counts=", ".join(f"{counted(len(rows), 'pair')} in `{split}`" for split, rows in splits.items()) + ".",
         form=seen.found.form,
-        layout=seen.layout,
+        layout=" → ".join(seen.parts[0].sides),
         source=seen.findings.source.describe(),
         target=seen.findings.target.describe(),
     )
-    return BuiltPairs(splits, card, seen)
+    shards = {split: max(1, -(-rows.data.nbytes // SHARD_BYTES)) for split, rows in splits.items()}
+    return BuiltPairs(splits, card, seen, shards)
 
 
 def train_command(dataset: str, source: PixelFormat) -> str:

@@ -23,7 +23,6 @@ from pix2pix_hub.image.format import RGB, PixelFormat, stored_to_unit, to_model_
 from pix2pix_hub.util import UserError
 
 SIDES = ("source", "target")
-COLOR_CHANNELS = (1, 3)  # that colour jitter is defined for
 
 
 def inscribed_margins(height: int, width: int, degrees: float) -> tuple[int, int]:
@@ -93,7 +92,7 @@ class FitResize(v2.Transform):
 
 def has_colors(stored: PixelFormat) -> bool:
     """Tell whether colour jitter is defined for such images."""
-    return stored.mode != "labels" and stored.channels in COLOR_CHANNELS
+    return stored.mode != "labels" and stored.channels in (1, 3)
 
 
 class PairTransform:

@@ -10,7 +10,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export, Preprocessor
-from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.util import UserError
 
@@ -77,17 +76,20 @@ def _made_card(export: Export, place: str | Path, published: str | None, license
             adapted.data["license"] = known_license
             text = str(adapted.content)
     else:
-        facts = _facts(export, place)
+        found = export.metrics
+        values = {key: (name, found[key]["value"]) for key, name in METRIC_NAMES.items() if key in found}
+        metrics = {key: (name, value) for key, (name, value) in values.items() if value is not None}
+        facts = _facts(export, place, metrics)
         entered: list[EvalResult] = []  # by `pix2pix-hub evaluate`
         if local is not None and FRONT_MATTER.match(local):
             entered = ModelCard(local, ignore_metadata_errors=True).data.get("eval_results") or []
-        data = _card_data(export.run, _metrics(export), known_license or DEFAULT_LICENSE, facts["name"], entered)
+        data = _card_data(metrics, known_license or DEFAULT_LICENSE, facts, entered)
         text = re.sub(r"\n{3,}", "\n\n", ModelCard.from_template(data, template_path=str(TEMPLATE), **facts).content)
     return f"{text.rstrip()}\n\n{MARKER}\n{_persons_text(local, published)}".rstrip() + "\n"
 
 
 def _parts(card: str) -> tuple[str, str]:
-    """What was made of a card, and what a person wrote."""
+    """Split a card into the text that was generated and the text that a person wrote."""
     made, marker, text = card.partition(MARKER)
     if not marker and (found := OLD_MARKERS.search(card)) is not None:
         return card[: found.start()] + card[found.end() :], found["text"].strip()
@@ -95,7 +97,7 @@ def _parts(card: str) -> tuple[str, str]:
 
 
 def _persons_text(local: str | None, published: str | None) -> str:
-    """What a person wrote in the local card and in the published one (None: there is none): where they differ, both.
+    """Join what a person wrote in the local card and in the published one (None: there is none).
 
     A published card without a marker was not made here: all of it is kept.
     """
@@ -109,29 +111,21 @@ def _persons_text(local: str | None, published: str | None) -> str:
     return here if there in here else f"{there}\n\n{here}"
 
 
-def _metrics(export: Export) -> dict[str, tuple[str, float]]:
-    """Metric → its name for people, value."""
-    found = export.metrics
-    values = {key: (name, found[key]["value"]) for key, name in METRIC_NAMES.items() if key in found}
-    return {key: (name, value) for key, (name, value) in values.items() if value is not None}
-
-
 def _card_data(
-    run: dict[str, Any], metrics: dict[str, tuple[str, float]], license: str, name: str, entered: list[EvalResult]
+    metrics: dict[str, tuple[str, float]], license: str, facts: dict[str, Any], entered: list[EvalResult]
 ) -> ModelCardData:
-    dataset = run.get("dataset", {})
-    started_from = _started_from(run) or ""
-    results = eval_results(metrics, dataset["id"], "validation", _hub_commit(dataset)) if dataset else []
+    dataset, commit, started_from = facts["dataset"], facts["commit"], facts["started_from"] or ""
+    results = eval_results(metrics, dataset["id"], "validation", commit) if dataset else []
     results += [old for old in entered if not any(old.is_equal_except_value(new) for new in results)]
     return ModelCardData(
         library_name="pix2pix-hub",
         pipeline_tag=TASK,
         license=license,
         tags=TAGS,
-        datasets=[dataset["id"]] if _hub_commit(dataset) else None,
+        datasets=[dataset["id"]] if commit else None,
         base_model=started_from if re.fullmatch(r"[\w.-]+/[\w.-]+", started_from) else None,
         metrics=list(metrics) or None,
-        model_name=name if results else None,
+        model_name=facts["name"] if results else None,
         eval_results=results or None,
     )
 
@@ -139,7 +133,7 @@ def _card_data(
 def eval_results(
     values: Mapping[str, tuple[str, float]], dataset: str, split: str, revision: str | None
 ) -> list[EvalResult]:
-    """What a card's metadata say of measured values.
+    """Make the entries of a card's metadata for measured values.
 
     Args:
         values: metric → its name for people, value.
@@ -164,63 +158,49 @@ def eval_results(
     ]
 
 
-def _facts(export: Export, place: str | Path) -> dict[str, Any]:
+def _facts(export: Export, place: str | Path, metrics: dict[str, tuple[str, float]]) -> dict[str, Any]:
     """Everything that the template names."""
     run, pixels, stood = export.run, Preprocessor.from_folder(export.folder), export.metrics
     dataset, parameters, versions = (run.get(name, {}) for name in ("dataset", "parameters", "versions"))
-    name, commit = dataset.get("id", ""), _hub_commit(dataset)
-    source_file = "source.png" if _is_picture(pixels.source) else "source.npy"
+    name, fingerprint, options = dataset.get("id", ""), dataset.get("fingerprint", ""), run.get("options", {})
+    commit = fingerprint if re.fullmatch(r"[0-9a-f]{40}", fingerprint) else None  # else the data set is a local one
+    started_from = options.get("init_from") or options.get("resume_from_hub")  # an option of earlier versions
+    kinds, has_mode = [], []  # of source and target: in words; whether Pillow has a mode for such pixels
+    for side in (pixels.source, pixels.target):
+        kinds.append(side.describe() + ("" if side.mode == "labels" else " images"))
+        deep_gray = side.mode == "gray" and side.dtype == "uint16"
+        has_mode.append(side.mode != "channels" and (side.dtype == "uint8" or deep_gray))
+    source_file = "source.png" if has_mode[0] else "source.npy"
     call = f'pipe("{source_file}").save("generated.png")'
     return {
         "name": place.split("/")[1] if isinstance(place, str) else f"pix2pix-{Path(name or place).name}",
         "model_id": str(place),
         "architecture": export.read(CONFIG_NAME).get("architecture"),
-        "source": _images(pixels.source),
-        "target": _images(pixels.target),
+        "source": kinds[0],
+        "target": kinds[1],
         "source_file": source_file,
-        "call": call if _is_picture(pixels.target) else f'generated = pipe("{source_file}")  # an array',
+        "call": call if has_mode[1] else f'generated = pipe("{source_file}")  # an array',
         "size": "{}x{}".format(*pixels.image_size),
         "resize": pixels.resize,
         "has_samples": (export.folder / SAMPLES_NAME).is_file(),
         "has_discriminator": export.has_discriminator,
         "dataset": dataset,
+        "commit": commit,
         "dataset_link": f"[{name}](https://huggingface.co/datasets/{name})" if commit else f"`{name}`",
-        "dataset_version": f"revision `{commit}`" if commit else f"fingerprint `{dataset.get('fingerprint')}`",
-        "metrics": [{"name": title, "text": f"{value:#.4g}".rstrip(".")} for title, value in _metrics(export).values()],
+        "dataset_version": f"revision `{commit}`" if commit else f"fingerprint `{fingerprint}`",
+        "metrics": [{"name": title, "text": f"{value:#.4g}".rstrip(".")} for title, value in metrics.values()],
         "validation_pairs": stood.get("pairs"),
         "epoch": stood.get("epoch"),
         "step": stood.get("step"),
         "command": run.get("command"),
-        "options": run.get("options", {}),
-        "started_from": _started_from(run),
+        "options": options,
+        "started_from": started_from.split("@")[0] if started_from else None,  # the model, without its revision
         "hardware": run.get("hardware") or f"{run.get('processes')} x {run.get('device')}",
         "mixed_precision": run.get("mixed_precision"),
         "time": _duration(stood.get("seconds")),
         "parameters": ", ".join(f"{network} {count:,}" for network, count in parameters.items()),
         "versions": ", ".join(f"{package} {number}" for package, number in versions.items()),
     }
-
-
-def _started_from(run: dict[str, Any]) -> str | None:
-    """The published model that training began with, without its revision."""
-    options = run.get("options", {})
-    name = options.get("init_from") or options.get("resume_from_hub")  # an option of earlier versions
-    return name.split("@")[0] if name else None
-
-
-def _images(side: PixelFormat) -> str:
-    return side.describe() if side.mode == "labels" else f"{side.describe()} images"
-
-
-def _is_picture(side: PixelFormat) -> bool:
-    """Whether Pillow has a mode for such pixels."""
-    return side.mode != "channels" and side.dtype in (("uint8", "uint16") if side.mode == "gray" else ("uint8",))
-
-
-def _hub_commit(dataset: dict[str, Any]) -> str | None:
-    """Of a data set from the Hub, whose fingerprint is its commit."""
-    fingerprint = dataset.get("fingerprint", "")
-    return fingerprint if re.fullmatch(r"[0-9a-f]{40}", fingerprint) else None
 
 
 def _license_of(card: str | None) -> str | None:

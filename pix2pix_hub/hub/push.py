@@ -304,7 +304,7 @@ class PushError(UserError):
 
 
 def retrying(attempt: Callable[[], Result], repo_id: str) -> Result:
-    """What `attempt`, which raises `PushError`, returns, at the latest after `WAITS`."""
+    """Call `attempt`, again after each of `WAITS` while it raises a temporary `PushError`; returns its result."""
     for number, wait in enumerate((*WAITS, None), 1):
         try:
             return attempt()

@@ -27,9 +27,8 @@ LABEL_FLATNESS, LABEL_CHROMA = 0.4, 0.1  # label maps: shares of flat and of col
 PEAKS, PEAK_RADIUS, PEAK_SHARE = 16, 3, 0.42  # so much of what is flat, beside the commonest colour, lies in peaks
 
 Color = tuple[int, int, int]
-ColorSample = NDArray[
-    np.int16
-]  # (n, 4), of pixels: R, G, B in [0, 255], and whether right and below is nearly the same
+# (n, 4), of pixels: R, G, B in [0, 255], and whether the pixels to the right and below are nearly the same
+ColorSample = NDArray[np.int16]
 
 
 def color_sample(image: Decoded, labels: bool) -> ColorSample | None:
@@ -47,12 +46,8 @@ def color_sample(image: Decoded, labels: bool) -> ColorSample | None:
     height, width = values.shape[0] - 1, values.shape[1] - 1
     step = max(1, int((height * width / PIXELS_PER_IMAGE) ** 0.5))
     rows, columns = np.arange(step // 2, height, step)[:, None], np.arange(step // 2, width, step)
-
-    def moved(down: int, across: int) -> NDArray[np.int16]:
-        found = values[rows + down, columns + across].astype(np.int16)
-        return np.broadcast_to(found, (*found.shape[:2], 3)).reshape(-1, 3)
-
-    here, right, below = moved(0, 0), moved(0, 1), moved(1, 0)
+    moved = [values[rows + down, columns + across].astype(np.int16) for down, across in ((0, 0), (0, 1), (1, 0))]
+    here, right, below = (np.broadcast_to(each, (rows.size, columns.size, 3)).reshape(-1, 3) for each in moved)
     flat = np.maximum(np.abs(right - here), np.abs(below - here)).max(-1) <= FLAT_STEP
     return np.column_stack([here, flat])
 

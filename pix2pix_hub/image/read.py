@@ -68,11 +68,6 @@ class Decoded:
         """`(H, W, 1)` of class values: palette indices or gray values; None: it has several channels."""
         return self.values[:, :, :1] if self.palette is not None or self.kind == "gray" else None
 
-    def halves(self) -> tuple[Decoded, Decoded]:
-        """Left and right half of an even width."""
-        left, right = np.split(self.values, 2, axis=1)
-        return Decoded(left, self.kind, self.palette), Decoded(right, self.kind, self.palette)
-
     def picture(self) -> Image.Image | NDArray[Any]:
         """A PIL image, or where Pillow has no mode the array `(H, W)` or `(H, W, C)`."""
         channels = self.values.shape[2]
@@ -96,6 +91,20 @@ class Decoded:
             return self.convert("RGB")
         image = self.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+    def eight_bit(self) -> Image.Image:
+        """RGB for the eye: 16 bits lose their lower half, floats go from the smallest to the largest value, and of many
+        channels the first (three) are shown."""
+        values = self.values
+        if values.dtype == np.uint8 and self.kind != "channels":
+            return self.over_white()
+        if values.dtype == np.uint16:
+            values = values >> 8
+        elif values.dtype != np.uint8:
+            low, high = float(values.min()), float(values.max())
+            values = (values - low) / max(high - low, 1e-12) * 255.0
+        planes = values[:, :, :3] if values.shape[2] >= 3 else values[:, :, 0]
+        return Image.fromarray(planes.astype(np.uint8)).convert("RGB")
 
 
 # -------------------------------------------------------------------------------------------------------- reading
@@ -243,22 +252,6 @@ def _unpacked_png(data: bytes, layout: str, name: str) -> Image.Image:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return image
-
-
-def eight_bit(picture: Image.Image | NDArray[Any]) -> Image.Image:
-    """Any image, PIL or an array `(H, W[, C])`, → RGB for the eye: 16 bits lose their lower half, floats go from the
-    smallest to the largest value, and of many channels the first (three) are shown."""
-    decoded = from_memory(picture, "the image")
-    values = decoded.values
-    if values.dtype == np.uint8 and decoded.kind != "channels":
-        return decoded.over_white()
-    if values.dtype == np.uint16:
-        values = values >> 8
-    elif values.dtype != np.uint8:
-        low, high = float(values.min()), float(values.max())
-        values = (values - low) / max(high - low, 1e-12) * 255.0
-    planes = values[:, :, :3] if values.shape[2] >= 3 else values[:, :, 0]
-    return Image.fromarray(planes.astype(np.uint8)).convert("RGB")
 
 
 # ---------------------------------------------------------------------------------- headers, before anything is decoded

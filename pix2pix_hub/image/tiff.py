@@ -138,18 +138,15 @@ class Page:
         def one(tag: int, default: int | None = None) -> int:
             return default if default is not None and tag not in tags else int(tags[tag][0])
 
-        def same(tag: int) -> int:
-            """A value that all samples share; 0 where they differ."""
-            values = set(tags[tag][: self.samples].tolist()) if tag in tags else {1}
-            return int(values.pop()) if len(values) == 1 else 0
-
         if any(tag in tags and not (len(tags[tag]) and tags[tag].dtype.kind == "u") for tag in LAYOUT):
             raise UserError(f"{name} is damaged: its tags hold no whole numbers, or lead out of the file.")
         self.order = "<" if data[:1] == b"I" else ">"
         self.height, self.width, self.samples = one(257), one(256), one(277, 1)
         if not (self.height > 0 and self.width > 0 and 0 < self.samples <= MAX_CHANNELS):
             raise UserError(f"{name} is damaged: it is {self.height}x{self.width} pixels of {self.samples} samples.")
-        self.bits, self.kind = same(258), KINDS.get(same(339), "")
+        own = [set(tags[tag][: self.samples].tolist()) if tag in tags else {1} for tag in (258, 339)]
+        self.bits, kind = (int(values.pop()) if len(values) == 1 else 0 for values in own)  # 0: samples differ
+        self.kind = KINDS.get(kind, "")
         self.compression, self.predictor, self.fill_order = one(259, RAW), one(317, 1), one(266, 1)
         self.photometric = one(262, 0)
         self.alphas = int(np.isin(tags[338], (1, 2)).sum()) if 338 in tags else 0

@@ -129,7 +129,7 @@ class TrainLoader(DataLoaderStateMixin):
             self.sampler = EpochSampler(len(pairs.train), seed=config.seed)
             self.dataset = PairTensors(pairs.train, transform)
             if cache is not None:
-                cache.add(self.dataset)
+                cache.sets.append(self.dataset)
         shares = accelerator.num_processes, accelerator.process_index
         self.batches = ProcessBatches(self.sampler, config.batch_size, *shares)
         options = _loader_options(accelerator, self.workers) | {"persistent_workers": self.workers > 0}
@@ -214,9 +214,9 @@ def make_validation_loader(
 ) -> Any:
     """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch."""
     in_order = EpochSampler(len(dataset), shuffle=False)
-    kept = cache is not None and cache.mode != "off"
+    kept = cache is not None and cache.plan.mode != "off"
     if cache is not None:
-        cache.add(dataset)
+        cache.sets.append(dataset)
     # of kept pairs nothing is left to do that would be worth starting processes for, at every epoch
     options = _loader_options(accelerator, 0 if kept else _worker_count(accelerator, config, streamed=False))
     return accelerator.prepare_data_loader(

@@ -272,7 +272,7 @@ class Pix2PixTrainer:
     def _end(self) -> TrainingResult:
         """Say what can be learnt from the run, and how it ended."""
         progress = self.progress
-        for words in (overfitting_words(read_metrics(self.run_folder)), waiting_words(progress, self.cache.mode)):
+        for words in (overfitting_words(read_metrics(self.run_folder)), waiting_words(progress, self.cache.plan.mode)):
             if words and self.accelerator.is_main_process:
                 logger.info("%s", words)
         reason = self.train_loader.reason_to_stop() if progress.step < self.total_steps else None

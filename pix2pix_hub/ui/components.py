@@ -25,7 +25,7 @@ def picture_output(label: str, name: str, **options: Any) -> gr.Image:
 
 
 def gallery(label: str, name: str, **options: Any) -> gr.Gallery:
-    """Several of them."""
+    """A gallery to look at."""
     options = {"buttons": ["fullscreen"], "object_fit": "contain", **options}
     return gr.Gallery(label=label, format="png", interactive=False, elem_id=name, **options)
 
@@ -37,7 +37,7 @@ def example_strip(info: ModelInfo | None, name: str) -> gr.Gallery:
 
 
 def example_pictures(info: ModelInfo | None) -> list[Any]:
-    """What the strip shows of a model."""
+    """Sources of a model's examples; none where there is no model."""
     return [shown(example.source, exact=True) for example in info.examples] if info else []
 
 

@@ -58,7 +58,7 @@ def draw_tab(handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None) ->
 
 
 def _setup(info: ModelInfo | None, example: int, *, publish: bool = False) -> dict[str, Any]:
-    """What the canvas starts from.
+    """Describe the canvas as it starts.
 
     Args:
         info: the model to draw for; None: nothing yet.

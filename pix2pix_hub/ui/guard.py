@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import HTTPException
-from gradio.data_classes import FileData, GradioRootModel, ImageData, ListFiles
+from gradio.data_classes import FileData, ListFiles
 from gradio.processing_utils import save_base64_to_cache
 from gradio.queueing import Event, Queue
 from gradio.route_utils import FnIndexInferError
@@ -156,7 +156,7 @@ class FairQueue(Queue):
         self._used: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client → seconds of computing, at this time
 
     def knows(self, session_or_event: str) -> bool:
-        """Whether there are, or may yet be, answers to read for it."""
+        """Tell whether there are, or may yet be, answers to read for it."""
         sessions = self.pending_event_ids_session
         return session_or_event in self.pending_messages_per_session or any(
             session_or_event in events for events in sessions.values()
@@ -200,11 +200,11 @@ class FairQueue(Queue):
             return None
         running = Counter(_client(event.request) for job in self.active_jobs for event in job or [])
 
-        def turn(event: Event) -> tuple[int, float, float]:
-            client = _client(event.request)
-            return running[client], self._seconds(client), event.enqueue_time
-
-        event = min(ready, key=turn)
+        turns = [  # the first to come among those of the client that has used least
+            (running[client := _client(event.request)], self._seconds(client), event.enqueue_time, number)
+            for number, event in enumerate(ready)
+        ]
+        event = ready[min(turns)[-1]]
         self.event_queue_per_concurrency_id[event.concurrency_id].queue.remove(event)
         return [event], False, event.concurrency_id
 
@@ -229,7 +229,7 @@ class FairQueue(Queue):
                 event.visit.abandoned = True
 
     def compute_analytics_summary(self, records: Any) -> Any:
-        """Nothing: Gradio would sum up all requests after each one, for a monitor that is not shown here."""
+        """Compute nothing: Gradio would sum up all requests after each one, for a monitor that is not shown here."""
         return self.cached_event_analytics_summary
 
     def _waiting(self) -> list[Event]:
@@ -239,7 +239,7 @@ class FairQueue(Queue):
         return bool(self._listeners[event._id] or self._listeners[event.session_hash])
 
     def _seconds(self, client: str) -> float:
-        """What a client has used lately."""
+        """Seconds of computing that a client has used lately; older ones count less."""
         seconds, then = self._used.get(client, (0.0, 0.0))
         return seconds * 0.5 ** ((time.monotonic() - then) / HALF_LIFE)
 
@@ -314,12 +314,9 @@ def picture_input(**options: Any) -> gr.Image:
 
     Gradio itself would decode it first, at any size. Events may give it a new value, not other options.
     """
-
-    def uploaded(payload: ImageData | None) -> Path | None:
-        return Path(payload.path) if payload is not None and payload.path else None  # found good by `guard_inputs`
-
     image = gr.Image(format="png", **options)
-    image.preprocess = uploaded  # type: ignore[method-assign, assignment]
+    # the path was found good by `guard_inputs`
+    image.preprocess = lambda payload: Path(payload.path) if payload and payload.path else None  # type: ignore
     return image
 
 
@@ -330,29 +327,25 @@ def picture_files(**options: Any) -> gr.File:
     """
     files = gr.File(file_count="multiple", **options)
 
-    def stored(number: int, sent: Any) -> Any:
-        if not (isinstance(sent, str) and sent.startswith("data:")):
-            return sent
-        path = save_base64_to_cache(sent, files.GRADIO_CACHE, f"picture_{number}")
-        files.temp_files.add(path)  # of what is deleted in time
-        return {"path": path, "meta": {"_type": "gradio.FileData"}}
-
     class Files(ListFiles):
         @model_validator(mode="before")
         @classmethod
         def store(cls, sent: Any) -> Any:
-            return [stored(*each) for each in enumerate(sent, 1)] if isinstance(sent, list) else sent
-
-    def uploaded(payload: GradioRootModel | FileData | None) -> list[Path]:
-        sent = payload.root if isinstance(payload, GradioRootModel) else [payload] if payload else []
-        return [Path(file.path) for file in sent]
+            stored = list(sent) if isinstance(sent, list) else []
+            for number, each in enumerate(stored):
+                if isinstance(each, str) and each.startswith("data:"):
+                    path = save_base64_to_cache(each, files.GRADIO_CACHE, f"picture_{number + 1}")
+                    files.temp_files.add(path)  # of what is deleted in time
+                    stored[number] = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            return stored if isinstance(sent, list) else sent
 
     def api_info() -> dict[str, Any]:
         schema = FileData.model_json_schema()
         schema["properties"]["meta"] = schema.pop("$defs")["FileDataMeta"]  # in a tool's schema references lead nowhere
         return {"type": "array", "title": "ListFiles", "items": schema}
 
-    files.preprocess, files.data_model, files.api_info = uploaded, Files, api_info  # type: ignore[method-assign, assignment]
+    files.data_model, files.api_info = Files, api_info  # type: ignore[method-assign]
+    files.preprocess = lambda payload: [Path(file.path) for file in payload.root] if payload else []  # type: ignore
     return files
 
 
@@ -383,7 +376,7 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def computing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same of a function that needs a GPU, which Spaces lend for as long (those with the package `spaces`)."""
+    """An event's function that needs a GPU: as `answering`; on Spaces the package `spaces` lends it one."""
     try:
         import spaces  # type: ignore[import-not-found]
     except ImportError:

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
-from pix2pix_hub.image.read import FORMATS, Decoded, eight_bit, from_memory, open_image, read_image, refuse_too_large
+from pix2pix_hub.image.palette import Color
+from pix2pix_hub.image.read import FORMATS, Decoded, from_memory, open_image, read_image, refuse_too_large
 from pix2pix_hub.image.tiff import directories
 from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline, Prepared, prepare
-from pix2pix_hub.ui.models import Color, free_name, paints
+from pix2pix_hub.ui.models import free_name, paints
 from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
@@ -110,7 +111,7 @@ class Handlers:
         deadline = Deadline(self.limits)
         if isinstance(drawing, Path):
             check_picture(drawing, drawing.name, self.limits)
-            drawing = eight_bit(self._read(drawing, deadline).picture())
+            drawing = self._read(drawing, deadline).eight_bit()
         info = self.store.info(model)
         source = as_stored(drawing, info.source, (info.width, info.height))
         with self._ready(deadline, model, source) as (pipeline, ((_, prepared),)):
@@ -285,7 +286,7 @@ def decode_drawing(data_url: Any) -> Image.Image:
 
 
 def encode_drawing(picture: Image.Image) -> str:
-    """The reverse."""
+    """A picture → the drawing board's value, a PNG data URL."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return DATA_URL + base64.b64encode(buffer.getvalue()).decode()
@@ -336,7 +337,7 @@ def nearest_paints(pixels: NDArray[np.uint8], palette: Sequence[Color] | NDArray
 
 def shown(picture: Decoded | Image.Image, *, exact: bool = False) -> Image.Image:
     """Any picture → an 8-bit RGB one for the page, neither tiny nor huge; `exact` keeps colours as they are."""
-    small = eight_bit(picture.picture()) if isinstance(picture, Decoded) else picture.convert("RGB")
+    small = picture.eight_bit() if isinstance(picture, Decoded) else picture.convert("RGB")
     longer = max(small.size)
     if longer > SHOWN_SIDE:
         small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)

@@ -23,6 +23,7 @@ from pix2pix_hub.export import (
     export_in,
 )
 from pix2pix_hub.image.format import PixelFormat, distinct_colors
+from pix2pix_hub.image.palette import Color
 from pix2pix_hub.image.read import open_image
 from pix2pix_hub.util import UserError, is_own_file
 
@@ -34,7 +35,6 @@ MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
 MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 25e6, 16e6
 
 Location = str | Path  # a Hub id, or the folder of an export
-Color = tuple[int, int, int]
 
 
 # --- which ---
@@ -94,7 +94,7 @@ class Example(NamedTuple):
 
 
 class ModelInfo:
-    """What the page shows of a model: read from the small files of its export, which may be anybody's.
+    """A model as the page shows it: read from the small files of its export, which may be anybody's.
 
     Args:
         folder: where the files lie.
@@ -191,7 +191,7 @@ class Paint(NamedTuple):
 
 
 def paints(side: PixelFormat) -> list[Paint]:
-    """Those of a side: of classes in their order, of others the most frequent first; of photos none."""
+    """List the colours of a side: classes in their order, others the most frequent first; none for photos."""
     names = {entry.color: entry.name for entry in side.palette}
     colors = list((side.colors or distinct_colors(len(side.classes))) if side.classes else names)
     return [Paint(color, str(names.get(color) or hex_color(color))[:MAX_NAME]) for color in colors[:MAX_PALETTE]]

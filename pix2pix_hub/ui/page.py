@@ -65,7 +65,7 @@ LOOKS = {  # the theme's variable → its value in light, in dark; None: as in G
 
 
 def launch_options(limits: Limits) -> dict[str, Any]:
-    """What `demo.launch` is to be given: the looks, the guard, MCP, and nothing that this app has no use for."""
+    """Options of `demo.launch`: the looks, the guard, MCP, and nothing that this app has no use for."""
     light = {name: value for name, (value, _) in LOOKS.items() if value}
     dark = {f"{name}_dark": value for name, (_, value) in LOOKS.items() if value}
     plain = Base(primary_hue=TEAL, secondary_hue=TEAL, neutral_hue=STONE, font=FONT, font_mono=MONO)
@@ -130,7 +130,7 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
 
     @answering
     def follow(model: str) -> list[Any]:
-        """What the tabs show of another model; where it cannot be read, why, and the tabs stay as they are."""
+        """Show another model in the tabs; where it cannot be read, say why and leave the tabs as they are."""
         try:
             info = store.info(model)
         except UserError as error:
@@ -150,7 +150,7 @@ def _about_tab(info: ModelInfo | None) -> Followers:
         return f"### {info.name}\n\n{info.summary()}\n\n{info.card or NO_CARD}"
 
     def rows(info: ModelInfo) -> list[list[str]] | None:
-        """What is measured of pictures; not where the run stood, nor its losses."""
+        """Metrics of pictures; not where the run stood, nor its losses."""
         measured = {name: value for name, value in info.numbers.items() if not COUNTERS.fullmatch(name)}
         named = [(METRICS.get(name, (name, "{:g}")), value) for name, value in measured.items()]
         return [[label, form.format(value)] for (label, form), value in named] or None

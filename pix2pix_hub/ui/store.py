@@ -145,7 +145,7 @@ class ModelStore:
         return name
 
     def info(self, name: str | None) -> ModelInfo:
-        """What is shown of a model, fetched where it is on the Hub.
+        """A model as the page shows it, fetched where it is on the Hub.
 
         Raises:
             UserError: as `check`; it could not be fetched, or is no export.

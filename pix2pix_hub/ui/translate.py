@@ -92,7 +92,7 @@ def translate_tab(
 
 
 def _first_pair(info: ModelInfo | None) -> tuple[Any, Any] | None:
-    """What the model made of its first example, before anybody has asked for anything."""
+    """Before and after of the model's first example, shown before anybody has asked for anything."""
     if not (info and info.examples):
         return None
     return shown(info.examples[0].source, exact=True), shown(info.examples[0].generated)
