@@ -64,14 +64,6 @@ class Metric:
         """Whether it is the mean of one value for each image; else it is one value of all images together."""
         return self.of_sets is None
 
-    def improves(self, value: float, best: float | None) -> bool:
-        """Whether a value is better than the best so far, if any."""
-        return best is None or (value > best if self.higher_is_better else value < best)
-
-    def to_dict(self) -> dict[str, str | bool]:
-        """JSON-ready: the facts that stand beside a value."""
-        return {"unit": self.unit, "higher_is_better": self.higher_is_better, "protocol": self.protocol}
-
 
 # --- how each is computed
 

@@ -181,10 +181,6 @@ class TrainLoader(DataLoaderStateMixin):
             return f"{reason} Nor is any pair near it good, or at the start of other shards: look at that one."
         return None
 
-    def reason_to_stop(self) -> str | None:
-        """Why training cannot go on with the next batch of one of the processes; all of them must ask."""
-        return next(filter(None, gather_object([self.reason_ahead])), None) if self.streamed else None
-
     def bad_pairs(self) -> tuple[Fault, ...]:
         """Those that were found before training, and those that any process has met since; all of them must ask."""
         if not self.streamed or not self._skip_bad_pairs:
