@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -230,8 +229,7 @@ def _worker_count(accelerator: Accelerator, config: TrainingConfig, *, streamed:
         return config.num_workers
     if streamed:
         return STREAM_WORKERS
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return 0 if accelerator.device.type == "cpu" else max(1, min(MOST_WORKERS, cpu_cores() // local - 1))
+    return 0 if accelerator.device.type == "cpu" else max(1, min(MOST_WORKERS, cpu_cores() - 1))
 
 
 def _loader_options(accelerator: Accelerator, workers: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,7 +110,7 @@ class Pix2PixTrainer:
 
         # The machine.
         self.accelerator = accelerator = make_accelerator(config, self.run_folder)
-        self.cpu_threads = set_cpu_threads(config.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        self.cpu_threads = set_cpu_threads(config.cpu_threads)
         if accelerator.device.type == "cpu":
             keep_freed_memory()
 
