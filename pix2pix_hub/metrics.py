@@ -32,7 +32,6 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_unit_range
 from pix2pix_hub.util import UserError
 
-DEFAULT_METRICS = ("l1", "psnr", "ssim")
 KID_SUBSET, KID_SUBSETS, KID_SEED = 1000, 100, 0
 TIMEOUT_SECONDS = 20  # of a connection that says nothing
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")  # first digits of a published file's SHA-256
@@ -216,7 +215,7 @@ class ImageMetrics:
     Batches are expected to be gathered from all processes already. A mean does not depend on the order of the images.
     """
 
-    def __init__(self, names: Sequence[str] = DEFAULT_METRICS, networks: MetricNetworks | None = None) -> None:
+    def __init__(self, names: Sequence[str] = ("l1", "psnr", "ssim"), networks: MetricNetworks | None = None) -> None:
         self._names, self._networks = names, networks or MetricNetworks()
         self._values: dict[str, list[float]] = {name: [] for name in names if METRICS[name].per_image}
         self._features: list[tuple[Tensor, Tensor]] = []  # of real, of generated images

@@ -247,7 +247,7 @@ class _NothingComputed(TorchFunctionMode):
         return func(*args, **options)
 
 
-def load_weights(network: nn.Module, path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+def load_weights(network: nn.Module, path: Path, device: str, dtype: torch.dtype) -> None:
     """Give `network`, built on the meta device, the tensors of the file.
 
     Args:
