@@ -36,14 +36,14 @@ SECTIONS = {
     "facades": "Façades: labels → photo",
     "maps": "Maps: aerial photo → map",
     "edges2shoes": "Edges → shoes",
-    "ablation": "Ablation on façades: one thing changed in `default`",
+    "ablation": "Ablation on façades: one thing changed in `specification`",
     "synthetic": "The embedded set: labels → picture",
-    "synthetic-ablation": "Ablation on the embedded set: one thing changed in `default`",
+    "synthetic-ablation": "Ablation on the embedded set: one thing changed in `specification`",
 }
 PUBLISHABLE = ("synthetic", "synthetic-ablation")  # whose pictures are ours to show
 ABLATIONS = tuple(results_runs.ABLATIONS)
 ORDER = ("demo", *results_runs.PRESETS, *results_runs.VARIANTS)  # of the rows
-BASE, RESIZE = "default", "upsampling resize"
+BASE, RESIZE = "specification", "upsampling resize"
 SHUFFLED = "sources shuffled"
 OVER_IMAGES = "†"  # after an interval over images, where others are over seeds
 PAIRS_SHOWN = 3
@@ -237,7 +237,7 @@ def _fired(runs: Sequence[Result]) -> str:
 
 
 def _expectations(found: dict[str, Rows]) -> str:
-    """What the specification foretells, beside what `default` did: first epoch → last, means over seeds."""
+    """What the specification foretells, beside what `specification` did: first epoch → last, means over seeds."""
     rows = []
     for section, variants in found.items():
         runs = variants.get(BASE, []) if section not in ABLATIONS else []

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))  # a checkout needs no installation
 from pix2pix_hub.config import preset_config  # noqa: E402
 
 SEEDS = (0, 1, 2)
-PRESETS = ("default", "compact", "paper")
+PRESETS = ("specification", "compact", "paper")
 SETS = {  # section: (data set, its direction, the task it is scored by)
     "facades": ("facades", ("--direction", "BtoA"), "segmentation"),
     "maps": ("maps", ("--direction", "AtoB"), "labels"),
@@ -38,11 +38,11 @@ SETS = {  # section: (data set, its direction, the task it is scored by)
     "synthetic": ("synthetic", (), "segmentation"),
 }
 LONGER = {"maps": 2}  # times the steps of the others: outputs of aerial photos follow their sources late
-ABLATIONS = {  # section: the section whose runs of `default` stand for nothing changed
+ABLATIONS = {  # section: the section whose runs of `specification` stand for nothing changed
     "ablation": "facades",
     "synthetic-ablation": "synthetic",  # whose pictures may be shown
 }
-VARIANTS = {  # what differs from `default`, one thing at a time
+VARIANTS = {  # what differs from `specification`, one thing at a time
     "without spectral norm": ("--no-spectral-norm",),
     "batch norm": ("--norm", "batch"),
     "without image buffer": ("--buffer-size", "0"),
@@ -113,9 +113,9 @@ def plan(budget: Sequence[str], max_steps: int, shrink: int = 1) -> list[Run]:
     series = (*budget, "--max-steps", str(max_steps), "--shrink", str(shrink))
     runs = []
     for section, (dataset, direction, task) in SETS.items():
-        presets = ("demo", "default") if dataset == "synthetic" else PRESETS
+        presets = ("demo", "specification") if dataset == "synthetic" else PRESETS
         for preset, seed in itertools.product(presets, SEEDS):
-            ablations = [name for name, base in ABLATIONS.items() if (base, "default") == (section, preset)]
+            ablations = [name for name, base in ABLATIONS.items() if (base, "specification") == (section, preset)]
             narrower = () if preset == "demo" else widths(preset, shrink)
             steps = ("--max-steps", str(max_steps * LONGER.get(section, 1)))
             training = ("--preset", preset, *direction, *budget, *steps, *narrower)
@@ -124,7 +124,15 @@ def plan(budget: Sequence[str], max_steps: int, shrink: int = 1) -> list[Run]:
         dataset, direction, task = SETS[base]
         for variant, options in VARIANTS.items():
             steps = ("--max-steps", str(max_steps * LONGER.get(base, 1)))
-            training = ("--preset", "default", *direction, *budget, *steps, *widths("default", shrink), *options)
+            training = (
+                "--preset",
+                "specification",
+                *direction,
+                *budget,
+                *steps,
+                *widths("specification", shrink),
+                *options,
+            )
             runs.append(Run((section,), variant, SEEDS[0], dataset, training, ("--task", task), series))
     return runs
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pix2pix_hub.util import UserError, read_object
 
-PresetName = Literal["demo", "default", "compact", "paper"]
+PresetName = Literal["demo", "default", "specification", "compact", "paper"]
 MetricName = Literal["l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid"]
 PixelMode = Literal["auto", "gray", "rgb", "rgba", "labels"]
 Direction = Literal["AtoB", "BtoA"]
@@ -272,7 +272,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class TrainingConfig(PairOptions):
-    """Every option of a training run. Defaults are preset `default`: the project's specification."""
+    """Every option of a training run. Defaults are preset `default`."""
 
     preset: PresetName = "default"
     """Set of defaults that the other options start from (demo: small, minutes on a CPU; paper: Isola et al. 2017)."""
@@ -290,11 +290,11 @@ class TrainingConfig(PairOptions):
 
     flip_probability: Annotated[float, Range(least=0, most=1)] = 0.5
     """Chance that a pair is mirrored left to right, in [0, 1]."""
-    rotation_degrees: Annotated[float, Range(least=0, most=45)] = 10.0
+    rotation_degrees: Annotated[float, Range(least=0, most=45)] = 0.0
     """Largest rotation either way (degrees); cropped so that no empty corner shows; 0: none."""
     jitter_scale: Annotated[float, Range(least=1)] = 286 / 256
     """Resize to this multiple of the image size, then crop at random (ratio, the paper's 286/256); 1: none."""
-    color_jitter: Annotated[float, Range(least=0, most=1)] = 0.2
+    color_jitter: Annotated[float, Range(least=0, most=1)] = 0.0
     """Strength of brightness, contrast and saturation changes (fraction); 0: none."""
     color_jitter_side: Literal["source", "target", "both"] = "source"
     """Which side the colour changes touch."""
@@ -317,8 +317,8 @@ class TrainingConfig(PairOptions):
     """conv: a stride-1 3x3 convolution between the U-Net's halves; none: down to 1x1, as in the paper."""
     encoder_bias: bool = True
     """Bias on the U-Net's encoder convolutions that no norm follows (the published network has none)."""
-    upsampling: Literal["transposed", "resize"] = "transposed"
-    """How the decoder enlarges; resize leaves no dot grid and takes about a third longer."""
+    upsampling: Literal["transposed", "resize"] = "resize"
+    """How the decoder enlarges; transposed leaves a grid of dots, resize takes up to a third longer."""
     dropout: BelowOne = 0.5
     """Dropout of the three deepest decoder stages (of every block, in a resnet) while training (probability)."""
     spectral_norm: bool = True
@@ -515,18 +515,17 @@ class TrainingConfig(PairOptions):
 UNET_ONLY = ("num_downs", "encoder_activation", "bottleneck", "encoder_bias")
 
 # Presets are plain values: what differs from the class defaults above, nothing else.
+_SPECIFICATION: dict[str, Any] = dict(upsampling="transposed", rotation_degrees=10.0, color_jitter=0.2)
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "compact": dict(base_channels=29, discriminator_base_channels=52),
+    "specification": _SPECIFICATION,
+    "compact": _SPECIFICATION | dict(base_channels=29, discriminator_base_channels=52),
     "demo": dict(
         image_size="128",
         base_channels=16,
         num_downs=5,
-        upsampling="resize",
         dropout=0.2,
-        rotation_degrees=0.0,
         jitter_scale=1.0,
-        color_jitter=0.0,
         epochs=10,
         batch_size=4,
         learning_rate=2e-3,
@@ -537,11 +536,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         encoder_activation="leaky_relu",
         bottleneck="none",
         encoder_bias=False,
+        upsampling="transposed",
         spectral_norm=False,
         output_stride=8,
         discriminator_weight=0.5,
-        rotation_degrees=0.0,
-        color_jitter=0.0,
         buffer_size=0,
     ),
 }

@@ -238,7 +238,7 @@ def row(page: str, first_cell: str) -> list[str]:
 
 
 def test_the_table_of_presets_counts_right() -> None:
-    assert list(PRESETS) == ["default", "compact", "demo", "paper"]
+    assert list(PRESETS) == ["default", "specification", "compact", "demo", "paper"]
     for name, cell in zip(PRESETS, row("docs/training.md", "generator, discriminator parameters"), strict=True):
         networks = make_networks(preset_config(name, image_size="256"), 3, 3)
         assert cell == ", ".join(f"{sum(values.numel() for values in each.parameters()):,}" for each in networks)

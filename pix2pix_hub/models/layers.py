@@ -62,6 +62,31 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         return made if self.bias is None else made + self.bias[:, None, None]
 
 
+LEAST_PIXELS = 512  # of a batch of maps, from which making the kernel of 4x4 pays
+
+
+class ResizeConv(nn.Sequential):
+    """Nearest ×2, then convolution k3: (N, C_in, H, W) → (N, C_out, 2H, 2W); every output pixel is weighed alike, so no
+    checkerboard is left (Odena et al. 2016).
+
+    Of the nine values that a kernel of 3x3 sees on the enlarged map, at most four differ. Added up, its weights are
+    those of a transposed convolution k4 s2 p1, borders of zeros included, with 4/9 of the multiplications: on large
+    maps two to three times as fast on a CPU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
+        super().__init__(nn.Upsample(scale_factor=2), Conv2d(in_channels, out_channels, 3, 1, 1, bias=bias))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C_in, H, W) → (N, C_out, 2H, 2W)."""
+        convolution = self[1]
+        if not _applies(convolution, input) or len(input) * input.shape[-2] * input.shape[-1] < LEAST_PIXELS:
+            return super().forward(input)
+        rows = F.pad(convolution.weight, (0, 0, 0, 1)) + F.pad(convolution.weight, (0, 0, 1, 0))
+        kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3)  # (C_out, C_in, 4, 4)
+        return F.conv_transpose2d(input, kernel.transpose(0, 1), convolution.bias, stride=2, padding=1)
+
+
 def _geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int]:
     """Kernel size, stride and padding of a layer, the same both ways."""
     assert isinstance(layer.padding, tuple) and layer.padding_mode == "zeros" and layer.groups == 1
@@ -156,11 +181,10 @@ class ConvBlock(nn.Module):
 
 
 def make_upsampling(upsampling: str, in_channels: int, out_channels: int, bias: bool) -> nn.Module:
-    """(N, C_in, H, W) → (N, C_out, 2H, 2W): `"transposed"` (k4 s2 p1) or `"resize"` (nearest ×2, conv k3), which
-    weighs every output pixel alike and so leaves no checkerboard (Odena et al. 2016)."""
+    """(N, C_in, H, W) → (N, C_out, 2H, 2W): `"transposed"` (k4 s2 p1) or `"resize"` (`ResizeConv`)."""
     if upsampling == "transposed":
         return ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
-    return nn.Sequential(nn.Upsample(scale_factor=2), Conv2d(in_channels, out_channels, 3, 1, 1, bias=bias))
+    return ResizeConv(in_channels, out_channels, bias)
 
 
 class UpBlock(nn.Module):

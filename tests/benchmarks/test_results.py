@@ -45,11 +45,11 @@ def test_every_command_of_the_plan_can_be_typed() -> None:
 def test_the_plan_is_what_the_page_promises() -> None:
     for section in ("facades", "maps", "edges2shoes"):
         rows = [(run.variant, run.seed) for run in PLAN if section in run.sections]
-        assert sorted(rows) == sorted((p, s) for p in ("default", "compact", "paper") for s in (0, 1, 2))
+        assert sorted(rows) == sorted((p, s) for p in ("specification", "compact", "paper") for s in (0, 1, 2))
     for section in results_page.ABLATIONS:
         ablation = [run for run in PLAN if section in run.sections]
-        assert [run.seed for run in ablation if run.variant == "default"] == [0, 1, 2]
-        changed = [run for run in ablation if run.variant != "default"]
+        assert [run.seed for run in ablation if run.variant == "specification"] == [0, 1, 2]
+        changed = [run for run in ablation if run.variant != "specification"]
         assert [run.variant for run in changed] == list(results_runs.VARIANTS)
         assert len({run.training for run in ablation}) == 1 + len(changed)
     assert {section for run in PLAN for section in run.sections} == set(results_page.SECTIONS)
@@ -88,7 +88,7 @@ def test_a_stopped_series_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not results_runs.carry_out(PLAN[0], "data", tmp_path, last)
     assert last.commands == []
     facts = json.loads((tmp_path / PLAN[0].name / "run.json").read_text())
-    assert facts["commands"][0].startswith("python train_accelerate.py --dataset DATA/facades --preset default")
+    assert facts["commands"][0].startswith("python train_accelerate.py --dataset DATA/facades --preset specification")
     assert str(tmp_path) not in json.dumps(facts)
     assert facts["series"].endswith("--runs runs --image-size 128 --max-steps 1000 --shrink 1")
 
@@ -118,12 +118,12 @@ def test_what_cannot_be_run_is_refused_first(
     assert "--only facade5" in refusal(capsys, *common, "facade5")
     assert f"no folder {sets}." in refusal(capsys, *common, "synthetic-demo-seed0")
     (sets / "facades").mkdir(parents=True)
-    assert f"no folder {sets / 'maps'}." in refusal(capsys, *common, "default-seed1")
-    (run,) = [run for run in PLAN if run.name == "facades-default-seed1"]
+    assert f"no folder {sets / 'maps'}." in refusal(capsys, *common, "specification-seed1")
+    (run,) = [run for run in PLAN if run.name == "facades-specification-seed1"]
     results_runs.carry_out(run, str(sets), runs, Pretended())
-    assert f"{runs / run.name} holds a run that other commands made" in refusal(capsys, *common, "facades-default")
+    assert f"{runs / run.name} holds a run that other commands made" in refusal(capsys, *common, "facades-specification")
     budget = ["--image-size", "128", "--batch-size", "4"]
-    (same,) = [run for run in results_runs.plan(budget, 1000) if run.name == "facades-default-seed0"]
+    (same,) = [run for run in results_runs.plan(budget, 1000) if run.name == "facades-specification-seed0"]
     results_runs.carry_out(same, str(sets), runs, Pretended())
     results_runs.main([*common, same.name])  # finished with these very commands: left alone
     capsys.readouterr()
@@ -196,7 +196,7 @@ def page_of(tmp_path: Path) -> Any:
     def make(resized_grid: float = 1.1, **numbers: float) -> str:
         runs = tmp_path / f"runs{len(list(tmp_path.iterdir()))}"
         for section, kind in (("facades", "ablation"), ("synthetic", "synthetic-ablation")):
-            unchanged = [run for run in PLAN if run.sections[0] == section and run.variant == "default"]
+            unchanged = [run for run in PLAN if run.sections[0] == section and run.variant == "specification"]
             for run, l1 in zip(unchanged, (0.16, 0.17, 0.21), strict=True):
                 write_run(runs, run, l1=l1, grid=7.0, **numbers)
             changed = {run.variant: run for run in PLAN if run.sections == (kind,)}
@@ -213,7 +213,7 @@ def test_the_page_says_what_the_runs_say(page_of: Any, tmp_path: Path) -> None:
     text = page_of()
     (row,) = table_under(text, "Façades: labels → photo")
     assert row == {
-        "run": "default", "seeds": "3", "L1": "0.18 (0.16 … 0.21)", "SSIM": "0.5 (0.5 … 0.5)",
+        "run": "specification", "seeds": "3", "L1": "0.18 (0.16 … 0.21)", "SSIM": "0.5 (0.5 … 0.5)",
         "class IoU": "0.6 (0.6 … 0.6)", "sharpness": "0.9 (0.9 … 0.9)", "grid": "7 (7 … 7)",
         "gray levels": "2 (2 … 2)", "flagged": "checkerboard (3 of 3)",
     }  # fmt: skip
@@ -224,12 +224,12 @@ def test_the_page_says_what_the_runs_say(page_of: Any, tmp_path: Path) -> None:
     assert "| facades | L1 | 0.05 → 0.04 | 0.41 → 0.18 |" in text
     assert "| facades | FID | 50 → 25 | – → – |" in text
     assert "| real photos | 0.600 (0.510 … 0.710)† |" in text  # one run's images
-    assert "| default | 0.600 (0.600 … 0.600) |" in text  # seeds
+    assert "| specification | 0.600 (0.600 … 0.600) |" in text  # seeds
     assert "1 x test machine" in text and "torch 2.99" in text
     assert "Without a value here: fid: net.pth could not be downloaded" in text and "/home" not in text
     commands = text.split("## Exact commands")[1]
     assert "    python benchmarks/results_runs.py --max-steps 1000\n" in commands
-    assert "--output-dir facades-default-seed0" in commands
+    assert "--output-dir facades-specification-seed0" in commands
 
 
 @pytest.mark.parametrize("heading", ["Ablation on façades", "Ablation on the embedded set"])
@@ -238,7 +238,7 @@ def test_an_ablation_marks_what_another_seed_would_hardly_reach(heading: str, pa
     assert [rows[name]["L1"] for name in rows] == ["0.18 (0.16 … 0.21)", "0.22", "**0.4**"]
     assert [rows[name]["grid"] for name in rows] == ["7 (7 … 7)", "7", "**1.1**"]
     assert [rows[name]["flagged"] for name in rows] == ["checkerboard (3 of 3)", "checkerboard", "–"]
-    assert list(rows) == ["default", "without spectral norm", "upsampling resize"]
+    assert list(rows) == ["specification", "without spectral norm", "upsampling resize"]
 
 
 def test_what_is_said_of_resize_is_what_was_measured(page_of: Any) -> None:
@@ -247,7 +247,7 @@ def test_what_is_said_of_resize_is_what_was_measured(page_of: Any) -> None:
     assert rows["grid"]["Ablation on the embedded set"] == "7 (7 … 7) → 1.1: better"
     assert rows["SSIM"]["Ablation on façades"].endswith("as without")
     text = page_of()
-    assert "Ablation on façades: 3 of 3 of `default`, 0 of 1 of `upsampling resize`" in text
+    assert "Ablation on façades: 3 of 3 of `specification`, 0 of 1 of `upsampling resize`" in text
     assert "1 of 1 of `upsampling resize`" in page_of(resized_grid=9.3)
 
 
@@ -271,15 +271,17 @@ def test_better_and_worse_begin_where_the_prediction_interval_ends() -> None:
 def test_scores_no_better_than_those_of_shuffled_sources_are_named(page_of: Any) -> None:
     assert "Not clearly above" not in page_of(score=0.6, shuffled=0.3)
     text = page_of(score=0.1, shuffled=0.1)
-    assert "**Not clearly above shuffled sources**: `default` by pixel accuracy, class accuracy, class iou. " in text
+    assert (
+        "**Not clearly above shuffled sources**: `specification` by pixel accuracy, class accuracy, class iou. " in text
+    )
 
 
 def test_pictures_are_the_first_pairs_of_the_embedded_set_side_by_side(page_of: Any, tmp_path: Path) -> None:
     shown = re.findall(r"!\[.*?\]\(results/(.*?).png\)", page_of())
-    first = ["synthetic-source", "synthetic-default-seed0", "synthetic-target"]
+    first = ["synthetic-source", "synthetic-specification-seed0", "synthetic-target"]
     changed = [f"synthetic-ablation-{variant}-seed0" for variant in ("without_spectral_norm", "upsampling_resize")]
     assert shown == [
-        *first, "synthetic-ablation-source", "synthetic-default-seed0", *changed, "synthetic-ablation-target"
+        *first, "synthetic-ablation-source", "synthetic-specification-seed0", *changed, "synthetic-ablation-target"
     ]  # fmt: skip
     results = tmp_path / "docs" / "results"
     assert {path.stem for path in results.iterdir()} == set(shown)

@@ -14,7 +14,7 @@ def count(network: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("preset", "generator", "discriminator"),
-    [("default", 44_189_891, 2_768_705), ("compact", 9_077_786, 1_830_245), ("paper", 54_413_955, 2_768_705)],
+    [("specification", 44_189_891, 2_768_705), ("compact", 9_077_786, 1_830_245), ("paper", 54_413_955, 2_768_705)],
 )
 def test_parameter_counts_are_exactly_the_specified_ones(preset: str, generator: int, discriminator: int) -> None:
     config = preset_config(preset)

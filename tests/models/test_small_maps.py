@@ -1,4 +1,4 @@
-"""Convolutions as one multiplication against torch's own, and where they are used."""
+"""Convolutions in other forms against torch's own, and where they are used."""
 
 import pytest
 import torch
@@ -77,3 +77,25 @@ def test_large_maps_and_exports_are_left_to_torch(products: list[torch.Size]) ->
 def test_names_of_the_weights_are_torchs() -> None:
     assert list(LAYERS["k4 s2"]().state_dict()) == list(nn.Conv2d(1, 1, 1).state_dict())
     assert list(LAYERS["transposed k4 s2"]().state_dict()) == list(nn.ConvTranspose2d(1, 1, 1).state_dict())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(1, 16, 32), (2, 16, 17), (1, 512, 1)], ids=str)
+def test_a_resize_is_a_transposed_convolution(
+    size: tuple[int, int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = layers.ResizeConv(5, 7, bias).double()
+    x = torch.randn(size[0], 5, *size[1:], dtype=torch.float64, requires_grad=True)
+    theirs = values_and_gradients(nn.functional.conv2d(layer[0](x), *layer.parameters(), padding=1), x, layer)
+    monkeypatch.setattr(layers.Conv2d, "forward", None)  # is not asked
+    for mine, expected in zip(values_and_gradients(layer(x), x, layer), theirs, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_small_resizes_and_exported_ones_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = layers.ResizeConv(3, 2, bias=True)
+    monkeypatch.setattr(torch.nn.functional, "conv_transpose2d", None)
+    assert layer(torch.zeros(1, 3, 16, 16)).shape == (1, 2, 32, 32)
+    assert layer.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 2, 64, 64)
+    assert list(layer.state_dict()) == ["1.weight", "1.bias"]
