@@ -469,19 +469,8 @@ class TrainingConfig(PairOptions):
         smallest_map = 2 if self.bottleneck == "conv" else 1
         return max(1, min(self.num_downs, (min(self.image_height_width) // smallest_map).bit_length() - 1))
 
-    @property
-    def constant_fraction(self) -> float:
-        """Part of the run with a constant learning rate, in [0, 1]."""
-        decay_epochs = self.epochs / 2 if self.decay_epochs is None else self.decay_epochs
-        return 1 - decay_epochs / self.epochs
-
-    @property
-    def generator_class(self) -> str:
-        """Name of the generator's class in `pix2pix_hub.models`."""
-        return "UNetGenerator" if self.generator == "unet" else "ResNetGenerator"
-
     def generator_options(self) -> dict[str, Any]:
-        """Keyword arguments of `generator_class` (channel counts are the data's and are added by the trainer)."""
+        """Keyword arguments of the generator (channel counts are the data's and are added by the trainer)."""
         options = {name: getattr(self, name) for name in ("base_channels", "norm", "upsampling", "dropout")}
         if self.generator != "unet":
             return options | {"num_blocks": int(self.generator.removeprefix("resnet_"))}

@@ -92,8 +92,9 @@ def resolve_mixed_precision(requested: str, use_cpu: bool) -> str:
 
 
 def cpu_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use: its share where several were launched on this machine, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def available_memory() -> int:
@@ -109,7 +110,7 @@ def available_memory() -> int:
     return max(0, available)
 
 
-def set_cpu_threads(requested: int, local_processes: int) -> int:
+def set_cpu_threads(requested: int) -> int:
     """Set torch's CPU threads and return their number.
 
     `accelerate launch` sets OMP_NUM_THREADS to 1 unless told otherwise, which would leave all other cores idle. So 0
@@ -117,7 +118,7 @@ def set_cpu_threads(requested: int, local_processes: int) -> int:
     """
     environment = os.environ.get("OMP_NUM_THREADS", "")
     given = int(environment) if environment.isdecimal() else 1
-    threads = requested or (given if given > 1 else max(1, cpu_cores() // local_processes))
+    threads = requested or (given if given > 1 else cpu_cores())
     torch.set_num_threads(threads)
     return threads
 

@@ -43,12 +43,6 @@ class FeatureNetwork:
     layers: tuple[int, ...]
     unit_length: bool  # whether the vector of features at each place is scaled to length 1 first
 
-    @property
-    def published(self) -> torchvision.models.WeightsEnum:
-        """Its ImageNet weights. Not VGG16's IMAGENET1K_FEATURES: those expect inputs 255 times larger, and their maps
-        are that much larger too."""
-        return torchvision.models.get_model_weights(self.name)["IMAGENET1K_V1"]
-
 
 PERCEPTUAL_NETWORKS = {
     # relu1_2, relu2_2, relu3_3, relu4_3 (Johnson et al. 2016, section 4.1)
@@ -215,24 +209,22 @@ class PerceptualLoss(nn.Module):
             return torch.stack(distances).mean()
 
     def _feature_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the chosen layers' maps, in the order in which the network makes them."""
-        maps = []
-        hidden = self._imagenet_normalised(images)
-        for index, layer in enumerate(self.features):
-            hidden = layer(hidden)
-            if index in self.layers:
-                maps.append(F.normalize(hidden, dim=1) if self.unit_length else hidden)
-        return maps
+        """Return the chosen layers' maps of (N, 1 or 3, H, W) in [-1, 1], in the order in which the network makes them.
 
-    def _imagenet_normalised(self, images: Tensor) -> Tensor:
-        """Map (N, 1 or 3, H, W) in [-1, 1] to (N, 3, H, W) with ImageNet's mean and standard deviation, in float32."""
+        The network sees float32, 3 channels, with ImageNet's mean and standard deviation.
+        """
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(
                 f"the perceptual loss compares images of 3 channels, or 1 (repeated to 3), as (N, C, H, W); "
                 f"got shape {tuple(images.shape)}. Train with --perceptual-weight 0 for other channel counts"
             )
         unit = (images.to(self.mean.dtype).expand(-1, 3, -1, -1) + 1) / 2  # [0, 1]
-        return (unit - self.mean) / self.std
+        hidden, maps = (unit - self.mean) / self.std, []
+        for index, layer in enumerate(self.features):
+            hidden = layer(hidden)
+            if index in self.layers:
+                maps.append(F.normalize(hidden, dim=1) if self.unit_length else hidden)
+        return maps
 
 
 def _frozen_prefix(features: nn.Module, layers: Sequence[int]) -> nn.Sequential:
@@ -253,7 +245,8 @@ def _frozen_prefix(features: nn.Module, layers: Sequence[int]) -> nn.Sequential:
 
 def _imagenet_features(network: FeatureNetwork, file: str | Path | None) -> nn.Module:
     """Load a network's convolutions with ImageNet weights: from `file`, torch.hub's folder or the internet."""
-    weights = network.published
+    # not VGG16's IMAGENET1K_FEATURES: those expect inputs 255 times larger, and their maps are that much larger too
+    weights = torchvision.models.get_model_weights(network.name)["IMAGENET1K_V1"]
     try:
         if file is None:
             state = weights.get_state_dict(progress=True, check_hash=True)
@@ -313,7 +306,12 @@ class Pix2PixLoss(nn.Module):
         self.weights = {"gan": gan_weight, "l1": l1_weight, "l2": l2_weight, "perceptual": perceptual_weight}
         self.weights["feature_matching"] = feature_matching_weight
         self.discriminator_weight = discriminator_weight
-        _check_weights(self.weights, discriminator_weight)
+        for name, weight in {**self.weights, "discriminator": discriminator_weight}.items():
+            if not math.isfinite(weight) or weight < 0:
+                raise ValueError(f"{name}_weight is {weight}; expected a finite number, 0 or above")
+        if not any(self.weights.values()):
+            names = ", ".join(f"{name}_weight" for name in self.weights)
+            raise ValueError(f"all of the generator's weights are 0, so it learns nothing; set one of {names} above 0")
         self.gan = GANLoss(gan_mode)
         self.feature_matching = FeatureMatchingLoss() if feature_matching_weight > 0 else None
         self.reconstruction = nn.ModuleDict()  # terms that compare generated with target
@@ -359,12 +357,3 @@ class Pix2PixLoss(nn.Module):
         terms |= {name: loss(generated, target) for name, loss in self.reconstruction.items()}
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         return {"total": total, **terms}
-
-
-def _check_weights(generator_weights: dict[str, float], discriminator_weight: float) -> None:
-    for name, weight in {**generator_weights, "discriminator": discriminator_weight}.items():
-        if not math.isfinite(weight) or weight < 0:
-            raise ValueError(f"{name}_weight is {weight}; expected a finite number, 0 or above")
-    if not any(generator_weights.values()):
-        names = ", ".join(f"{name}_weight" for name in generator_weights)
-        raise ValueError(f"all of the generator's weights are 0, so it learns nothing; set one of {names} above 0")

@@ -32,7 +32,6 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_unit_range
 from pix2pix_hub.util import UserError
 
-DEFAULT_METRICS = ("l1", "psnr", "ssim")
 KID_SUBSET, KID_SUBSETS, KID_SEED = 1000, 100, 0
 TIMEOUT_SECONDS = 20  # of a connection that says nothing
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")  # first digits of a published file's SHA-256
@@ -63,14 +62,6 @@ class Metric:
     def per_image(self) -> bool:
         """Whether it is the mean of one value for each image; else it is one value of all images together."""
         return self.of_sets is None
-
-    def improves(self, value: float, best: float | None) -> bool:
-        """Whether a value is better than the best so far, if any."""
-        return best is None or (value > best if self.higher_is_better else value < best)
-
-    def to_dict(self) -> dict[str, str | bool]:
-        """JSON-ready: the facts that stand beside a value."""
-        return {"unit": self.unit, "higher_is_better": self.higher_is_better, "protocol": self.protocol}
 
 
 # --- how each is computed
@@ -224,7 +215,7 @@ class ImageMetrics:
     Batches are expected to be gathered from all processes already. A mean does not depend on the order of the images.
     """
 
-    def __init__(self, names: Sequence[str] = DEFAULT_METRICS, networks: MetricNetworks | None = None) -> None:
+    def __init__(self, names: Sequence[str] = ("l1", "psnr", "ssim"), networks: MetricNetworks | None = None) -> None:
         self._names, self._networks = names, networks or MetricNetworks()
         self._values: dict[str, list[float]] = {name: [] for name in names if METRICS[name].per_image}
         self._features: list[tuple[Tensor, Tensor]] = []  # of real, of generated images

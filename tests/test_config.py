@@ -100,12 +100,6 @@ def test_an_unknown_stored_option_is_an_error_where_it_was_used() -> None:
     assert TrainingConfig.from_dict({"lambda_l1": None, "epochs": 3}).epochs == 3
 
 
-def test_the_learning_rate_is_constant_for_the_first_part() -> None:
-    cases = [(200, None, 0.5), (200, 100, 0.5), (10, 0, 1.0), (10, 10, 0.0), (12, 3, 0.75)]
-    for epochs, decay, constant in cases:
-        assert TrainingConfig(epochs=epochs, decay_epochs=decay).constant_fraction == pytest.approx(constant)
-
-
 def test_a_set_of_images_needs_one_column_and_pairs_need_both() -> None:
     assert DatasetOptions("photos", source_column="image").named_columns is None
     assert PairOptions("pairs", source_column="a", target_column="b").named_columns == ("a", "b")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +40,7 @@ def evaluate_model(
     from pix2pix_hub.evaluation.report import FILES, check_output, describe, write_evaluation
 
     check_output(evaluation.output)
-    set_cpu_threads(evaluation.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    set_cpu_threads(evaluation.cpu_threads)
     keep_freed_memory()
     torch.backends.cudnn.deterministic = True
     state = process_state()

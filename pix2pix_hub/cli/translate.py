@@ -128,7 +128,7 @@ def translate_dataset(
 
     disable_progress_bars()  # one for each file
     state = process_state(timeout=LONGEST_WAIT)
-    set_cpu_threads(0, state.num_processes)
+    set_cpu_threads(0)
     keep_freed_memory()
     if push is not None:
         push = check_account(push)

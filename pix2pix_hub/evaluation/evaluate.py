@@ -270,13 +270,6 @@ def measure(
     return Measured(values, features, counts, traces)
 
 
-def target_thumbnails(pairs: PairTensors, options: EvaluationOptions, state: PartialState) -> Tensor:
-    """Of all targets, (M, C, 32, 32) in [0, 1]; each process reads its share."""
-    parts = [(batch["index"], thumbnails_of(batch["target"])) for batch in share_of(pairs, 8, options, state)]
-    indices, thumbnails = (torch.cat(column) for column in zip(*gather_object(parts), strict=True))
-    return thumbnails[indices.argsort()]
-
-
 def share_of(pairs: PairTensors, batch_size: int, options: EvaluationOptions, state: PartialState) -> DataLoader[Any]:
     """Batches of every n-th pair, n the number of processes."""
     mine = range(state.process_index, len(pairs), state.num_processes)
@@ -350,8 +343,11 @@ def evaluate(
     usable = [name for name in options.metrics if name not in missing]
     measured = measure(model, tensors, options, usable, networks, scorer, state)
     training = None
-    if options.checks and pairs.training is not None:
-        training = target_thumbnails(PairTensors(pairs.training, transform), options, state)
+    if options.checks and pairs.training is not None:  # thumbnails of all its targets; each process reads its share
+        batches = share_of(PairTensors(pairs.training, transform), 8, options, state)
+        parts = [(batch["index"], thumbnails_of(batch["target"])) for batch in batches]
+        indices, thumbnails = (torch.cat(column) for column in zip(*gather_object(parts), strict=True))
+        training = thumbnails[indices.argsort()]
     if not state.is_main_process:
         return None
     checks: dict[str, Check] = {}

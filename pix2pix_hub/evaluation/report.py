@@ -24,7 +24,7 @@ from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_wit
 from pix2pix_hub.export import METRICS_NAME
 from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
 from pix2pix_hub.metrics import LEVEL, METRICS, RESAMPLES, mean, ratio_interval
-from pix2pix_hub.util import UserError, library_versions, write_aside
+from pix2pix_hub.util import UserError, library_versions, write_aside, write_json
 
 TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "per_image.csv", "images.png", "nearest.png"
 FILES = (METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME)
@@ -76,9 +76,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     else:
         (folder / NEAREST_NAME).unlink(missing_ok=True)  # of earlier results
     # JSON knows no infinity, which a check may find in images that all are alike: null
-    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    with write_aside(folder / METRICS_NAME) as path:
-        path.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
+    write_json(folder / METRICS_NAME, json.loads(json.dumps(content), parse_constant=lambda _: None))
     return content
 
 
@@ -124,7 +122,8 @@ def _entry(evaluation: Evaluation, name: str) -> dict[str, Any]:
     """A metric's value, its interval or the number of images behind it, and what it means."""
     measured, metric = evaluation.measured, METRICS.get(name)
     of_diversity = {"unit": "mean absolute difference of two samples of one source, 0 to 1", "higher_is_better": True}
-    about: dict[str, Any] = of_diversity if metric is None else metric.to_dict()
+    facts = ("unit", "higher_is_better", "protocol")
+    about: dict[str, Any] = of_diversity if metric is None else {fact: getattr(metric, fact) for fact in facts}
     nothing: dict[str, Any] = {"value": None, "ci95": None}
     if name in evaluation.missing:
         return nothing | {"reason": evaluation.missing[name]} | about

@@ -24,7 +24,7 @@ from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.inference.files import translate_each
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline, Prepared, prepare
-from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, counted, write_aside
+from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, counted, write_aside, write_json
 
 PLAN_NAME, CARD_NAME, LEFT_OUT_NAME = "translation.json", "README.md", "left_out.jsonl"
 CARD = """---
@@ -126,8 +126,7 @@ class TranslationPlan:
             if output.exists():
                 raise UserError(f"--output {output} exists and is never overwritten: name another folder.")
             (output / "data").mkdir(parents=True)
-            with write_aside(path) as partial:
-                partial.write_text(json.dumps(wanted, indent=2) + "\n")
+            write_json(path, wanted)
         begun = json.loads(path.read_text())
         if differing := [name for name in wanted if begun.get(name) != wanted[name]]:
             changes = "; ".join(f"{name} {begun.get(name)} → {wanted[name]}" for name in differing)

@@ -166,20 +166,17 @@ def resnet_partition(generator: ResNetGenerator) -> Partition:
     return Partition(factor, RESNET_MARGIN * factor, streamed, tail, edge.conv.out_channels, head, body)
 
 
-def resnet_in_tiles(generator: ResNetGenerator) -> Partition:
-    """A ResNet that sees nothing but tiles: slow, since every norm layer takes a pass over the image, but without a map
-    of the whole."""
-    margin = (2 * RESNET_MARGIN + 2 * len(generator.blocks)) * generator.size_multiple  # two convolutions a block
-    return Partition(generator.size_multiple, margin, (generator,), lambda x, source: generator(source))
-
-
 def partitions_of(generator: Generator) -> Iterator[Partition]:
     """All partitions, from the one that does most whole to the one that takes least memory."""
     if isinstance(generator, UNetGenerator):
         yield from (unet_partition(generator, level) for level in range(1, len(generator.encoder) + 1))
     else:
         assert isinstance(generator, ResNetGenerator)
-        yield from (resnet_partition(generator), resnet_in_tiles(generator))
+        yield resnet_partition(generator)
+        # nothing but tiles: slow, since every norm layer takes a pass over the image, but without a map of the whole
+        factor = generator.size_multiple
+        margin = (2 * RESNET_MARGIN + 2 * len(generator.blocks)) * factor  # two convolutions a block
+        yield Partition(factor, margin, (generator,), lambda x, source: generator(source))
 
 
 def partition_for(generator: Generator, height: int, width: int) -> Partition:

@@ -7,7 +7,6 @@ mismatched weights silently, starts from fresh weights where the config is missi
 
 from __future__ import annotations
 
-import json
 import reprlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from pix2pix_hub.export import CONFIG_NAME, WEIGHTS_NAME
 from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
-from pix2pix_hub.util import UserError, read_object, write_aside
+from pix2pix_hub.util import UserError, read_object, write_aside, write_json
 
 MAX_HEADER_BYTES = 4 << 20  # real ones have some ten thousand
 LENGTH_BYTES = 8
@@ -65,9 +64,7 @@ class HubModel(
         return {key: value for key, value in self._hub_mixin_config.items() if key != "architecture"}
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = {"architecture": type(self).__name__, **self.config}
-        with write_aside(save_directory / CONFIG_NAME) as partial:
-            partial.write_text(json.dumps(config, indent=2) + "\n")
+        write_json(save_directory / CONFIG_NAME, {"architecture": type(self).__name__, **self.config})
         with write_aside(save_directory / WEIGHTS_NAME) as partial:
             save_model(self, str(partial))
             shutil.copymode(save_directory / CONFIG_NAME, partial)  # safetensors' files are for their owner alone
@@ -250,7 +247,7 @@ class _NothingComputed(TorchFunctionMode):
         return func(*args, **options)
 
 
-def load_weights(network: nn.Module, path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+def load_weights(network: nn.Module, path: Path, device: str, dtype: torch.dtype) -> None:
     """Give `network`, built on the meta device, the tensors of the file.
 
     Args:

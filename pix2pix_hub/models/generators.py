@@ -12,15 +12,11 @@ from torch import Tensor, nn
 
 from pix2pix_hub.models.base import Generator, load_network
 from pix2pix_hub.models.layers import (
-    NORMS,
-    UPSAMPLINGS,
     ConvBlock,
     UpBlock,
-    check_channels,
     check_choice,
     check_count,
-    check_norm_statistics,
-    check_probability,
+    check_generator,
     check_switch,
     init_weights,
     make_norm,
@@ -80,15 +76,11 @@ class UNetGenerator(Generator):
         first_dropout_stage: int = 0,
     ) -> None:
         super().__init__()
-        check_channels(in_channels, out_channels, base_channels)
+        check_generator(in_channels, out_channels, base_channels, norm, norm_statistics, upsampling, dropout)
         check_count("num_downs", num_downs, 1, MAX_DOWNS)
-        check_choice("norm", norm, NORMS)
         check_choice("encoder_activation", encoder_activation, ("relu", "leaky_relu"))
         check_choice("bottleneck", bottleneck, ("conv", "none"))
-        check_choice("upsampling", upsampling, UPSAMPLINGS)
-        check_probability("dropout", dropout)
         check_switch("encoder_bias", encoder_bias)
-        check_norm_statistics(norm, norm_statistics)
         check_count("dropout_stages", dropout_stages, 0, MAX_DOWNS)
         check_count("first_dropout_stage", first_dropout_stage, 0, MAX_DOWNS)
         self.in_channels = in_channels
@@ -237,12 +229,8 @@ class ResNetGenerator(Generator):
         norm_statistics: str = "image",
     ) -> None:
         super().__init__()
-        check_channels(in_channels, out_channels, base_channels)
+        check_generator(in_channels, out_channels, base_channels, norm, norm_statistics, upsampling, dropout)
         check_count("num_blocks", num_blocks, 0, MAX_BLOCKS)
-        check_choice("norm", norm, NORMS)
-        check_choice("upsampling", upsampling, UPSAMPLINGS)
-        check_probability("dropout", dropout)
-        check_norm_statistics(norm, norm_statistics)
         self.in_channels = in_channels
         self.out_channels = out_channels
 

@@ -235,13 +235,6 @@ def check_count(name: str, value: Any, least: int, most: int) -> None:
         raise ValueError(f"{name} is {reprlib.repr(value)}, expected a whole number from {least} to {most}.")
 
 
-def check_channels(in_channels: Any, out_channels: Any, base_channels: Any) -> None:
-    """The channel counts of a generator."""
-    check_count("in_channels", in_channels, 1, MAX_IMAGE_CHANNELS)
-    check_count("out_channels", out_channels, 1, MAX_IMAGE_CHANNELS)
-    check_count("base_channels", base_channels, 1, MAX_BASE_CHANNELS)
-
-
 def check_choice(name: str, value: Any, choices: Sequence[str | int]) -> None:
     """One of `choices`, of their type."""
     if type(value) is not type(choices[0]) or value not in choices:
@@ -255,14 +248,23 @@ def check_switch(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {reprlib.repr(value)}, expected true or false.")
 
 
-def check_probability(name: str, value: Any) -> None:
-    """A number from 0 up to, but not, 1."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(f"{name} is {reprlib.repr(value)}, expected a number of at least 0 and below 1.")
-
-
-def check_norm_statistics(norm: str, value: Any) -> None:
-    """`"image"`, or `"running"`, which only batch norm has."""
-    check_choice("norm_statistics", value, ("image", "running"))
-    if value == "running" and norm != "batch":
+def check_generator(
+    in_channels: Any,
+    out_channels: Any,
+    base_channels: Any,
+    norm: Any,
+    norm_statistics: Any,
+    upsampling: Any,
+    dropout: Any,
+) -> None:
+    """What all generators take: channel counts, norm (only batch norm has running statistics), upsampling, dropout."""
+    check_count("in_channels", in_channels, 1, MAX_IMAGE_CHANNELS)
+    check_count("out_channels", out_channels, 1, MAX_IMAGE_CHANNELS)
+    check_count("base_channels", base_channels, 1, MAX_BASE_CHANNELS)
+    check_choice("norm", norm, NORMS)
+    check_choice("norm_statistics", norm_statistics, ("image", "running"))
+    if norm_statistics == "running" and norm != "batch":
         raise ValueError(f"norm_statistics is 'running', which norm {norm!r} has none of: expected 'image'.")
+    check_choice("upsampling", upsampling, UPSAMPLINGS)
+    if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {reprlib.repr(dropout)}, expected a number of at least 0 and below 1.")

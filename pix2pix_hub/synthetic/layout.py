@@ -54,7 +54,7 @@ def design(rng: np.random.Generator) -> Facade:
         boxes += _pillars(rng, grid)
     boxes += _cornices(rng, grid)
     if has_deco:
-        boxes += _roundels(grid) if family == _BRICK else _frieze(grid)
+        boxes += _reliefs(grid, family)
     boxes += _upper_floors(rng, grid, family) + _street_floor(rng, grid)
     color, brick = _WALLS[family]
     tint = rng.uniform(-0.03, 0.03) + rng.uniform(-0.015, 0.015, 3)
@@ -92,15 +92,13 @@ def _cornices(rng: np.random.Generator, grid: _Grid) -> list[Box]:
     ]
 
 
-def _frieze(grid: _Grid) -> list[Box]:
-    """A relief panel over each bay, below the eaves."""
-    reach = 0.34 * (grid.bays[1] - grid.bays[0])
-    return [Box("deco", x - reach, grid.top + 0.036, x + reach, grid.top + 0.062) for x in grid.centres()]
-
-
-def _roundels(grid: _Grid) -> list[Box]:
-    """Round reliefs on the piers between the windows."""
-    r = min(0.15 * (grid.bays[1] - grid.bays[0]), 0.022)
+def _reliefs(grid: _Grid, family: int) -> list[Box]:
+    """Of stone: a panel over each bay, below the eaves; on brick, round ones on the piers between the windows."""
+    bay = grid.bays[1] - grid.bays[0]
+    if family != _BRICK:
+        reach = 0.34 * bay
+        return [Box("deco", x - reach, grid.top + 0.036, x + reach, grid.top + 0.062) for x in grid.centres()]
+    r = min(0.15 * bay, 0.022)
     middles = [0.55 * y0 + 0.45 * y1 for y0, y1 in pairwise(grid.floors)]
     return [Box("deco", x - r, y - r, x + r, y + r, "disc") for y in middles for x in grid.bays[1:-1]]
 
@@ -112,26 +110,22 @@ def _upper_floors(rng: np.random.Generator, grid: _Grid, family: int) -> list[Bo
     has_molding = family != _ROSE and rng.random() < 0.8
     has_gables, has_rollos, has_arches = rng.random(3) < 0.5
     arched_floor = int(rng.integers(len(grid.floors))) if has_arches and family != _ROSE else -1
+    last = len(grid.bays) - 2  # number of the last bay, from 0
     boxes: list[Box] = []
     for floor, y in enumerate(grid.floors[:-1]):
         shape = "arch" if floor == arched_floor else "rect"
         gabled = has_gables and floor == len(grid.floors) - 2 and shape == "rect"
-        balconies = _balcony_bays(rng, len(grid.bays) - 1)
+        middle = {last // 2, (last + 1) // 2}
+        choices: list[set[int]] = [set(), set(), {0, last}, middle]  # the bays with a balcony, always symmetric
+        balconies = choices[rng.integers(len(choices))]
         for i, x in enumerate(grid.centres()):
             end = 0.93 if i in balconies else 0.2 + share
             window = Box("window", x - half, y + 0.2 * height, x + half, y + end * height, shape)
             boxes += _window_parts(window, has_molding, 0.13 * height if gabled else 0.0)
-            boxes += _shutters(window) if family == _ROSE else _rollo(rng, window, has_rollos)
+            boxes += _blinds(rng, window, has_rollos, family)
             if i in balconies:
                 boxes.append(Box("balcony", x - 1.45 * half, y + 0.62 * height, x + 1.45 * half, y + 0.97 * height))
     return boxes
-
-
-def _balcony_bays(rng: np.random.Generator, n_bays: int) -> set[int]:
-    """The bays of one floor that get a balcony, always symmetric: none, the outer ones, or the middle."""
-    middle = {(n_bays - 1) // 2, n_bays // 2}
-    choices: tuple[set[int], ...] = (set(), set(), {0, n_bays - 1}, middle)
-    return choices[rng.integers(len(choices))]
 
 
 def _window_parts(window: Box, has_molding: bool, gable: float = 0.0) -> list[Box]:
@@ -145,18 +139,16 @@ def _window_parts(window: Box, has_molding: bool, gable: float = 0.0) -> list[Bo
     return boxes
 
 
-def _shutters(window: Box) -> list[Box]:
-    _, x0, y0, x1, y1, _ = window
-    leaf = 0.42 * (x1 - x0)
-    return [Box("blind", x0 - leaf, y0, x0, y1), Box("blind", x1, y0, x1 + leaf, y1)]
-
-
-def _rollo(rng: np.random.Generator, window: Box, wanted: bool) -> list[Box]:
-    """A blind drawn down over a part of the window, at some of the windows."""
+def _blinds(rng: np.random.Generator, window: Box, has_rollos: bool, family: int) -> list[Box]:
+    """Open shutters beside the window (rose façades), or at some windows a blind drawn down over a part of it."""
+    _, x0, y0, x1, y1, shape = window
+    if family == _ROSE:
+        leaf = 0.42 * (x1 - x0)
+        return [Box("blind", x0 - leaf, y0, x0, y1), Box("blind", x1, y0, x1 + leaf, y1)]
     is_down, share = rng.random() < 0.45, rng.uniform(0.25, 0.75)
-    if not (wanted and is_down and window.shape == "rect"):
+    if not (has_rollos and is_down and shape == "rect"):
         return []
-    return [window._replace(cls="blind", y1=window.y0 + share * (window.y1 - window.y0))]
+    return [window._replace(cls="blind", y1=y0 + share * (y1 - y0))]
 
 
 def _street_floor(rng: np.random.Generator, grid: _Grid) -> list[Box]:

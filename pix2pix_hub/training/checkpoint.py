@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import re
 import shutil
 import zlib
@@ -58,27 +57,15 @@ class Progress:
     best_epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
 
-    def add_batches(self, means: dict[str, float], count: int) -> None:
-        """Count the mean losses of `count` batches towards the epoch's."""
-        for name, value in (means | {"batches": 1.0}).items():
-            self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value * count
-
-    def epoch_means(self) -> dict[str, float]:
-        """Mean of each loss over the batches of the epoch so far."""
-        count = self.epoch_sums.get("batches", 0.0)
-        return {name: value / count for name, value in self.epoch_sums.items() if name != "batches"}
-
-    def end_epoch(self, metrics: dict[str, float]) -> None:
-        """Count an epoch that was trained and validated."""
+    def end_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Count an epoch that was trained and validated; the mean of each loss over its batches."""
+        count = self.epoch_sums.pop("batches", 0.0)
+        means = {name: value / count for name, value in self.epoch_sums.items()}
         self.epoch += 1
         self.batch = 0
         self.epoch_sums = {}
         self.metrics = metrics
-
-    def facts(self) -> dict[str, Any]:
-        """What `metrics.json` of an export says of it."""
-        metrics = {name: {"value": value if math.isfinite(value) else None} for name, value in self.metrics.items()}
-        return {"step": self.step, "epoch": self.epoch, "seconds": self.elapsed_seconds, **metrics}
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         """All fields."""

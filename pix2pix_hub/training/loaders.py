@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -181,10 +180,6 @@ class TrainLoader(DataLoaderStateMixin):
             return f"{reason} Nor is any pair near it good, or at the start of other shards: look at that one."
         return None
 
-    def reason_to_stop(self) -> str | None:
-        """Why training cannot go on with the next batch of one of the processes; all of them must ask."""
-        return next(filter(None, gather_object([self.reason_ahead])), None) if self.streamed else None
-
     def bad_pairs(self) -> tuple[Fault, ...]:
         """Those that were found before training, and those that any process has met since; all of them must ask."""
         if not self.streamed or not self._skip_bad_pairs:
@@ -234,8 +229,7 @@ def _worker_count(accelerator: Accelerator, config: TrainingConfig, *, streamed:
         return config.num_workers
     if streamed:
         return STREAM_WORKERS
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return 0 if accelerator.device.type == "cpu" else max(1, min(MOST_WORKERS, cpu_cores() // local - 1))
+    return 0 if accelerator.device.type == "cpu" else max(1, min(MOST_WORKERS, cpu_cores() - 1))
 
 
 def _loader_options(accelerator: Accelerator, workers: int) -> dict[str, Any]:

@@ -132,7 +132,8 @@ class Reporter:
         self.start_clock()
         progress.elapsed_seconds += seconds
         progress.waiting_seconds += waited
-        progress.add_batches(means, len(rows))
+        for name, value in (means | {"batches": 1.0}).items():
+            progress.epoch_sums[name] = progress.epoch_sums.get(name, 0.0) + value * len(rows)
         images_per_second = len(rows) * self._images_per_batch / max(seconds, 1e-9)
         entry = {
             "step": progress.step,

@@ -8,9 +8,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -46,15 +45,10 @@ def find_together(config: TrainingConfig) -> Path:
     Raises:
         UserError: see `run_to_resume` and `new_run_folder`.
     """
-    find = partial(run_to_resume, config.output_dir) if config.resume else partial(new_run_folder, config)
-    return _as_main_says(RUNS, find)
-
-
-def _as_main_says(folder: Path, decide: Callable[[], Path]) -> Path:
-    """On every process what `decide` returns on the main one, which alone calls it; it fails for all if it fails."""
-    with fail_together(folder):
+    folder = RUNS
+    with fail_together(RUNS):
         if PartialState().is_main_process:
-            folder = decide()
+            folder = run_to_resume(config.output_dir) if config.resume else new_run_folder(config)
     return Path(broadcast_object_list([str(folder)])[0])
 
 
@@ -121,7 +115,10 @@ def claimed(config: TrainingConfig, folder: Path, stored: TrainingConfig | None)
         UserError: another run is at work in it, or has been since; it cannot be made or written to.
     """
     with ExitStack() as lock:
-        yield _as_main_says(folder, lambda: _claim(config, folder, stored, lock))
+        with fail_together(folder):
+            if PartialState().is_main_process:
+                folder = _claim(config, folder, stored, lock)
+        yield Path(broadcast_object_list([str(folder)])[0])
 
 
 def _claim(config: TrainingConfig, folder: Path, stored: TrainingConfig | None, lock: ExitStack) -> Path:

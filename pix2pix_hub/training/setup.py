@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -18,32 +17,14 @@ from torch.optim.swa_utils import AveragedModel
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import missing_for_compilation, resolve_mixed_precision, use_cpu
 from pix2pix_hub.losses import PerceptualLoss, Pix2PixLoss
-from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import Generator
-from pix2pix_hub.models.generators import GENERATORS
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.step import GANStep, average_of
 from pix2pix_hub.util import UserError
 
 SMALL_BATCH = 4  # images up to which a GPU waits for launches more than it computes
-
-
-@dataclass(frozen=True)
-class Compilation:
-    """What `--compile` comes to: the mode of `torch.compile`, or None; and why, in words.
-
-    Networks are compiled in place (`Module.compile`), so that names of weights, checkpoints, exports and the moving
-    average know nothing of it, and for each shape apart: the discriminator sees batches of two sizes.
-    """
-
-    mode: str | None
-    reason: str
-
-    def apply(self, *networks: nn.Module) -> None:
-        """Have the networks compiled at their first call."""
-        for network in networks if self.mode is not None else ():
-            network.compile(mode=self.mode, dynamic=False)
 
 
 @dataclass(frozen=True)
@@ -57,7 +38,7 @@ class Learner:
     schedules: list[LambdaLR]  # of the generator's optimizer and the discriminator's
     buffer: ImageBuffer
     step: GANStep
-    compilation: Compilation
+    compile_mode: str | None  # of `choose_compile_mode`
 
     @property
     def exported_generator(self) -> Generator:
@@ -98,8 +79,8 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     )
 
 
-def choose_compilation(requested: str, device_type: str, batch_size: int, plain_loop: bool) -> Compilation:
-    """`"auto"`, `"on"` or `"off"` → what to do on this kind of device.
+def choose_compile_mode(requested: str, device_type: str, batch_size: int, plain_loop: bool) -> str | None:
+    """`"auto"`, `"on"` or `"off"` → the mode of `torch.compile` on this kind of device; None: nothing is compiled.
 
     `auto` is off: compiling loses on a CPU, and on a GPU it has not been measured (docs/performance.md).
 
@@ -110,25 +91,26 @@ def choose_compilation(requested: str, device_type: str, batch_size: int, plain_
         UserError: `on` where `torch.compile` lacks something, with what to install.
     """
     if requested != "on":
-        return Compilation(None, "off")
+        return None
     missing = missing_for_compilation(device_type)
     if missing is not None:
         raise UserError(f"--compile on: {missing}; or leave it out.")
-    graphs = device_type == "cuda" and batch_size <= SMALL_BATCH and plain_loop
-    return Compilation("reduce-overhead" if graphs else "default", "on")
+    return "reduce-overhead" if device_type == "cuda" and batch_size <= SMALL_BATCH and plain_loop else "default"
 
 
-def build_schedule(optimizer: Optimizer, total_steps: int, decay_steps: int) -> LambdaLR:
+def build_schedule(optimizer: Optimizer, config: TrainingConfig, total_steps: int) -> LambdaLR:
     """Return the learning rate's schedule, to be stepped after each optimizer step: constant, then linear to zero.
 
     pix2pix (Isola et al. 2017, section 3.3 and appendix 6.2) trains with Adam at 2e-4, for 200 epochs on the small
     sets. The split into 100 epochs at that rate and 100 epochs linearly to zero is the authors' own: their PyTorch
     code's default (`n_epochs` + `n_epochs_decay`) and CycleGAN's section 7.1 (Zhu et al. 2017).
 
-    The last of `total_steps` has 1 / `decay_steps` of the rate. The schedule's `state_dict` holds the position but
-    neither number of steps: a resumed run must pass the same two. Accelerate's `prepare` would step it once per
-    process, so it stays unprepared.
+    It falls in the share of `total_steps` that `decay_epochs` has of the epochs; the last of n such steps has 1/n of
+    the rate. The schedule's `state_dict` holds the position but no number of steps: a resumed run must pass the same.
+    Accelerate's `prepare` would step it once per process, so it stays unprepared.
     """
+    decay_epochs = config.epochs / 2 if config.decay_epochs is None else config.decay_epochs
+    decay_steps = round(total_steps * decay_epochs / config.epochs)
     return LambdaLR(optimizer, lambda step: min(1.0, max(0, total_steps - step) / max(1, decay_steps)))
 
 
@@ -136,7 +118,8 @@ def make_networks(
     config: TrainingConfig, source_channels: int, target_channels: int
 ) -> tuple[Generator, PatchGANDiscriminator]:
     """Both networks with their initial weights."""
-    generator = GENERATORS[config.generator_class](source_channels, target_channels, **config.generator_options())
+    generator_class = UNetGenerator if config.generator == "unet" else ResNetGenerator
+    generator = generator_class(source_channels, target_channels, **config.generator_options())
     discriminator = PatchGANDiscriminator(source_channels + target_channels, **config.discriminator_options())
     return generator, discriminator
 
@@ -181,7 +164,7 @@ def make_learner(
         published: where those weights come from; None: drawn at random.
 
     Raises:
-        UserError: see `make_loss` and `choose_compilation`; the published networks are of another kind.
+        UserError: see `make_loss` and `choose_compile_mode`; the published networks are of another kind.
     """
     generator, discriminator = make_networks(config, source_channels, target_channels)
     if published is not None:
@@ -191,13 +174,16 @@ def make_learner(
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)
     ]
-    decay_steps = round(total_steps * (1 - config.constant_fraction))
-    schedules = [build_schedule(optimizer, total_steps, decay_steps) for optimizer in optimizers]
+    schedules = [build_schedule(optimizer, config, total_steps) for optimizer in optimizers]
     loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
     plain_loop = accelerator.num_processes == config.gradient_accumulation_steps == 1
-    compilation = choose_compilation(config.compile, accelerator.device.type, config.batch_size, plain_loop)
-    compilation.apply(generator, discriminator)
+    compile_mode = choose_compile_mode(config.compile, accelerator.device.type, config.batch_size, plain_loop)
+    if compile_mode is not None:
+        # In place, so that names of weights, checkpoints, exports and the moving average know nothing of it; and for
+        # each shape apart: the discriminator sees batches of two sizes.
+        generator.compile(mode=compile_mode, dynamic=False)
+        discriminator.compile(mode=compile_mode, dynamic=False)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)
     prepared_generator, prepared_discriminator, generator_optimizer, discriminator_optimizer = prepared
     step = GANStep(
@@ -212,4 +198,4 @@ def make_learner(
         max_grad_norm=config.max_grad_norm,
     )
     accelerator.register_for_checkpointing(*schedules, *([] if average is None else [average]))
-    return Learner(generator, discriminator, average, loss, schedules, buffer, step, compilation)
+    return Learner(generator, discriminator, average, loss, schedules, buffer, step, compile_mode)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.decode import Fault
@@ -111,7 +110,7 @@ class Pix2PixTrainer:
 
         # The machine.
         self.accelerator = accelerator = make_accelerator(config, self.run_folder)
-        self.cpu_threads = set_cpu_threads(config.cpu_threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        self.cpu_threads = set_cpu_threads(config.cpu_threads)
         if accelerator.device.type == "cpu":
             keep_freed_memory()
 
@@ -236,8 +235,8 @@ class Pix2PixTrainer:
     def _validate_and_export(self) -> None:
         """Measure the exported generator; log, draw and export what the epoch brought."""
         config, progress = self.config, self.progress
-        losses, metrics = progress.epoch_means(), self.validation.measure()
-        progress.end_epoch(metrics)
+        metrics = self.validation.measure()
+        losses = progress.end_epoch(metrics)
         with fail_together(self.run_folder):
             self._record_bad_pairs()
             entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
@@ -247,8 +246,9 @@ class Pix2PixTrainer:
                 draw_curves(self.run_folder)
             shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in config.eval_metrics)
             logger.info("Epoch %d: %s; D loss %.3f.", progress.epoch, shown, losses.get("d_loss", math.nan))
-            value = metrics[config.best_metric]
-            if METRICS[config.best_metric].improves(value, progress.best_value):
+            value, best = metrics[config.best_metric], progress.best_value
+            higher_is_better = METRICS[config.best_metric].higher_is_better
+            if best is None or (value > best if higher_is_better else value < best):
                 progress.best_value, progress.best_epoch = value, progress.epoch
                 self._export(BEST_MODEL)
             if config.push_every and progress.epoch % config.push_every == 0:
@@ -275,9 +275,10 @@ class Pix2PixTrainer:
         for words in (overfitting_words(read_metrics(self.run_folder)), waiting_words(progress, self.cache.plan.mode)):
             if words and self.accelerator.is_main_process:
                 logger.info("%s", words)
-        reason = self.train_loader.reason_to_stop() if progress.step < self.total_steps else None
+        asked = self.train_loader.streamed and progress.step < self.total_steps  # the same on all processes
+        reasons = gather_object([self.train_loader.reason_ahead]) if asked else []
         self.accelerator.end_training()
-        if reason is not None:
+        for reason in filter(None, reasons):
             raise UserError(f"stopped after step {progress.step}, which is saved, at a bad pair. {reason}")
         return TrainingResult(self.run_folder, progress.metrics, progress.step, progress.epoch, self._signals.received)
 
@@ -307,13 +308,17 @@ class Pix2PixTrainer:
         generator = self.learner.exported_generator
         source, target = (self.pairs.formats[side] for side in ("source", "target"))
         size, resize = self.config.image_height_width, self.config.resize
+        progress = self.progress
+        metrics: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "seconds": progress.elapsed_seconds}
+        for metric, value in progress.metrics.items():
+            metrics[metric] = {"value": value if math.isfinite(value) else None}
         write_export(
             self.run_folder / name,
             generator,
             Preprocessor(source, target, size, resize, generator.size_multiple),
             discriminator=self.learner.discriminator,
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
-            metrics=self.progress.facts() | {"pairs": len(self.validation.pairs)},
+            metrics=metrics | {"pairs": len(self.validation.pairs)},
             samples=self._samples_path,
             complete=self._complete_export,
         )
@@ -331,7 +336,7 @@ class Pix2PixTrainer:
             f"pairs      {self.pairs.description}",
             f"networks   {counts}",
             f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
-            f"mixed precision: {accelerator.mixed_precision}, compile: {self.learner.compilation.reason}",
+            f"mixed precision: {accelerator.mixed_precision}, compile: {'on' if self.learner.compile_mode else 'off'}",
             f"length     {counted(self.total_steps, 'step')}, "
             f"{counted(self.total_steps / self.steps_per_epoch, 'epoch')}, batch size {config.batch_size} x "
             f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",

@@ -121,7 +121,9 @@ def test_what_cannot_be_run_is_refused_first(
     assert f"no folder {sets / 'maps'}." in refusal(capsys, *common, "specification-seed1")
     (run,) = [run for run in PLAN if run.name == "facades-specification-seed1"]
     results_runs.carry_out(run, str(sets), runs, Pretended())
-    assert f"{runs / run.name} holds a run that other commands made" in refusal(capsys, *common, "facades-specification")
+    assert f"{runs / run.name} holds a run that other commands made" in refusal(
+        capsys, *common, "facades-specification"
+    )
     budget = ["--image-size", "128", "--batch-size", "4"]
     (same,) = [run for run in results_runs.plan(budget, 1000) if run.name == "facades-specification-seed0"]
     results_runs.carry_out(same, str(sets), runs, Pretended())

@@ -10,8 +10,9 @@ from run_results import Tiny, same, train, weights
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.training import setup
-from pix2pix_hub.training.setup import build_schedule, choose_compilation
+from pix2pix_hub.training.setup import build_schedule, choose_compile_mode
 from pix2pix_hub.util import UserError
 
 
@@ -26,17 +27,19 @@ def take_steps(optimizer: Optimizer, schedule: LRScheduler, count: int) -> list[
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("constant", "decay"), [(100, 100), (3, 7), (0, 5), (4, 0), (2, 1)])
-def test_the_rate_is_constant_then_falls_linearly_to_zero_also_when_resumed(constant: int, decay: int) -> None:
-    steps = constant + decay
+@pytest.mark.parametrize(("constant", "decay"), [(100, None), (100, 100), (3, 7), (0, 5), (4, 0), (2, 1)])
+def test_the_rate_is_constant_then_falls_linearly_to_zero_also_when_resumed(constant: int, decay: int | None) -> None:
+    falls = constant if decay is None else decay
+    steps = constant + falls
+    config = TrainingConfig(epochs=steps, decay_epochs=decay)
     optimizer, resumed = (SGD([torch.nn.Parameter(torch.zeros(1))], 2e-4) for _ in range(2))
-    schedule = build_schedule(optimizer, steps, decay)
+    schedule = build_schedule(optimizer, config, steps)
     rates = take_steps(optimizer, schedule, 2)
-    later = build_schedule(resumed, steps, decay)
+    later = build_schedule(resumed, config, steps)
     resumed.load_state_dict(optimizer.state_dict())
     later.load_state_dict(schedule.state_dict())
     rates += take_steps(resumed, later, steps)
-    falling = np.linspace(2e-4, 0, decay + 1)[:-1]
+    falling = np.linspace(2e-4, 0, falls + 1)[:-1]
     np.testing.assert_allclose(rates, [*[2e-4] * constant, *falling, 0, 0], rtol=1e-12)
 
 
@@ -55,7 +58,7 @@ def test_a_compiled_run_resumed_ends_as_the_uninterrupted_one(tiny: Tiny, tmp_pa
 def test_on_without_a_compiler_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"no C\+\+ compiler.*apt-get install g\+\+"):
-        choose_compilation("on", "cpu", 1, True)
+        choose_compile_mode("on", "cpu", 1, True)
 
 
 @pytest.mark.parametrize(
@@ -72,4 +75,4 @@ def test_graphs_are_for_small_batches_of_a_plain_loop_on_cuda(
     requested: str, device: str, batch_size: int, plain_loop: bool, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(setup, "missing_for_compilation", lambda device_type: None)
-    assert choose_compilation(requested, device, batch_size, plain_loop).mode == mode
+    assert choose_compile_mode(requested, device, batch_size, plain_loop) == mode
