@@ -80,7 +80,7 @@ def translate_images(
             **how.of_calls,
         )
     before = f", {len(found) - len(jobs)} of them from before" if len(jobs) < len(found) else ""
-    say(f"{len(found) - len(bad)} of {counted(len(found), 'image')} are in {output}{before}.")
+    say(f"{output} holds {len(found) - len(bad)} of {counted(len(found), 'image')}{before}.")
     if bad:
         say(f"{len(bad)} could not be translated:" + "".join(f"\n  {reason}" for reason in bad.values()))
     return 1 if bad else 0

@@ -164,7 +164,7 @@ def test_a_run_that_was_stopped_goes_on(model: Path, tmp_path: Path, capsys: pyt
     kept = {path.name: path.stat().st_ino for path in out.iterdir()}
     capsys.readouterr()
     assert main([*words, *options]) == 0
-    assert "3 of 3 images are in" in (said := capsys.readouterr().out) and "1 of them from before" in said
+    assert "holds 3 of 3 images" in (said := capsys.readouterr().out) and "1 of them from before" in said
     assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
     assert {name: (out / name).stat().st_ino for name in kept} == kept
     assert main([*words, "--overwrite"]) == 2
