@@ -80,6 +80,7 @@ class ResizeConv(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, 2H, 2W)."""
         convolution = self[1]
+        assert isinstance(convolution, Conv2d)
         if not _applies(convolution, input) or len(input) * input.shape[-2] * input.shape[-1] < LEAST_PIXELS:
             return super().forward(input)
         rows = F.pad(convolution.weight, (0, 0, 0, 1)) + F.pad(convolution.weight, (0, 0, 1, 0))
