@@ -29,7 +29,7 @@ from pix2pix_hub.util import UserError
 TITLE = "<h1>pix2pix</h1><p>One image in, its translation out: paired image-to-image translation.</p>"
 MAX_SESSIONS = 256  # whose last inputs Gradio keeps
 NO_CARD = "The export of this model has no card."
-COUNTERS = re.compile(r"step|epoch|pairs|seconds|train_.*|.*_loss", re.DOTALL)  # of metrics.json, which measure no picture
+COUNTERS = re.compile(r"step|epoch|pairs|seconds|train_.*|.*_loss", re.DOTALL)  # measure no picture
 DELETE_EVERY, DELETE_AFTER = 300, 1800  # seconds: how often files are looked at, and how old they get
 
 TEAL = Color(
