@@ -475,7 +475,7 @@ def serve(folder: Path) -> None:
     import torch
 
     from pix2pix_hub import Pix2PixPipeline
-    from pix2pix_hub.ui import limits  # noqa: F401  before memory is measured
+    from pix2pix_hub.ui import handlers  # noqa: F401  before memory is measured
 
     warnings.simplefilter("ignore")
     logging.disable()  # tifffile's, the independent reader's
