@@ -62,7 +62,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         return made if self.bias is None else made + self.bias[:, None, None]
 
 
-LEAST_PIXELS = 512  # of a batch of maps, from which making the kernel of 4x4 pays
+LEAST_PIXELS = 256  # and no fewer than channels, from which making the kernel of 4x4 pays
 
 
 class ResizeConv(nn.Sequential):
@@ -81,7 +81,9 @@ class ResizeConv(nn.Sequential):
         """(N, C_in, H, W) → (N, C_out, 2H, 2W)."""
         convolution = self[1]
         assert isinstance(convolution, Conv2d)
-        if not _applies(convolution, input) or len(input) * input.shape[-2] * input.shape[-1] < LEAST_PIXELS:
+        number, channels, height, width = input.shape
+        pixels = height * width * (number if convolution.training else 1)  # else a batch would change its images
+        if not _applies(convolution, input) or pixels < max(LEAST_PIXELS, channels):
             return super().forward(input)
         rows = F.pad(convolution.weight, (0, 0, 0, 1)) + F.pad(convolution.weight, (0, 0, 1, 0))
         kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3)  # (C_out, C_in, 4, 4)

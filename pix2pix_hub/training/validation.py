@@ -53,7 +53,7 @@ class Validation:
             self.training_loader = make_validation_loader(accelerator, config, PairTensors(some, transform), cache)
         self._loader = make_validation_loader(accelerator, config, self.pairs, cache)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def measure(self) -> dict[str, float]:
         """Both losses and the metrics, over all processes; and L1 of some training pairs, where L1 is measured."""
         accelerator, loss = self._accelerator, self._learner.loss
@@ -82,7 +82,7 @@ class Validation:
             measured[TRAIN_L1] = metrics.compute()["l1"]
         return measured
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def save_samples(self, path: Path) -> None:
         """Write a picture of the first pairs: rows of source | generated | target."""
         rows = []

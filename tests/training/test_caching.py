@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_weights_and_metrics_with_and_without_a_cac
         config = tiny(cache=cache, output_dir=str(tmp_path / cache), rotation_degrees=rotation_degrees)
         trainer = Pix2PixTrainer(config)
         outcomes.append((trainer.train().metrics, weights(tmp_path / cache)))
-        assert trainer.cache.mode == cache
+        assert trainer.cache.plan.mode == cache
         assert (trainer.train_loader.dataset.prepared is None) == (cache == "off")
     assert list(datasets_cache.rglob("pixels.bin"))
     for metrics, tensors in outcomes[1:]:
@@ -81,13 +81,13 @@ def test_pairs_are_kept_while_they_take_at_most_half_of_the_free_memory(
     needed = 9 * 2 * 3 * 32 * 32
     container(2 * needed + 10)
     assert devices.available_memory() == 2 * needed + 10
-    assert Pix2PixTrainer(config).cache.mode == "memory"
+    assert Pix2PixTrainer(config).cache.plan.mode == "memory"
     container(2 * needed - 10)
     cache = Pix2PixTrainer(config).cache
-    assert cache.mode == "off"
+    assert cache.plan.mode == "off"
     assert "--cache disk" in cache.plan.words
     container(2 * needed + 10)
-    assert Pix2PixTrainer(replace(config, epochs=1)).cache.mode == "off", "pairs that are seen once are kept"
+    assert Pix2PixTrainer(replace(config, epochs=1)).cache.plan.mode == "off", "pairs that are seen once are kept"
 
 
 def test_memory_that_was_asked_for_and_is_not_there_is_refused(tiny: Tiny, container: Callable[[int], None]) -> None:
