@@ -453,6 +453,12 @@ class TrainingConfig(PairOptions):
             )
         if self.streaming and self.cache in ("memory", "disk"):
             yield f"--cache {self.cache} keeps all pairs, --streaming none: leave one of them out."
+        names = ("perceptual_network", "perceptual_file") if not self.perceptual_weight else ()
+        if idle := [flag(name) for name in names if getattr(self, name) != defaults[name]]:
+            yield (
+                f"{', '.join(idle)} is for the perceptual loss, whose weight is 0: add --perceptual-weight (300 for "
+                "squeezenet, 1 for vgg16), or leave it out."
+            )
         publishing = [flag(name) for name in ("hub_private", "hub_revision", "push_every") if getattr(self, name)]
         if publishing and self.push_to_hub is None:
             yield f"{', '.join(publishing)} says how to publish: add --push-to-hub user/name, or leave it out."

@@ -67,6 +67,8 @@ def test_a_size_the_depth_does_not_divide_names_the_next_ones() -> None:
         ({"output_stride": 4}, "--output-stride"),
         ({"image_size": "16"}, "--image-size"),
         ({"gan_weight": 0.0, "l1_weight": 0.0}, "--l1-weight"),
+        ({"perceptual_network": "squeezenet"}, "--perceptual-network is for the perceptual loss, whose weight is 0"),
+        ({"perceptual_file": "weights.pth"}, "--perceptual-file is for the perceptual loss, whose weight is 0"),
         ({"seed": -1}, "--seed"),
         ({"epochs": "two"}, "--epochs is 'two', which is no int"),
         ({"num_workers": 0.5}, "--num-workers"),
