@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ from pix2pix_hub.util import UserError, counted, read_object
 
 STREAM_WORKERS = 2  # where none are asked for; on every machine, since the order of a stream's pairs depends on it
 MOST_WORKERS = 8  # that are started unasked
+VALIDATION_IMAGES, VALIDATION_PIXELS = 16, 2**20  # in a batch, unless training's own is larger
 SHARDS_NAME = "shards.json"  # in a run folder: rows of each shard that it is streamed from
 
 
@@ -207,7 +209,14 @@ class TrainLoader(DataLoaderStateMixin):
 def make_validation_loader(
     accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, cache: RunCache | None = None
 ) -> Any:
-    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch."""
+    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch.
+
+    Batches are as large as in training or, since nothing is kept for a backward pass, larger where images are small.
+    They are of about the same size, so that few pairs fill up the last.
+    """
+    height, width = config.image_height_width
+    most = max(config.batch_size, min(VALIDATION_IMAGES, VALIDATION_PIXELS // (height * width)))
+    rounds = math.ceil(len(dataset) / (most * accelerator.num_processes))
     in_order = EpochSampler(len(dataset), shuffle=False)
     kept = cache is not None and cache.plan.mode != "off"
     if cache is not None:
@@ -215,7 +224,7 @@ def make_validation_loader(
     # of kept pairs nothing is left to do that would be worth starting processes for, at every epoch
     options = _loader_options(accelerator, 0 if kept else _worker_count(accelerator, config, streamed=False))
     return accelerator.prepare_data_loader(
-        DataLoader(dataset, batch_size=config.batch_size, sampler=in_order, **options)
+        DataLoader(dataset, math.ceil(len(dataset) / (rounds * accelerator.num_processes)), sampler=in_order, **options)
     )
 
 
