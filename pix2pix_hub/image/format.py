@@ -179,8 +179,8 @@ def to_model_range(image: Tensor, format: PixelFormat = RGB) -> Tensor:
         UserError: a label that is none of the format's classes.
     """
     if format.mode == "labels":
-        table = torch.full((256,), -1, dtype=torch.int64)
-        table[list(format.classes)] = torch.arange(len(format.classes))
+        table = torch.full((256,), -1, dtype=torch.int64, device=image.device)
+        table[list(format.classes)] = torch.arange(len(format.classes), device=image.device)
         channels = table[image.squeeze(-3).to(torch.int64)]
         if bool((channels < 0).any()):
             unknown = sorted(set(image.unique().tolist()) - set(format.classes))
