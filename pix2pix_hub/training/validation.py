@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from pix2pix_hub.config import TrainingConfig
@@ -46,12 +49,13 @@ class Validation:
         self._accelerator, self._config, self._formats, self._learner = accelerator, config, pairs.formats, learner
         self._networks = _metric_networks(accelerator, config, pairs)
         transform = make_transform(config, pairs.formats, augment=False)
-        self.pairs = PairTensors(pairs.validation, transform)
+        self.pairs = PairTensors(pairs.validation, transform, in_model_range=False)
         self.training_loader = None
         if pairs.lengths is None and "l1" in config.eval_metrics:
             step = -(-len(pairs.train) // TRAINING_PAIRS)
             some = replace(pairs.train, indices=pairs.train.indices[::step])
-            self.training_loader = make_validation_loader(accelerator, config, PairTensors(some, transform), cache)
+            shown = PairTensors(some, transform, in_model_range=False)
+            self.training_loader = make_validation_loader(accelerator, config, shown, cache)
         self._loader = make_validation_loader(accelerator, config, self.pairs, cache)
 
     @torch.inference_mode()
@@ -62,7 +66,7 @@ class Validation:
         metrics = ImageMetrics(self._config.eval_metrics, self._networks)
         sums = torch.zeros(3, device=accelerator.device)  # d_loss, g_loss, pairs
         for batch in self._loader:
-            source, target = batch["source"], batch["target"]
+            source, target = self._converted(batch)
             generated = self._generate(generator, source)
             with accelerator.autocast():
                 (real_logits, real_maps), (fake_logits, fake_maps) = (
@@ -78,8 +82,9 @@ class Validation:
         if self.training_loader is not None:  # as the validation pairs' L1: no augmentation, no dropout
             metrics = ImageMetrics(("l1",))
             for batch in self.training_loader:
-                generated = self._generate(generator, batch["source"])
-                metrics.update(*accelerator.gather_for_metrics((generated, batch["target"])))
+                source, target = self._converted(batch)
+                generated = self._generate(generator, source)
+                metrics.update(*accelerator.gather_for_metrics((generated, target)))
             measured[TRAIN_L1] = metrics.compute()["l1"]
         return measured
 
@@ -88,10 +93,14 @@ class Validation:
         """Write a picture of the first pairs: rows of source | generated | target."""
         rows = []
         for index in range(min(self._config.sample_count, len(self.pairs))):
-            pair = self.pairs[index]
-            source, target = (pair[side].to(self._accelerator.device) for side in ("source", "target"))
+            source, target = self._converted(send_to_device(self.pairs[index], self._accelerator.device))
             rows.append((source, self._generate(generator, source[None])[0], target))
         save_grid(rows, path, [self._formats[side] for side in ("source", "target", "target")])
+
+    def _converted(self, pairs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Source and target in [-1, 1], of one pair or of a batch on the device."""
+        converted = self.pairs.transform.to_model_range(pairs)
+        return converted["source"], converted["target"]
 
     def _generate(self, generator: Generator, source: Tensor) -> Tensor:
         with self._accelerator.autocast():  # a call, other than `forward`, would compile it for evaluation, too
