@@ -43,6 +43,7 @@ PIXELS_NAME, TABLE_NAME = "pixels.bin", "table.npy"
 ALIGNMENT = 64  # bytes
 SAMPLED = 8  # pairs, evenly spread, that tell how many bytes all will take
 FORMAT = 1  # to be raised when other bytes are written for the same pairs
+DEVICE_SHARE = 0.25  # of a GPU's free memory that training pairs may take
 AUTO_SHARE, ASKED_SHARE = 0.5, 0.9  # of the free memory (or disk) that pairs may take, when nobody or somebody asked
 OTHER_MODES = {"memory": "disk or --cache off", "disk": "off"}  # to type where there is no room
 
@@ -176,6 +177,53 @@ def disk_folder(pairs: PairDataset, transform: PairTransform) -> Path:
             status = os.stat(path)
             digest.update(repr((path, status.st_size, status.st_mtime_ns)).encode())
     return Path(datasets.config.HF_DATASETS_CACHE) / "pix2pix_pairs" / digest.hexdigest()[:32]
+
+
+class DevicePairs:
+    """Prepared pairs on a device, flipped and cropped there: batch by batch bitwise what `PairTransform.vary` gives.
+
+    What is drawn comes from the host, four numbers a pair; all else is one gather for each side.
+
+    Args:
+        pairs: of one shape.
+        transform: that `only_crops`.
+        device: where they are copied to.
+    """
+
+    def __init__(self, pairs: PairCache, transform: PairTransform, device: torch.device) -> None:
+        self._transform, self._device = transform, device
+        self._kept = [torch.empty(len(pairs), *image.shape, dtype=image.dtype, device=device) for image in pairs[0]]
+        for index in range(len(pairs)):
+            for kept, image in zip(self._kept, pairs[index], strict=True):
+                kept[index].copy_(image)
+        self._size = self._kept[0].shape[2:]
+        height, width = transform.image_size
+        self._rows, self._columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+        self._channels = [torch.arange(kept.shape[1], device=device)[:, None, None] for kept in self._kept]
+
+    @classmethod
+    def where_they_fit(cls, tensors: PairTensors, device: torch.device) -> DevicePairs | None:
+        """Those of `tensors`, where they are kept, of one shape, and take little of a CUDA device's free memory."""
+        pairs = tensors.prepared
+        if device.type != "cuda" or not isinstance(pairs, PairCache) or not tensors.transform.only_crops:
+            return None
+        free, _ = torch.cuda.mem_get_info(device)
+        if pairs.nbytes > free * DEVICE_SHARE or (pairs.table[:, :, 1:] != pairs.table[0, :, 1:]).any():
+            return None
+        logger.info("The training pairs are kept on the GPU: %s.", _size(pairs.nbytes))
+        return cls(pairs, tensors.transform, device)
+
+    def batch(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """Pairs by (epoch, index): `{"source", "target"}`, `(N, C, H, W)` of prepared values, and `"index"`."""
+        draws = [(index, *self._transform.draw(self._size, epoch=epoch, index=index)) for epoch, index in keys]
+        numbers = torch.tensor(draws)
+        numbers = numbers.pin_memory() if self._device.type == "cuda" else numbers
+        index, flip, top, left = numbers.to(self._device, non_blocking=True).T[..., None, None, None]
+        rows, columns = top + self._rows, left + self._columns
+        columns = torch.where(flip > 0, self._size[1] - 1 - columns, columns)
+        sides = zip(self._kept, self._channels, strict=True)
+        source, target = (kept[index, channels, rows, columns] for kept, channels in sides)
+        return {"source": source, "target": target, "index": index.flatten()}
 
 
 # --- of a run
