@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import missing_for_compilation, resolve_mixed_precision, use_cpu
@@ -21,7 +20,7 @@ from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator, UNetGener
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
-from pix2pix_hub.training.step import GANStep, average_of
+from pix2pix_hub.training.step import GANStep, MovingAverage
 from pix2pix_hub.util import UserError
 
 SMALL_BATCH = 4  # images up to which a GPU waits for launches more than it computes
@@ -33,7 +32,7 @@ class Learner:
 
     generator: Generator
     discriminator: PatchGANDiscriminator
-    average: AveragedModel | None  # moving average of the generator; None with `--ema-decay 0`
+    average: MovingAverage | None  # moving average of the generator; None with `--ema-decay 0`
     loss: Pix2PixLoss
     schedules: list[LambdaLR]  # of the generator's optimizer and the discriminator's
     buffer: ImageBuffer
@@ -169,7 +168,7 @@ def make_learner(
     generator, discriminator = make_networks(config, source_channels, target_channels)
     if published is not None:
         published.give_weights(generator, discriminator)
-    average = average_of(generator, config.ema_decay, accelerator.device) if config.ema_decay else None
+    average = MovingAverage(generator, config.ema_decay, accelerator.device) if config.ema_decay else None
     optimizers = [
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)

@@ -5,10 +5,13 @@ The generator runs forward once a batch; its images, detached, train the discrim
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
-from torch.optim.swa_utils import PARAM_LIST, AveragedModel
+from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.training.image_buffer import ImageBuffer
@@ -32,11 +35,11 @@ class GANStep:
         accelerator: Accelerator,
         generator: nn.Module,
         discriminator: nn.Module,
-        generator_optimizer: torch.optim.Optimizer,
-        discriminator_optimizer: torch.optim.Optimizer,
+        generator_optimizer: AcceleratedOptimizer,
+        discriminator_optimizer: AcceleratedOptimizer,
         loss: Pix2PixLoss,
         buffer: ImageBuffer,
-        average: AveragedModel | None = None,
+        average: MovingAverage | None = None,
         max_grad_norm: float = 0.0,
     ) -> None:
         self.accelerator = accelerator
@@ -102,26 +105,56 @@ class GANStep:
         self._bare_discriminator.requires_grad_(True)
         return losses
 
-    def _apply(self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def _apply(self, loss: Tensor, network: nn.Module, optimizer: AcceleratedOptimizer) -> None:
         self.accelerator.backward(loss)
-        if self.max_grad_norm and self.accelerator.sync_gradients:
-            self.accelerator.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-        optimizer.step()
+        if not self.accelerator.sync_gradients:
+            return
+        if self.max_grad_norm:
+            self.accelerator.unscale_gradients(optimizer)  # of this network alone: the other's may be half gathered
+            nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
+        if (scaler := self.accelerator.scaler) is None:
+            optimizer.step()
+        else:  # fp16; a step of the wrapper would change the scale while the generator's gradients are being gathered
+            scaler.step(optimizer.optimizer)
+            if optimizer is self.generator_optimizer:  # the last of the two
+                scaler.update()
         optimizer.zero_grad()
 
 
-def average_of(generator: nn.Module, decay: float, device: torch.device | str = "cpu") -> AveragedModel:
-    """Exponential moving average of `generator`, on `device`, with a warm-up of its decay.
+class MovingAverage(AveragedModel):
+    """Exponential moving average of a generator's weights, with a warm-up of its decay; the rest is copied.
 
     After n updates the decay is min(`decay`, (1 + n) / (10 + n)), so that the first, random weights are soon
     forgotten and short runs average over a tenth of their length.
+
+    Args:
+        generator: to begin with.
+        decay: in [0, 1).
+        device: of the average; the counter of updates stays on the CPU, so that no GPU is waited for.
     """
 
-    @torch.no_grad()
-    def update(averages: PARAM_LIST, parameters: PARAM_LIST, updates: Tensor | int) -> None:
-        weight = max(1 - decay, 9 / (10 + float(updates)))  # 1 - the decay above
-        torch._foreach_lerp_(averages, parameters, weight)
+    def __init__(self, generator: nn.Module, decay: float, device: torch.device | str = "cpu") -> None:
+        super().__init__(generator)
+        self.module.to(device)
+        self.decay = decay
+        self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
 
-    average = AveragedModel(generator, multi_avg_fn=update).to(device)
-    average.n_averaged = average.n_averaged.new_zeros((), device="cpu")  # looking at it must not make a GPU wait
-    return average
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in the weights as they are, in a few kernels; `model` is the same one at each call, on one device."""
+        if not self._pairs:  # of weights, then of batch norm's records, by dtype: walking a network takes a while
+            ours, theirs = (_by_dtype(net.parameters()) + _by_dtype(net.buffers()) for net in (self.module, model))
+            self._pairs = list(zip(ours, theirs, strict=True))
+        (averages, weights), *records = self._pairs
+        updates = int(self.n_averaged)
+        torch._foreach_lerp_(averages, weights, max(1 - self.decay, 9 / (10 + updates)) if updates else 1.0)
+        for copies, values in records:
+            torch._foreach_copy_(copies, values)
+        self.n_averaged += 1
+
+
+def _by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())
