@@ -556,7 +556,8 @@ class Pix2PixPipeline:
         for number, job in enumerate(jobs):
             size = job.image.padded_size
             groups[size if job.partition is None else (*size, number)].append(job)
-        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        # float32 as such: TF32, which is torch's default for convolutions, has 10 bits of mantissa
+        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with self._lock, torch.inference_mode(), kernels:
             for group in groups.values():
                 together = batch_size or fitting_batch(self.generator, *group[0].image.padded_size)

@@ -166,6 +166,11 @@ def make_learner(
         UserError: see `make_loss` and `choose_compile_mode`; the published networks are of another kind.
     """
     generator, discriminator = make_networks(config, source_channels, target_channels)
+    if accelerator.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all batches but the last of an epoch have one shape
+        if accelerator.mixed_precision != "no":  # half-precision kernels are made for it; others would be given copies
+            generator.to(memory_format=torch.channels_last)
+            discriminator.to(memory_format=torch.channels_last)
     if published is not None:
         published.give_weights(generator, discriminator)
     average = MovingAverage(generator, config.ema_decay, accelerator.device) if config.ema_decay else None

@@ -6,6 +6,7 @@ The generator runs forward once a batch; its images, detached, train the discrim
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import shorten
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.training.image_buffer import ImageBuffer
+from pix2pix_hub.util import UserError, counted
 
 
 class GANStep:
@@ -60,7 +62,23 @@ class GANStep:
         Returns:
             Detached scalars, not yet fetched from the device: `d_loss`, `g_loss` (both as optimised) and the
             unweighted parts of the latter, `g_gan`, `g_l1`, ….
+
+        Raises:
+            UserError: the device has too little memory for it.
         """
+        try:
+            return self._step(source, target)
+        except torch.OutOfMemoryError as error:
+            pairs, _, height, width = source.shape
+            gathered = 2 * self.accelerator.gradient_accumulation_steps
+            less = f"--batch-size {pairs // 2} --gradient-accumulation-steps {gathered}, or " if pairs > 1 else ""
+            raise UserError(
+                f"the GPU's memory does not hold a step on {counted(pairs, 'pair')} of {height}x{width} (height x "
+                f"width): start a new run with {less}a smaller --image-size or --base-channels. "
+                f"({shorten(str(error), 200)})"
+            ) from error
+
+    def _step(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
         with self.accelerator.accumulate(self.generator, self.discriminator):
             generated = self.generator(source)
             d_loss = self._update_discriminator(source, target, generated.detach())

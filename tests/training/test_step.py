@@ -17,6 +17,7 @@ from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.step import GANStep, MovingAverage
+from pix2pix_hub.util import UserError
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -182,6 +183,22 @@ def test_scaled_losses_change_nothing_where_batches_are_accumulated(max_grad_nor
     for ours, theirs in zip(scaled, plain, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     assert scaler.get_scale() == 32.0
+
+
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [(3, r"3 pairs of 32x32 .* --batch-size 1 --gradient-accumulation-steps 4, or a smaller --image-size"),
+     (1, r"1 pair of 32x32 .* run with a smaller --image-size or --base-channels")],
+)  # fmt: skip
+def test_too_little_memory_is_said_with_what_to_lower(size: int, advice: str) -> None:
+    generator, discriminator = networks()
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    discriminator.register_forward_pre_hook(fail)
+    with pytest.raises(UserError, match=advice + r".*Tried to allocate 2\.00 GiB"):
+        make_step(generator, discriminator, accumulate=2)(*batches(1, size)[0])
 
 
 def test_the_discriminator_is_shown_what_the_buffer_returns() -> None:
