@@ -31,7 +31,8 @@ def main() -> None:
     options = parse_arguments()
     device = common.set_up(options)
     if options.only:
-        turns.serve(MAKERS[options.only](options, device), device)
+        call, plain = MAKERS[options.only](options, device), reference_step(options, device)
+        turns.serve(call, device, lambda: common.count_flop(plain))
         return
     measured, rates = turns.take_turns(__file__, sys.argv[1:], list(MAKERS), options.rounds, device)
     rate = statistics.median(rates)

@@ -5,7 +5,10 @@ The generator runs forward once a batch; its images, detached, train the discrim
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from textwrap import shorten
 
 import torch
@@ -18,6 +21,8 @@ from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.util import UserError, counted
 
+STEPS_BEFORE_CAPTURE = 2  # the first brings the optimizers' states, compiled networks and cuDNN's choices
+
 
 class GANStep:
     """Callable that takes one batch through both updates.
@@ -29,6 +34,8 @@ class GANStep:
         loss: the two objectives.
         buffer: past generated pairs for the discriminator.
         average: moving average of the generator, or None.
+        capture: how steps on batches of one shape are recorded once and then replayed; None: each is taken anew. For
+            one process that accumulates nothing and scales no loss, with fused optimizers.
         max_grad_norm: L2 norm that each network's gradient is clipped to; 0: no clipping.
     """
 
@@ -43,6 +50,7 @@ class GANStep:
         buffer: ImageBuffer,
         average: MovingAverage | None = None,
         max_grad_norm: float = 0.0,
+        capture: CudaGraphs | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.generator = generator
@@ -53,6 +61,10 @@ class GANStep:
         self.buffer = buffer
         self.average = average
         self.max_grad_norm = max_grad_norm
+        self.capture = capture
+        self._recorded: _Recorded | None = None
+        self._rates: list[Tensor] = []  # of both optimizers, on the device
+        self._taken: Counter[torch.Size] = Counter()  # steps by the shape of the batch, until one is recorded
         self._bare_generator = accelerator.unwrap_model(generator, keep_fp32_wrapper=True)
         self._bare_discriminator = accelerator.unwrap_model(discriminator, keep_fp32_wrapper=True)
 
@@ -80,20 +92,61 @@ class GANStep:
 
     def _step(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
         with self.accelerator.accumulate(self.generator, self.discriminator):
-            generated = self.generator(source)
-            d_loss = self._update_discriminator(source, target, generated.detach())
-            g_losses = self._update_generator(source, target, generated)
+            rows = self.buffer.draw(len(source), source.device)
+            if self.capture is None:
+                losses = self._updates(source, target, rows)
+            else:
+                losses = self._captured(self.capture, source, target, rows)
             if self.average is not None and self.accelerator.sync_gradients:
                 self.average.update_parameters(self._bare_generator)
+        return losses
+
+    def _captured(self, capture: CudaGraphs, source: Tensor, target: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """`_updates`, recorded after the first steps on such batches, which bring all that lasts into being."""
+        with self._rates_on_device(source.device):
+            if self._recorded is None and self._taken[source.shape] == STEPS_BEFORE_CAPTURE:
+                inputs = source.clone(), target.clone()
+                self._recorded = _Recorded(*inputs, capture.record(lambda: self._updates(*inputs, rows)))
+            recorded = self._recorded
+            if recorded is None:
+                self._taken[source.shape] += 1
+                return capture.warm_up(lambda: self._updates(source, target, rows))
+            if recorded.source.shape != source.shape:  # the last batch of an epoch: not worth compiling for
+                with torch.compiler.set_stance("force_eager"):
+                    return self._updates(source, target, rows)
+            recorded.source.copy_(source)
+            recorded.target.copy_(target)
+            return recorded.replay()
+
+    @contextmanager
+    def _rates_on_device(self, device: torch.device) -> Iterator[None]:
+        """Learning rates where a recorded step looks for them; to schedules and checkpoints they are floats."""
+        groups = [optimizer.param_groups[0] for optimizer in (self.generator_optimizer, self.discriminator_optimizer)]
+        if not self._rates:
+            self._rates = [torch.zeros((), device=device) for _ in groups]
+        floats = [group["lr"] for group in groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group.update(lr=rate.fill_(group["lr"]), capturable=True)
+        try:
+            yield
+        finally:
+            for group, value in zip(groups, floats, strict=True):
+                group.update(lr=value, capturable=False)
+
+    def _updates(self, source: Tensor, target: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """Both networks' updates: what `__call__` returns."""
+        generated = self.generator(source)
+        d_loss = self._update_discriminator(source, target, generated.detach(), rows)
+        g_losses = self._update_generator(source, target, generated)
         losses = {"d_loss": d_loss, "g_loss": g_losses.pop("total")}
         return {
             name: value.detach()
             for name, value in (losses | {f"g_{part}": g_losses[part] for part in g_losses}).items()
         }
 
-    def _update_discriminator(self, source: Tensor, target: Tensor, generated: Tensor) -> Tensor:
+    def _update_discriminator(self, source: Tensor, target: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
         real_pair = torch.cat([source, target], dim=1)
-        fake_pair = self.buffer.query(torch.cat([source, generated], dim=1))
+        fake_pair = self.buffer.exchange(torch.cat([source, generated], dim=1), rows)
         loss = self.loss.discriminator_loss(*self._discriminate(real_pair, fake_pair))
         self._apply(loss, self._bare_discriminator, self.discriminator_optimizer)
         return loss
@@ -137,6 +190,41 @@ class GANStep:
             if optimizer is self.generator_optimizer:  # the last of the two
                 scaler.update()
         optimizer.zero_grad()
+
+
+class CudaGraphs:
+    """Records what a function does on a GPU, as one CUDA graph: replayed, it costs the host one launch."""
+
+    def warm_up(self, call: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Call it beside the default stream, to which nothing of a later recording may be tied."""
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            made = call()
+        here.wait_stream(aside)
+        return made
+
+    def record(self, call: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
+        """What does the same again, on the same memory; its scalars are new ones each time. Nothing is computed yet."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            made = call()
+            values = torch.stack(list(made.values()))
+
+        def replay() -> dict[str, Tensor]:
+            graph.replay()
+            return dict(zip(made, values.clone().unbind(), strict=True))
+
+        return replay
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A recorded step: where it reads its batch, and what replays it."""
+
+    source: Tensor
+    target: Tensor
+    replay: Callable[[], dict[str, Tensor]]
 
 
 class MovingAverage(AveragedModel):

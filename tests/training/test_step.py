@@ -4,19 +4,21 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_leaves_with_path
 
 from pix2pix_hub.losses import Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.training.image_buffer import ImageBuffer
-from pix2pix_hub.training.step import GANStep, MovingAverage
+from pix2pix_hub.training.step import CudaGraphs, GANStep, MovingAverage
 from pix2pix_hub.util import UserError
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
@@ -203,7 +205,7 @@ def test_too_little_memory_is_said_with_what_to_lower(size: int, advice: str) ->
 
 def test_the_discriminator_is_shown_what_the_buffer_returns() -> None:
     class Swapped(ImageBuffer):
-        def query(self, pairs: Tensor) -> Tensor:
+        def exchange(self, pairs: Tensor, rows: Tensor) -> Tensor:
             return torch.full_like(pairs, 0.25)
 
     generator, discriminator = networks("batch")
@@ -286,3 +288,66 @@ def test_nothing_is_fetched_from_the_device_in_a_step(norm: str) -> None:
             step(*batch)
     assert fetched, "the average's own counter is asked for"
     assert not [value for value in fetched if value.is_floating_point()]
+
+
+class Emulated(CudaGraphs):
+    """Records nothing, and does the same again: what a graph's replay is to its host."""
+
+    def warm_up(self, call):
+        return call()
+
+    def record(self, call):
+        return call
+
+
+class Run:
+    """A step with all that it changes, and a falling learning rate, as the trainer has it."""
+
+    def __init__(self, capture: CudaGraphs | None) -> None:
+        generator, discriminator = (network.float() for network in networks("batch", spectral_norm=True))
+        self.networks = generator, discriminator
+        self.average, self.buffer = MovingAverage(generator, 0.99), ImageBuffer(4, seed=3)
+        options = dict(optimizer=partial(adam, fused=True), average=self.average, buffer=self.buffer)
+        self.step = make_step(generator, discriminator, capture=capture, max_grad_norm=1.0, **options)
+        self.optimizers = self.step.generator_optimizer.optimizer, self.step.discriminator_optimizer.optimizer
+        # powers of two are the same in float32, which a recorded step reads them in
+        self.schedules = [
+            LambdaLR(optimizer, lambda number: 2.0 ** -(12 + number // 20) / 2e-4) for optimizer in self.optimizers
+        ]
+        self.parts = [*self.networks, *self.optimizers, *self.schedules, self.average, self.buffer]
+
+    def train(self, first: int, last: int) -> list[dict[str, Tensor]]:
+        """Steps `first` to `last`; every fifth has a smaller batch."""
+        losses = []
+        for number in range(first, last):
+            source, target = batches(last, size=3)[number]
+            items = slice(0, 2 if number % 5 == 4 else 3)
+            losses.append(self.step(source[items].float(), target[items].float()))
+            for schedule in self.schedules:
+                schedule.step()
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        return copy.deepcopy({str(number): part.state_dict() for number, part in enumerate(self.parts)})
+
+
+def assert_same_state(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    leaves = tree_leaves_with_path(ours)
+    for (path, a), b in zip(leaves, tree_leaves(theirs), strict=True):
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b or callable(a), (path, a, b)
+
+
+def test_recorded_steps_are_the_eager_ones_to_the_last_digit_also_when_resumed() -> None:
+    eager, recorded, resumed = Run(None), Run(Emulated()), Run(Emulated())
+    expected = eager.train(0, 50)
+    found = recorded.train(0, 20)
+    saved = recorded.state()
+    found += recorded.train(20, 50)
+    assert recorded.step._recorded is not None and len(recorded.step._recorded.source) == 3
+    assert_same_state(recorded.state(), eager.state())
+    assert_same_state({"losses": found}, {"losses": expected})
+    assert all(type(group["lr"]) is float for optimizer in recorded.optimizers for group in optimizer.param_groups)
+    for number, part in enumerate(resumed.parts):
+        part.load_state_dict(saved[str(number)])
+    resumed.train(20, 50)
+    assert_same_state(resumed.state(), eager.state())
