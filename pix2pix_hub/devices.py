@@ -51,8 +51,27 @@ def process_state(timeout: timedelta | None = None) -> PartialState:
 
 
 def use_cpu() -> bool:
-    """Whether Accelerate's launcher asked for the CPU, or there is nothing else."""
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    """Whether Accelerate's launcher asked for the CPU, or there is nothing else.
+
+    Raises:
+        UserError: there is a GPU, and its driver is older than torch needs.
+    """
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return True
+    if torch.accelerator.is_available():
+        return False
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # that there is no GPU, or that torch is built for none
+        if found := re.search(r"driver on your system is too old \(found version (\d+)0\)", str(error)):
+            major, minor = divmod(int(found[1]), 100)
+            raise UserError(
+                f"this machine has a GPU, but its driver is for CUDA {major}.{minor} at most, and torch "
+                f"{torch.__version__} needs CUDA {torch.version.cuda}: update the driver "
+                "(https://www.nvidia.com/drivers), install a torch for it (https://pytorch.org), or set "
+                "ACCELERATE_USE_CPU=true to use the CPU."
+            ) from error
+    return True
 
 
 def cpu_has_bf16_units() -> bool:

@@ -1,13 +1,18 @@
 """What a device is taken to accelerate, and the allocator's settings."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from pix2pix_hub.devices import cpu_has_bf16_units, resolve_mixed_precision
 from pix2pix_hub.util import UserError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -40,6 +45,33 @@ def test_a_limit_that_leaves_the_units_changes_nothing(
 def test_fp16_on_a_cpu_is_refused(units: None) -> None:
     with pytest.raises(UserError, match="--mixed-precision auto"):
         resolve_mixed_precision("fp16", use_cpu=True)
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch is built for CPUs only")
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler here")
+def test_a_driver_too_old_for_torch_is_said_and_not_trained_past(tmp_path: Path) -> None:
+    """CUDA's runtime answers as it does over a driver of CUDA 11.4."""
+    source, library = tmp_path / "old.c", tmp_path / "old.so"
+    source.write_text(
+        "int cudaGetDeviceCount(int *count) { *count = 0; return 35; }\n"
+        "int cudaDriverGetVersion(int *version) { *version = 11040; return 0; }\n"
+        "int cudaGetLastError(void) { return 0; }\n"
+    )
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    code = """
+import os
+from pix2pix_hub.devices import use_cpu
+try:
+    use_cpu()
+except Exception as error:
+    print(error)
+os.environ["ACCELERATE_USE_CPU"] = "true"
+print(use_cpu())
+"""
+    command = dict(env=os.environ | {"LD_PRELOAD": str(library)}, cwd=ROOT, capture_output=True, text=True)
+    said, forced = subprocess.run([sys.executable, "-c", code], **command).stdout.splitlines()
+    assert "its driver is for CUDA 11.4 at most, and torch" in said and "ACCELERATE_USE_CPU" in said
+    assert forced == "True"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")

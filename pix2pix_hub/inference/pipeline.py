@@ -584,7 +584,8 @@ class Pix2PixPipeline:
         for number, job in enumerate(jobs):
             size = job.image.padded_size
             groups[size if job.partition is None else (*size, number)].append(job)
-        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        # float32 as such: TF32, which is torch's default for convolutions, has 10 bits of mantissa
+        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         waiting: tuple[Sequence[_Job], Tensor] | None = None  # for its images to be fetched
         with self._lock, torch.inference_mode(), kernels:
             for group in groups.values():

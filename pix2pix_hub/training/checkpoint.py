@@ -196,7 +196,8 @@ def load_checkpoint(accelerator: Accelerator, path: Path, own: Mapping[str, Stat
             f"training_config.json beside it. ({error})"
         ) from error
     for name, part in own.items():
-        part.load_state_dict(torch.load(path / f"{name}_{accelerator.process_index}.pt", weights_only=True))
+        state = torch.load(path / f"{name}_{accelerator.process_index}.pt", map_location="cpu", weights_only=True)
+        part.load_state_dict(state)  # wherever it was saved: that device may not be here
 
 
 def _problem(path: Path) -> str | None:

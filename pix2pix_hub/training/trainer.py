@@ -402,7 +402,7 @@ class Pix2PixTrainer:
             f"pairs      {self.pairs.description}",
             f"networks   {counts}",
             f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
-            f"mixed precision: {accelerator.mixed_precision}, compile: {'on' if self.learner.compile_mode else 'off'}",
+            f"mixed precision: {accelerator.mixed_precision}, compile: {self.learner.compilation}",
             f"length     {counted(self.total_steps, 'step')}, "
             f"{counted(self.total_steps / self.steps_per_epoch, 'epoch')}, batch size {config.batch_size} x "
             f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
