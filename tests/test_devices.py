@@ -1,4 +1,4 @@
-"""What a device is taken to accelerate, and the allocator's settings."""
+"""What a device is taken to accelerate, the allocator's settings, and how long processes wait for each other."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launching import TORCHRUN_TWO, environment
 
 from pix2pix_hub.devices import cpu_has_bf16_units, resolve_mixed_precision
 from pix2pix_hub.util import UserError
@@ -96,3 +97,28 @@ print(anew, faults())
     words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     anew, again = map(int, words)
     assert again < anew / 10
+
+
+WAITING = """
+import time
+from datetime import timedelta
+from accelerate import PartialState
+from pix2pix_hub.devices import process_state, set_longest_wait, sharing_failures
+
+PartialState(cpu=True, timeout=timedelta(seconds=1))
+state = process_state()
+with sharing_failures():
+    time.sleep(2 if state.is_main_process else 0)
+print("waited", flush=True)
+set_longest_wait(timedelta(seconds=1))
+with sharing_failures():
+    time.sleep(3 if state.is_main_process else 0)
+"""
+
+
+def test_a_process_is_waited_for_while_it_prepares_and_not_for_ever_after(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    command = [sys.executable, *TORCHRUN_TWO, str(tmp_path / "waiting.py")]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert ended.stdout.count("waited") == 2, ended.stderr
+    assert ended.returncode != 0 and "1000ms" in ended.stderr

@@ -32,7 +32,7 @@ from torch import Tensor
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.decode import PairDataset, in_threads
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
-from pix2pix_hub.devices import available_memory
+from pix2pix_hub.devices import available_memory, on_any_process, sharing_failures
 from pix2pix_hub.image.format import to_tensor
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.util import UserError, library_versions, one_at_a_time, write_folder_aside
@@ -300,7 +300,7 @@ class RunCache:
             pairs, transform = tensors.pairs, tensors.transform
             assert isinstance(pairs, PairDataset)
             cache = next((cache for looked_at, cache in self.kept if looked_at is pairs), None)
-            with suppress(CacheOverflow):  # there is no room: it stays None
+            with sharing_failures(), suppress(CacheOverflow):  # there is no room: it stays None
                 if cache is None and mode == "disk":  # the others find what the first has written
                     cache = keep_on_disk(pairs, transform, room)
                 elif cache is None and accelerator.is_local_main_process:
@@ -308,7 +308,8 @@ class RunCache:
             places = gather_object([cache and (cache.path, cache.table)])
             own = places[accelerator.process_index - accelerator.local_process_index]  # of this machine's first process
             tensors.prepared = cache or (own and PairCache(*own))
-            if tensors.prepared is None:
+            if on_any_process(tensors.prepared is None):
+                tensors.prepared = None
                 message = f"--cache {mode}: the pairs take more than the {_size(self.plan.limit)} they may"
                 if asked:
                     raise UserError(f"{message}. Type --cache {OTHER_MODES[mode]}.")

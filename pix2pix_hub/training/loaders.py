@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.cache import DevicePairs, KeepWhileLooking, Part, RunCache, plan_cache
-from pix2pix_hub.data.decode import Fault, PairDataset, Place, each_once
+from pix2pix_hub.data.decode import Fault, Findings, PairDataset, Place, each_once
 from pix2pix_hub.data.order import BlockSampler, EpochSampler, ProcessBatches
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
 from pix2pix_hub.data.stream import ShardPlaces, StreamTensors, open_stream, start_worker
 from pix2pix_hub.data.transforms import PairTensors, PairTransform, collate
-from pix2pix_hub.devices import cpu_cores
+from pix2pix_hub.devices import check_alike, cpu_cores, on_any_process, sharing_failures
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.util import UserError, counted, read_object
 
@@ -44,22 +44,30 @@ def open_together(config: TrainingConfig, state: PartialState, run_folder: Path)
     """The pairs that `config` names, on every process of a launch: the first looks at them and tells the others.
 
     Raises:
-        UserError: see `load_pairs` and `open_stream` in `pix2pix_hub.data.pairs`.
+        UserError: see `load_pairs` and `open_stream` in `pix2pix_hub.data.pairs`; a machine has other pairs.
     """
-    if config.streaming:
-        lengths = read_object(run_folder / SHARDS_NAME).get("rows")
-        pairs = open_stream(config, config.shuffle_buffer, lengths=lengths) if state.is_main_process else None
-        lengths, findings = broadcast_object_list([pairs and pairs.lengths, pairs and pairs.findings])
-        return pairs or open_stream(config, config.shuffle_buffer, lengths=lengths, findings=findings)
 
     def keep(parts: Sequence[PairDataset]) -> KeepWhileLooking | None:
         named = _cache_parts(config, *parts)
         plan = plan_cache(config, named)
         return KeepWhileLooking(plan, list(named.values())) if plan.mode == "memory" and not config.dry_run else None
 
-    pairs = load_pairs(config, keep=keep) if state.is_main_process else None
-    findings = broadcast_object_list([pairs and pairs.findings])[0]
-    return pairs or load_pairs(config, findings=findings)
+    def open_pairs(lengths: Sequence[int] | None, findings: Findings | None = None) -> PairSplits:
+        if config.streaming:
+            return open_stream(config, config.shuffle_buffer, lengths=lengths, findings=findings)
+        return load_pairs(config, findings=findings, keep=keep)
+
+    pairs = None
+    with sharing_failures():
+        if state.is_main_process:
+            pairs = open_pairs(read_object(run_folder / SHARDS_NAME).get("rows"))
+    told = broadcast_object_list([pairs and pairs.lengths, pairs and pairs.findings])
+    with sharing_failures():
+        pairs = pairs or open_pairs(*told)
+    check_alike(
+        "fingerprint of the pairs", pairs.fingerprint, f"give all machines the same --dataset {config.dataset}."
+    )
+    return pairs
 
 
 def make_cache(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits) -> RunCache:
@@ -69,9 +77,10 @@ def make_cache(accelerator: Accelerator, config: TrainingConfig, pairs: PairSpli
         UserError: there is no room for what was asked for.
     """
     keeper, plan = pairs.keeper, None
-    if accelerator.is_main_process:
-        parts = {} if pairs.lengths is not None else _cache_parts(config, pairs.train, pairs.validation)
-        plan = keeper.plan if keeper is not None and keeper.kept else plan_cache(config, parts)
+    with sharing_failures():
+        if accelerator.is_main_process:
+            parts = {} if pairs.lengths is not None else _cache_parts(config, pairs.train, pairs.validation)
+            plan = keeper.plan if keeper is not None and keeper.kept else plan_cache(config, parts)
     return RunCache(broadcast_object_list([plan])[0], keeper.kept if keeper is not None else ())
 
 
@@ -121,7 +130,7 @@ class TrainLoader(DataLoaderStateMixin):
         self._skip_bad_pairs = config.on_bad_pair == "skip"
         self._found_before = pairs.findings.faults
         self.faults: dict[Place, Fault] = {}  # pairs left out, in all epochs
-        self.reason_ahead: str | None = None  # why training cannot go on with the next batch
+        self.reason_ahead: str | None = None  # why no process can go on with the next batch
         transform = make_transform(config, pairs.formats, augment=True)
         self.workers = _worker_count(accelerator, config, transform, streamed=self.streamed)
         self._asked_for_workers = bool(config.num_workers)
@@ -159,17 +168,15 @@ class TrainLoader(DataLoaderStateMixin):
         self.begin()
         try:
             batches = self._sent()
-            batch = next(batches, None)
-            self.reason_ahead = self._reason_to_stop(batch)
-            while batch is not None:
-                if self.reason_ahead is not None:
-                    raise UserError(self.reason_ahead)
-                following = next(batches, None)
-                self.end_of_dataloader = following is None
-                self.reason_ahead = self._reason_to_stop(following)
+            batch = self._read(batches)
+            while batch is not None and self.reason_ahead is None:
+                following = self._read(batches)
+                self.end_of_dataloader = following is None and self.reason_ahead is None
                 self.faults = {fault.place: fault for fault in batch.pop("bad_pairs")} | self.faults
                 yield batch
                 batch = following
+            if self.reason_ahead is not None:
+                raise UserError(self.reason_ahead)
         finally:
             self.end()
 
@@ -181,12 +188,27 @@ class TrainLoader(DataLoaderStateMixin):
     def _sent(self) -> Iterator[dict[str, Any]]:
         """The batches from `batches.taken` on, on the device and there converted to [-1, 1]."""
         device, kept = self.accelerator.device, self._on_device
+        sent: Iterator[dict[str, Any]]
         if kept is not None:
             sent = (kept.batch(keys) | {"bad_pairs": []} for keys in self.batches)
         else:
             sent = (send_to_device(batch, device, non_blocking=True) for batch in self._loader)
         for batch in sent:
             yield batch | (self.dataset.transform.to_model_range(batch) if "source" in batch else {})
+
+    def _read(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+        """The next batch, None at the end; all processes learn where one of them cannot go on with its own."""
+        batch = reason = None
+        try:
+            batch = next(batches, None)
+            reason = self._reason_to_stop(batch)
+        except (UserError, OSError, RuntimeError) as error:  # a file that is gone, a worker that was killed
+            lines = str(error).strip().splitlines() or [repr(error)]  # a worker's has the traceback before it
+            reason = f"the next pairs cannot be read ({lines[-1]}): mend that, then add --resume to the command."
+        if on_any_process(reason is not None):
+            reason = next(filter(None, gather_object([reason])))
+        self.reason_ahead = reason
+        return batch
 
     def _reason_to_stop(self, batch: Mapping[str, Any] | None) -> str | None:
         """Why nobody should train on a batch."""

@@ -14,7 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.devices import missing_for_compilation, resolve_mixed_precision, use_cpu
+from pix2pix_hub.devices import (
+    check_alike,
+    missing_for_compilation,
+    process_state,
+    resolve_mixed_precision,
+    sharing_failures,
+    use_cpu,
+)
 from pix2pix_hub.losses import PerceptualLoss, Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import Generator
@@ -70,16 +77,21 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     """Accelerate, as the launcher's environment and `config` say.
 
     Raises:
-        UserError: a precision this device cannot do, a tracker that is not installed.
+        UserError: a precision this device cannot do, or that another process would not choose; a tracker that is not
+            installed.
     """
-    for tracker in config.report_to:
-        if find_spec(tracker) is None:
-            raise UserError(f"--report-to {tracker} is not installed: pip install {tracker}, or leave it out.")
+    process_state()
+    with sharing_failures():
+        for tracker in config.report_to:
+            if find_spec(tracker) is None:
+                raise UserError(f"--report-to {tracker} is not installed: pip install {tracker}, or leave it out.")
+        precision = resolve_mixed_precision(config.mixed_precision, use_cpu())
+    check_alike("precision", precision, "type --mixed-precision no, or start it on machines that are alike.")
     # torch 2.15 renames the option below; accelerate 1.15 knows the old name only, which works until torch drops it
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     return Accelerator(
         cpu=use_cpu(),
-        mixed_precision=resolve_mixed_precision(config.mixed_precision, use_cpu()),
+        mixed_precision=precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=list(config.report_to) or None,
         project_dir=run_folder,
@@ -194,7 +206,8 @@ def make_learner(
         for network in (generator, discriminator)
     ]
     schedules = [build_schedule(optimizer, config, total_steps) for optimizer in optimizers]
-    loss = make_loss(config, target_channels).to(accelerator.device)
+    with sharing_failures():  # whose networks one machine may not have
+        loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
     compilation = choose_compilation(config, accelerator, total_steps)
     if compilation.networks:

@@ -13,16 +13,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from accelerate.utils import broadcast_object_list, gather_object, set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.decode import Fault
 from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.devices import device_name, keep_freed_memory, process_state, set_cpu_threads, stop_signals
+from pix2pix_hub.devices import (
+    device_name,
+    keep_freed_memory,
+    on_any_process,
+    process_state,
+    set_cpu_threads,
+    set_longest_wait,
+    sharing_failures,
+    stop_signals,
+)
 from pix2pix_hub.export import BEST_MODEL, MODEL, TRAINING_CONFIG_NAME, Preprocessor, write_export
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.models import PatchGANDiscriminator
@@ -30,9 +39,9 @@ from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
+    agreed_checkpoint,
     fail_together,
     load_checkpoint,
-    newest_sound_checkpoint,
     remove_after,
     save_checkpoint,
 )
@@ -45,7 +54,6 @@ from pix2pix_hub.training.run_folder import (
     claimed,
     find_together,
     record_bad_pairs,
-    stored_config,
     write_training_config,
 )
 from pix2pix_hub.training.setup import make_accelerator, make_learner
@@ -54,7 +62,7 @@ from pix2pix_hub.util import UserError, counted, write_json
 
 logger = logging.getLogger(__name__)
 
-STEPS_BETWEEN_STOPS = 10  # of several GPU processes, at which they ask each other whether to stop
+LONGEST_STEP = timedelta(minutes=30)  # for which processes in the loop wait for one that may have died
 # at least, between ends of epochs at which these are written
 SECONDS_BETWEEN_PICTURES = 30.0  # and between exports of the best epoch
 SECONDS_BETWEEN_CHECKPOINTS = 60.0  # where --checkpoint-every is not given
@@ -133,11 +141,11 @@ class Pix2PixTrainer:
 
         # The folder, what the networks begin with, the pairs.
         state = process_state()
-        self.run_folder = find_together(config)
-        self._stored = stored_config(self.run_folder) if config.resume else None
+        self.run_folder, self._stored = find_together(config)
         if self._stored is not None:
             check_same_run(self._stored, config)
-        self.published = find_start(config, self.run_folder, state)
+        begun = config.resume and agreed_checkpoint(self.run_folder) is not None
+        self.published = None if begun else find_start(config, state)
         self.pairs = pairs = pairs if pairs is not None else open_together(config, state, self.run_folder)
         if self._stored is not None:
             check_same_pairs(self.run_folder, pairs.fingerprint)
@@ -161,7 +169,8 @@ class Pix2PixTrainer:
             self.published.check_formats(pairs.formats)
         source, target = (pairs.formats[side].channels for side in ("source", "target"))
         self.learner = make_learner(accelerator, config, source, target, self.total_steps, self.published)
-        self.validation = Validation(accelerator, config, pairs, self.learner, self.cache)
+        with sharing_failures():
+            self.validation = Validation(accelerator, config, pairs, self.learner, self.cache)
         set_seed(config.seed, device_specific=True)  # from here on dropout differs between processes
 
     # --- the loop ---
@@ -180,7 +189,7 @@ class Pix2PixTrainer:
                 while not self._finished():
                     # To the end of the epoch or of --max-steps, with checkpoints as --checkpoint-every says.
                     self._train_epoch()
-                    # A signal, or a bad pair in a stream, ends the run in the middle of the epoch.
+                    # A signal, or pairs that it cannot go on with, end the run in the middle of the epoch.
                     if self._stop_requested():
                         break
                     # What the epoch brought: a line; from time to time pictures and model_best/; model/ as --push-every
@@ -201,8 +210,7 @@ class Pix2PixTrainer:
     def _start(self) -> None:
         """Fill the run folder, or go on where the newest sound checkpoint left off."""
         self.accelerator.project_configuration.set_directories(str(self.run_folder))
-        checkpoint = newest_sound_checkpoint(self.run_folder) if self.config.resume else None
-        self.accelerator.wait_for_everyone()  # all have looked
+        checkpoint = agreed_checkpoint(self.run_folder) if self.config.resume else None
         with fail_together(self.run_folder):
             if self.accelerator.is_main_process:
                 remove_after(self.run_folder, checkpoint)
@@ -210,7 +218,8 @@ class Pix2PixTrainer:
                 if self.pairs.lengths is not None:
                     write_json(self.run_folder / SHARDS_NAME, {"rows": list(self.pairs.lengths)})
         if checkpoint is not None:
-            load_checkpoint(self.accelerator, checkpoint, self._own)
+            with sharing_failures():
+                load_checkpoint(self.accelerator, checkpoint, self._own)
             logger.info("Resuming from %s: epoch %d, step %d.", checkpoint, self.progress.epoch + 1, self.progress.step)
             if self._finished():
                 logger.info("The run is finished: give a larger --epochs (or --max-steps) to train on.")
@@ -224,6 +233,7 @@ class Pix2PixTrainer:
             self._record_bad_pairs()
             self.reporter = Reporter(self.accelerator, self.config, self.run_folder, self.progress, self.total_steps)
         self._pictures, self._checkpoints = Spacing(SECONDS_BETWEEN_PICTURES), Spacing(SECONDS_BETWEEN_CHECKPOINTS)
+        set_longest_wait(LONGEST_STEP)  # what takes one process long is done
 
     def _finished(self) -> bool:
         """All steps taken and validated, or early stopping."""
@@ -261,14 +271,9 @@ class Pix2PixTrainer:
                 break
 
     def _stop_requested(self) -> bool:
-        """Whether a signal, or a bad pair where none may be, came to any process; asked at the same step by all."""
-        bad_pair = self.train_loader.reason_ahead is not None and self.progress.step < self.total_steps
-        received = self._signals.received is not None or bad_pair
-        if self.accelerator.num_processes == 1:
-            return received
-        if self.accelerator.device.type != "cpu" and self.progress.step % STEPS_BETWEEN_STOPS:
-            return False  # asking makes a GPU wait
-        return bool(self.accelerator.reduce(torch.tensor(float(received), device=self.accelerator.device)) > 0)
+        """Whether a signal, or pairs it cannot go on with, came to any process; asked at the same step by all."""
+        stuck = self.train_loader.reason_ahead is not None and self.progress.step < self.total_steps
+        return on_any_process(self._signals.received is not None or stuck)
 
     def _validate_and_export(self) -> None:
         """Measure the exported generator; log, draw and export what the epoch brought."""
@@ -320,11 +325,10 @@ class Pix2PixTrainer:
         for words in (overfitting_words(read_metrics(self.run_folder)), waiting_words(progress, self.cache.plan.mode)):
             if words and self.accelerator.is_main_process:
                 logger.info("%s", words)
-        asked = self.train_loader.streamed and progress.step < self.total_steps  # the same on all processes
-        reasons = gather_object([self.train_loader.reason_ahead]) if asked else []
         self.accelerator.end_training()
-        for reason in filter(None, reasons):
-            raise UserError(f"stopped after step {progress.step}, which is saved, at a bad pair. {reason}")
+        reason = self.train_loader.reason_ahead
+        if reason is not None and progress.step < self.total_steps:
+            raise UserError(f"stopped after step {progress.step}, which is saved: {reason}")
         return TrainingResult(self.run_folder, progress.metrics, progress.step, progress.epoch, self._signals.received)
 
     # --- what is kept ---
