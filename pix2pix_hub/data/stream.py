@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from datasets import IterableDataset
 from datasets.utils.file_utils import xopen
 
-from pix2pix_hub.config import PairOptions
+from pix2pix_hub.config import DatasetOptions, PairOptions
 from pix2pix_hub.data.decode import FIRST_PAIRS, Fault, Findings, PairDataset, examine
 from pix2pix_hub.data.pairs import (
     TABLES,
@@ -108,7 +108,7 @@ def open_stream(
     return PairSplits(train, validation, description, "stream", mark, dataset, findings, lengths)
 
 
-def open_shards(request: PairOptions) -> tuple[Any, Mapping[str, IterableDataset], str]:
+def open_shards(request: DatasetOptions) -> tuple[Any, Mapping[str, IterableDataset], str]:
     """The `datasets` builder, a stream for each split, and what identifies the data.
 
     Raises:

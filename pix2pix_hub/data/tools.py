@@ -20,7 +20,7 @@ from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.decode import LISTED_FAULTS, Findings, PairDataset, examine, file_of, write_bad_pairs
 from pix2pix_hub.data.pairs import FoundPairs, find_pairs
 from pix2pix_hub.data.transforms import PairTransform, has_colors
-from pix2pix_hub.image.format import PixelFormat, displayed, save_grid, to_model_range
+from pix2pix_hub.image.format import RGB, PixelFormat, displayed, save_grid, to_model_range
 from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.util import UserError, counted, write_folder_aside
 
@@ -167,7 +167,7 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     return BuiltPairs(splits, card, seen, shards)
 
 
-def train_command(dataset: str, source: PixelFormat) -> str:
+def train_command(dataset: str, source: PixelFormat = RGB) -> str:
     """Give the command that trains on the set; colour jitter, on by default, is not for all kinds of images."""
     command = ["accelerate", "launch", "train_accelerate.py", "--dataset", dataset]
     return shlex.join(command if has_colors(source) else [*command, "--color-jitter", "0"])
