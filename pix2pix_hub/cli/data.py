@@ -143,10 +143,9 @@ def data_make(
 
     disable_progress_bars()  # one for each file
     found = find_photos(**vars(data))
-    command, dataset = train_command(str(output)), data.photos[0]
     with tqdm(total=sum(map(len, found.splits.values())), unit="photo", disable=None) as bar:
         splits, left_out = make_pairs(
-            found, maker, output, dataset=dataset, command=command, num_workers=num_workers, report=bar.update
+            found, maker, output, dataset=data.photos[0], num_workers=num_workers, report=bar.update
         )
     say(f"{counted(sum(splits.values()) - len(left_out), 'pair')} in {output}.")
     for line in left_out[:20]:
@@ -156,5 +155,5 @@ def data_make(
     if grid is not None:
         inspect_pairs(PairOptions(str(output)), grid, rows)
         say(f"picture    {grid}: source | target | both laid over each other")
-    say(f"Train on it: {command}")
+    say(f"Train on it: {train_command(str(output))}")
     return 1 if left_out else 0

@@ -40,6 +40,7 @@ def translate_images(
     overwrite: bool = False,
     skip_existing: bool = False,
     num_samples: int = 1,
+    make_source: bool = False,
     device: str = "auto",
 ) -> int:
     """Translate image files.
@@ -55,6 +56,7 @@ def translate_images(
         overwrite: Replace results that exist.
         skip_existing: Leave results that exist as they are: a run that was stopped goes on.
         num_samples: Variants of each image, with --stochastic.
+        make_source: The files are photos: make sources of them first, as data make did for training.
         device: auto, cpu, cuda, cuda:1, mps, ….
     """
     if overwrite and skip_existing:
@@ -67,7 +69,7 @@ def translate_images(
 
     found = find_inputs(inputs)
     keep_freed_memory()
-    pipe = open_model(model, how, device, num_samples=num_samples)
+    pipe = open_model(model, how, device, num_samples=num_samples, make_source=make_source)
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     jobs = plan_jobs(found, output, pipe.preprocessor, existing=existing, num_samples=num_samples)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
@@ -78,6 +80,7 @@ def translate_images(
             report=bar.update,
             progress=lambda done, total: bar.set_postfix_str(f"step {done}/{total}"),
             num_samples=num_samples,
+            make_source=make_source,
             **how.of_calls,
         )
     before = f", {len(found) - len(jobs)} of them from before" if len(jobs) < len(found) else ""

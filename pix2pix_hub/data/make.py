@@ -23,6 +23,7 @@ from datasets import disable_progress_bars
 from pix2pix_hub.config import DatasetOptions, MakerOptions, PairOptions
 from pix2pix_hub.data.pairs import (
     IMAGE_SUFFIXES,
+    MADE_COLUMNS,
     MAKER_NAME,
     SYNTHETIC,
     FoundPairs,
@@ -35,10 +36,10 @@ from pix2pix_hub.data.pairs import (
 )
 from pix2pix_hub.data.shards import Shard, ShardPlan, image_cells, write_shard
 from pix2pix_hub.data.stream import ShardPlaces, ShardRows, open_shards, shard_lengths
+from pix2pix_hub.data.tools import train_command
 from pix2pix_hub.image.maker import make_pair
 from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, public_name, publish_folder
 
-COLUMNS = ("source", "target")
 ROWS_PER_FILE = 64
 CARD = """---
 task_categories:
@@ -130,7 +131,6 @@ def make_pairs(
     output: Path,
     *,
     dataset: str,
-    command: str,
     num_workers: int = 0,
     report: Callable[[int], object] = lambda rows: None,
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
@@ -143,7 +143,6 @@ def make_pairs(
         maker: how sources are made.
         output: folder to write Parquet files, a card and `source_maker.json` to.
         dataset: what the card calls the photos.
-        command: that trains on them, for the card.
         num_workers: processes; 0: this one.
         report: called with a number of photos that are done.
 
@@ -167,7 +166,8 @@ def make_pairs(
         with plan.begin(partial):
             _make_shards(found, maker, partial, plan.shards(), num_workers, report)
             kind = ", ".join(f"{name} {value}" for name, value in settings["maker"].items())
-            words = {"name": output.name, "maker": kind, "dataset": settings["photos"], "command": command}
+            words = {"name": output.name, "maker": kind, "dataset": settings["photos"]}
+            words["command"] = train_command(output.name)
             left_out = plan.finish(
                 partial, lambda counts: CARD.format(**words, fingerprint=found.fingerprint, counts=counts)
             )
@@ -193,9 +193,9 @@ def _make_shards(
             make_shard(found, maker, folder, shard)
             report(len(shard[1][1]))
         return
-    pool = ProcessPoolExecutor(
-        num_workers, get_context("spawn"), initializer=_start_worker, initargs=(found, maker, folder)
-    )
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, "skimage.feature"])  # what takes its time is imported once for all
+    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(found, maker, folder))
     try:
         jobs = {pool.submit(_make_own, shard): shard for shard in missing}
         for job in as_completed(jobs):
@@ -213,11 +213,11 @@ def make_shard(found: FoundPairs, maker: MakerOptions, folder: Path, shard: Shar
         for number in numbers:
             try:
                 name, stem, photo = found.image(split, number)
-                yield image_cells(dict(zip(COLUMNS, make_pair(photo, maker, name), strict=True)), name, stem)
+                yield image_cells(dict(zip(MADE_COLUMNS, make_pair(photo, maker, name), strict=True)), name, stem)
             except UserError as error:
                 yield error
 
-    write_shard(folder, shard, COLUMNS, rows())
+    write_shard(folder, shard, MADE_COLUMNS, rows())
 
 
 _own: tuple[FoundPairs, MakerOptions, Path]  # of a worker

@@ -23,26 +23,27 @@ import datasets
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from datasets import Sequence as SequenceFeature
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from pix2pix_hub.config import DatasetOptions, PairOptions
+from pix2pix_hub.config import DatasetOptions, MakerOptions, PairOptions
 from pix2pix_hub.data.cache import KeepWhileLooking
 from pix2pix_hub.data.decode import Findings, PairDataset, examine, file_in_words, file_of, read_stored
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
-from pix2pix_hub.util import UserError, counted
+from pix2pix_hub.util import UserError, counted, read_object
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
 # Where sides {a} and {b} of split {s} lie; without {s}: the training split.
 LAYOUTS = (("{s}/{a}", "{s}/{b}"), ("{a}/{s}", "{b}/{s}"), ("{s}{a}", "{s}{b}"), ("{s}_{a}", "{s}_{b}"), ("{a}", "{b}"))
-MAKER_NAME = "source_maker.json"  # in sets whose sources were made from their targets: how
+MAKER_NAME, MADE_COLUMNS = "source_maker.json", ("source", "target")  # of sets that `data make` wrote
 IMAGE_COLUMN = "image"  # of files that are each a row by themselves
 BUILDERS = {  # suffix of a single file → the `datasets` builder that reads it
     ".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tar": "webdataset",
@@ -81,6 +82,7 @@ class FoundPairs:
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
     class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
     ignored: str = ""  # what lies beside the images and is none of them, in words
+    maker: MakerOptions | None = None  # how A was made from B, where `data make` did it
 
     def pairs(self, split: str, swap: bool, indices: Sequence[int] | None = None) -> PairDataset:
         """Rows of a split (None: all), for `examine` to look at."""
@@ -111,6 +113,7 @@ class PairSplits:
     findings: Findings  # what looking at the pairs found; given to `load_pairs`, another process need not look again
     lengths: Sequence[int] | None = None  # rows of each shard that is streamed from; None: not a stream
     keeper: KeepWhileLooking | None = None  # what was kept decoded in that look
+    maker: MakerOptions | None = None  # how the sources were made from the targets
 
     @property
     def formats(self) -> dict[str, PixelFormat]:
@@ -154,7 +157,8 @@ def load_pairs(
     notes += [note, f"; ignored: {found.ignored}" if found.ignored else ""]
     description = describe(pairs, request, train, findings.size_words) + "".join(notes)
     identity = (found.form, found.fingerprint, request.dataset)
-    return PairSplits(train, validation, description, *identity, findings, keeper=keeper)
+    maker = None if request.swap else found.maker
+    return PairSplits(train, validation, description, *identity, findings, keeper=keeper, maker=maker)
 
 
 def describe(counts: str, request: PairOptions, pairs: PairDataset, sizes: str) -> str:
@@ -498,7 +502,35 @@ def _find_table(path: Path, request: DatasetOptions, choose: ChooseColumns | Non
         raise UserError(f"--dataset {request.dataset} has no splits. {FORMS_THAT_WORK}")
     columns = (choose or choose_columns)(splits.get("train", next(iter(splits.values()))).features, request)
     form = "two columns" if len(columns) == 2 else "side by side"
-    return FoundPairs(form, undecoded(splits, columns, request), columns, identity)
+    maker = recorded_maker(request, columns, identity)
+    return FoundPairs(form, undecoded(splits, columns, request), columns, identity, maker=maker)
+
+
+def recorded_maker(request: DatasetOptions, columns: tuple[str, ...], commit: str) -> MakerOptions | None:
+    """How column `source` of a set was made from column `target`; None: it was not, as far as the set says.
+
+    Args:
+        request: names the set.
+        columns: that were chosen in it.
+        commit: of a set on the Hub.
+
+    Raises:
+        UserError: `source_maker.json` is not as `data make` writes it.
+    """
+    path = Path(request.dataset).expanduser() / MAKER_NAME
+    if columns != MADE_COLUMNS:
+        return None
+    if not path.parent.exists():
+        try:
+            path = Path(hf_hub_download(request.dataset, MAKER_NAME, repo_type="dataset", revision=commit))
+        except EntryNotFoundError:  # also where the Hub is out of reach and an earlier download had no such file
+            return None
+    if not path.is_file():
+        return None
+    try:
+        return MakerOptions(**read_object(path)["maker"])
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(f"{path} is not as `data make` writes it ({error}): make or fetch the pairs again.") from error
 
 
 def holds_images(feature: Any) -> bool:

@@ -83,6 +83,7 @@ def translate_files(
     jobs: Mapping[Path, Sequence[Path]],
     *,
     existing: Existing = "refuse",
+    make_source: bool = False,
     report: Callable[[], object],
     **options: Any,
 ) -> dict[Path, str]:
@@ -92,6 +93,7 @@ def translate_files(
         pipe: the model.
         jobs: of `plan_jobs`.
         existing: as in `plan_jobs`, for results that cannot be of the kind of file that was planned.
+        make_source: the files are photos, of which sources are made first.
         report: called after each file.
         options: of `Pix2PixPipeline.__call__`.
 
@@ -103,7 +105,10 @@ def translate_files(
     def read(source: Path) -> tuple[Prepared, Metadata]:
         name = str(source)
         data = read_bytes(source, name)
-        return prepare(read_image(data, name), pipe.preprocessor.source, name), read_metadata(data)
+        image = read_image(data, name)
+        if make_source:
+            image = pipe.make_source(image, name)
+        return prepare(image, pipe.preprocessor.source, name), read_metadata(data)
 
     def write(source: Path, metadata: Metadata, made: Any) -> None:
         for place, sample in zip(jobs[source], made if isinstance(made, list) else [made], strict=True):

@@ -315,7 +315,7 @@ class Pix2PixTrainer:
         write_export(
             self.run_folder / name,
             generator,
-            Preprocessor(source, target, size, resize, generator.size_multiple),
+            Preprocessor(source, target, size, resize, generator.size_multiple, self.pairs.maker),
             discriminator=self.learner.discriminator,
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
             metrics=metrics | {"pairs": len(self.validation.pairs)},
