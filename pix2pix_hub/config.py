@@ -24,6 +24,7 @@ PixelMode = Literal["auto", "gray", "rgb", "rgba", "labels"]
 Direction = Literal["AtoB", "BtoA"]
 Resize = Literal["exact", "crop", "pad"]
 OnBadPair = Literal["stop", "skip"]
+MakerKind = Literal["edges", "gray", "lowres", "blur", "noise", "mask", "palette"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"]
 
 SMALLEST_SIDE, LARGEST_SIDE = 32, 16_384  # pixels, to train at; a typing error above
@@ -143,6 +144,62 @@ class DatasetOptions:
         if self.source_column is None or self.target_column is None:
             return None
         return self.source_column, self.target_column
+
+
+MAKER_DEFAULTS: dict[str, dict[str, Any]] = {  # of each kind, the options that it takes besides those of all
+    "edges": {"style": "canny"},
+    "gray": {},
+    "lowres": {"factor": 4, "jpeg_quality": None, "noise": 0.0, "seed": 0},
+    "blur": {"radius": 2.0},
+    "noise": {"noise": 25.0, "seed": 0},
+    "mask": {"seed": 0},
+    "palette": {"colors": 8},
+}
+
+
+@dataclass(frozen=True)
+class MakerOptions:
+    """How the source of a pair is made from a photo, its target.
+
+    Recorded with the pairs, and with the model that is trained on them. Raises `UserError` on construction, as
+    `DatasetOptions` does; also for an option of another kind. What was not given is the kind's default.
+    """
+
+    kind: MakerKind
+    """edges: a line drawing; gray; lowres: made small, then as large as before; blur; noise; mask: holes to fill in, in
+    magenta; palette: few colours."""
+    style: Literal["canny", "pencil"] | None = None
+    """Of edges. canny: black lines on white (default); pencil: soft shades."""
+    factor: Annotated[int, Range(least=2, most=8)] | None = None
+    """Of lowres: how many times smaller (ratio, default 4)."""
+    jpeg_quality: Annotated[int, Range(least=1, most=95)] | None = None
+    """Of lowres: compress the small picture as JPEG of that quality; by default not."""
+    noise: Annotated[float, Range(least=0, most=255)] | None = None
+    """Of noise (default 25) and lowres (default 0): standard deviation (levels of 255)."""
+    radius: Annotated[float, Range(above=0, most=64)] | None = None
+    """Of blur: standard deviation (pixels, default 2)."""
+    colors: Annotated[int, Range(least=2, most=256)] | None = None
+    """Of palette: how many (default 8)."""
+    seed: Annotated[int, Range(least=0, most=2**63 - 1)] | None = None
+    """Of noise, lowres and mask: seed of what is drawn, which follows from it and the photo's pixels (default 0)."""
+    shorter_side: Annotated[int, Range(least=1, most=LARGEST_SIDE)] | None = None
+    """First shrink photos to that height or width, whichever is less (pixels); by default they stay as they are."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        defaults = MAKER_DEFAULTS[self.kind]
+        taken = {"kind", "shorter_side", *defaults}
+        for name, value in vars(self).items():
+            if value is not None and name not in taken:
+                kinds = ", ".join(kind for kind, options in MAKER_DEFAULTS.items() if name in options)
+                raise UserError(f"{flag(name)} is of {kinds}, and {self.kind} has no use for it: leave it out.")
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: what is not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

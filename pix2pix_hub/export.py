@@ -22,6 +22,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pix2pix_hub.config import MakerOptions
 from pix2pix_hub.image.read import FULL_SCALE, PICTURE_MODES
 from pix2pix_hub.image.tiff import MAX_CHANNELS
 from pix2pix_hub.util import UserError, is_own_file, public_name, read_object, write_folder_aside
@@ -139,6 +140,8 @@ class Export:
                 raise ValueError(f"resize {content['resize']!r}")
             _check_side(content["source"])
             _check_side(content["target"])
+            if "source_maker" in content:
+                MakerOptions(**content["source_maker"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = repr(error)[:300]
             raise UserError(f"{path} is not as an export has it ({reason}): export the model again.") from error
@@ -179,6 +182,7 @@ class Preprocessor:
     image_size: tuple[int, int]  # height and width that it was trained at
     resize: str  # what training did to images of another size; inference keeps every image's own
     size_multiple: int  # heights and widths that the generator takes are multiples of this
+    maker: MakerOptions | None = None  # how the sources were made from photos, where `data make` did it
 
     @classmethod
     def from_folder(cls, folder: Path) -> Preprocessor:
@@ -188,7 +192,8 @@ class Preprocessor:
         content = Export(folder).pixels
         source, target = (PixelFormat.from_dict(content[side]) for side in ("source", "target"))
         height, width = content["image_size"]
-        return cls(source, target, (height, width), str(content["resize"]), content["size_multiple"])
+        maker = MakerOptions(**content["source_maker"]) if "source_maker" in content else None
+        return cls(source, target, (height, width), str(content["resize"]), content["size_multiple"], maker)
 
     def check_channels(self, in_channels: int, out_channels: int, folder: Path) -> None:
         """Raise `UserError` unless these are the channels of both sides: those of the generator in `folder`."""
@@ -209,6 +214,7 @@ class Preprocessor:
             "model_range": [-1.0, 1.0],
             "source": self.source.to_dict(),
             "target": self.target.to_dict(),
+            **({"source_maker": self.maker.to_dict()} if self.maker is not None else {}),
         }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pix2pix_hub.config import MakerOptions
 from pix2pix_hub.export import PREPROCESSOR_NAME, Preprocessor
 from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
@@ -45,6 +46,7 @@ def write_tiny_export(
     size: int = 32,
     discriminator: bool = True,
     seed: int = 0,
+    maker: MakerOptions | None = None,
     **options: Any,
 ) -> Path:
     """An export whose generator is `UNetGenerator(base_channels=2, num_downs=3, **options)`."""
@@ -54,7 +56,7 @@ def write_tiny_export(
     for parameter in generator.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.5)  # far from gray, so that differences show
     generator.save_files(folder)
-    config = Preprocessor(source, target, (size, size), "exact", generator.size_multiple).to_dict()
+    config = Preprocessor(source, target, (size, size), "exact", generator.size_multiple, maker).to_dict()
     (folder / PREPROCESSOR_NAME).write_text(json.dumps(config))
     if discriminator:
         judge = PatchGANDiscriminator(source.channels + target.channels, base_channels=2)

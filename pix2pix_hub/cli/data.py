@@ -1,4 +1,4 @@
-"""`pix2pix-hub data inspect` and `data build`, and how commands name a data set."""
+"""`pix2pix-hub data inspect`, `data build` and `data make`, and how commands name a data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from pix2pix_hub.config import DatasetOptions, ImageOptions, OnBadPair, PairOptions
+from pix2pix_hub.config import DatasetOptions, ImageOptions, MakerKind, MakerOptions, OnBadPair, PairOptions
 from pix2pix_hub.util import UserError, counted, say
 
 
@@ -90,3 +90,70 @@ def data_build(
         say(f"Train on it: {train_command(str(output), findings.source)}")
     elif push is not None:
         say(f"{counts} pairs{skipped} pushed to {push_dataset(built, push, private=private)}")
+
+
+@dataclass(frozen=True)
+class NamedMaker(MakerOptions):
+    """How sources are made. An option of another kind is refused."""
+
+    kind: Positional[MakerKind] = field()
+    """edges: a line drawing; gray; lowres: made small, then as large as before; blur; noise; mask: holes to fill in, in
+    magenta; palette: few colours."""
+
+
+@dataclass(frozen=True)
+class NamedPhotos:
+    """Which photos."""
+
+    photos: Positional[tuple[str, ...]]
+    """Folder (its folders train and val are splits), files, patterns, table file, Hub id, or `synthetic`."""
+    source_column: str | None = None
+    """Image column of a data set, where it has several."""
+    dataset_revision: Annotated[str | None, arg(aliases=["--revision"])] = None
+    """Branch, tag or commit of a Hub dataset."""
+    streaming: bool = False
+    """Read a data set as it comes: nothing downloaded ahead."""
+
+
+def data_make(
+    maker: NamedMaker,
+    data: NamedPhotos,
+    output: Path,
+    grid: Path | None = None,
+    rows: int = 6,
+    num_workers: int = 0,
+) -> int:
+    """Make pairs of photos: the target is the photo, the source is made from it.
+
+    Stopped, the same command goes on where it was. The exit status is 1 where photos could not be used.
+
+    Args:
+        output: Folder to write Parquet files and a card to.
+        grid: Picture of some of the pairs to write: source | target | both laid over each other.
+        rows: Pairs in the picture (pairs).
+        num_workers: Processes that make pairs; 0: this one alone.
+    """
+    if rows < 1 or num_workers < 0:
+        raise UserError(f"--rows {rows}, --num-workers {num_workers}: expected 1 or more rows and 0 or more processes.")
+    from datasets import disable_progress_bars
+    from tqdm import tqdm
+
+    from pix2pix_hub.data.make import find_photos, make_pairs
+    from pix2pix_hub.data.tools import inspect_pairs, train_command
+
+    disable_progress_bars()  # one for each file
+    found = find_photos(**vars(data))
+    with tqdm(total=sum(map(len, found.splits.values())), unit="photo", disable=None) as bar:
+        splits, left_out = make_pairs(
+            found, maker, output, dataset=data.photos[0], num_workers=num_workers, report=bar.update
+        )
+    say(f"{counted(sum(splits.values()) - len(left_out), 'pair')} in {output}.")
+    for line in left_out[:20]:
+        say(f"  left out: {line['reason']}")
+    if len(left_out) > 20:
+        say(f"  … and {len(left_out) - 20} more, listed in {output / 'left_out.jsonl'}.")
+    if grid is not None:
+        inspect_pairs(PairOptions(str(output)), grid, rows)
+        say(f"picture    {grid}: source | target | both laid over each other")
+    say(f"Train on it: {train_command(str(output))}")
+    return 1 if left_out else 0

@@ -37,6 +37,7 @@ def translate_images(
     overwrite: bool = False,
     skip_existing: bool = False,
     num_samples: int = 1,
+    make_source: bool = False,
     device: str = "auto",
 ) -> int:
     """Translate image files.
@@ -52,18 +53,20 @@ def translate_images(
         overwrite: Replace results that exist.
         skip_existing: Leave results that exist as they are: a run that was stopped goes on.
         num_samples: Variants of each image, with --stochastic.
+        make_source: The files are photos: make sources of them first, as data make did for training.
         device: auto, cpu, cuda, cuda:1, mps, ….
     """
     if overwrite and skip_existing:
         raise UserError("--overwrite replaces what --skip-existing leaves: give one of them.")
     from tqdm import tqdm
 
+    from pix2pix_hub.data.pairs import find_inputs
     from pix2pix_hub.devices import keep_freed_memory
-    from pix2pix_hub.inference.files import Existing, find_inputs, plan_jobs, translate_files
+    from pix2pix_hub.inference.files import Existing, plan_jobs, translate_files
 
     found = find_inputs(inputs)
     keep_freed_memory()
-    pipe = open_model(model, how, device, num_samples=num_samples)
+    pipe = open_model(model, how, device, num_samples=num_samples, make_source=make_source)
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     jobs = plan_jobs(found, output, pipe.preprocessor, existing=existing, num_samples=num_samples)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
@@ -74,6 +77,7 @@ def translate_images(
             report=bar.update,
             progress=lambda done, total: bar.set_postfix_str(f"step {done}/{total}"),
             num_samples=num_samples,
+            make_source=make_source,
             **how.of_calls,
         )
     before = f", {len(found) - len(jobs)} of them from before" if len(jobs) < len(found) else ""
@@ -119,9 +123,10 @@ def translate_dataset(
     from datasets import disable_progress_bars
     from tqdm import tqdm
 
+    from pix2pix_hub.data.shards import CARD_NAME, LEFT_OUT_NAME, ShardPlan
     from pix2pix_hub.export import WEIGHTS_NAME
     from pix2pix_hub.hub.push import check_account
-    from pix2pix_hub.inference.dataset import Sources, TranslationPlan, translate_shards
+    from pix2pix_hub.inference.dataset import CARD, PLAN_NAME, Sources, translate_shards
 
     disable_progress_bars()  # one for each file
     state = process_state()
@@ -137,23 +142,26 @@ def translate_dataset(
     rows = {name: len(part) for name, part in sources.found.splits.items()}
     if split is not None and split not in rows:
         raise UserError(f"--split {split}: {data.dataset} has {', '.join(rows)}.")
-    plan = TranslationPlan(
-        public_name(model),
-        hashlib.sha256((pipe.folder / WEIGHTS_NAME).read_bytes()).hexdigest()[:16],
-        public_name(data.dataset),
-        sources.found.fingerprint,
-        rows if split is None else {split: rows[split]},
-        rows_per_file,
-        options
+    settings = {
+        "model": public_name(model),
+        "weights": hashlib.sha256((pipe.folder / WEIGHTS_NAME).read_bytes()).hexdigest()[:16],
+        "dataset": public_name(data.dataset),
+        "fingerprint": sources.found.fingerprint,
+        "options": options
         | {
             "dtype": str(pipe.dtype).removeprefix("torch."),
             "direction": data.direction,
             "columns": list(sources.found.columns),
         },
-    )
-    lock = plan.begin(folder) if state.is_main_process else None
+    }
+    plan = ShardPlan(PLAN_NAME, settings, rows if split is None else {split: rows[split]}, rows_per_file)
+    lock = None
+    if state.is_main_process:
+        if (folder / CARD_NAME).is_file():
+            raise UserError(f"--output {folder} exists and is never overwritten: name another folder.")
+        lock = plan.begin(folder)
     state.wait_for_everyone()
-    own = list(plan.shards().items())[state.process_index :: state.num_processes]
+    own = plan.shards()[state.process_index :: state.num_processes]
     total = sum(len(numbers) for _, (_, numbers) in own)
     with tqdm(total=total, unit="image", disable=not state.is_main_process) as bar:
         translate_shards(pipe, sources, own, folder, bar.update, batch_size=batch_size, **options)
@@ -162,12 +170,15 @@ def translate_dataset(
     if lock is None:
         return 0
     with lock:
-        left_out = plan.finish(folder, sources)
+        target = "" if sources.swap is None else "; `target` is the true image"
+        left_out = plan.finish(
+            folder, lambda counts: CARD.format(**settings, name=folder.name, target=target, counts=counts)
+        )
         say(f"{counted(sum(plan.splits.values()) - len(left_out), 'translated image')} in {folder}.")
         for line in left_out[:20]:
             say(f"  left out: {line['reason']}")
         if left_out:
-            say(f"{len(left_out)} could not be translated; they are listed in {folder / 'left_out.jsonl'}.")
+            say(f"{len(left_out)} could not be translated; they are listed in {folder / LEFT_OUT_NAME}.")
         if push is not None:
             say(f"Pushed to {_push(folder, push, private)}")
     return 1 if left_out else 0

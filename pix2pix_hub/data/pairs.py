@@ -7,6 +7,7 @@ validated on; sets that are streamed come from `stream.py`.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 from collections import Counter
@@ -22,24 +23,27 @@ import datasets
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from datasets import Sequence as SequenceFeature
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from pix2pix_hub.config import DatasetOptions, PairOptions
+from pix2pix_hub.config import DatasetOptions, MakerOptions, PairOptions
 from pix2pix_hub.data.cache import KeepWhileLooking
-from pix2pix_hub.data.decode import Findings, PairDataset, examine
+from pix2pix_hub.data.decode import Findings, PairDataset, examine, file_in_words, file_of, read_stored
 from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
-from pix2pix_hub.util import UserError, counted
+from pix2pix_hub.util import UserError, counted, read_object
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
 # Where sides {a} and {b} of split {s} lie; without {s}: the training split.
 LAYOUTS = (("{s}/{a}", "{s}/{b}"), ("{a}/{s}", "{b}/{s}"), ("{s}{a}", "{s}{b}"), ("{s}_{a}", "{s}_{b}"), ("{a}", "{b}"))
+MAKER_NAME, MADE_COLUMNS = "source_maker.json", ("source", "target")  # of sets that `data make` wrote
 IMAGE_COLUMN = "image"  # of files that are each a row by themselves
 BUILDERS = {  # suffix of a single file → the `datasets` builder that reads it
     ".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tar": "webdataset",
@@ -55,6 +59,7 @@ KNOWN_COLUMNS = (
     ("input_image", "edited_image"), ("original_image", "edited_image"), ("conditioning_image", "image"),
     ("control_image", "image"), ("before", "after"), ("sketch", "photo"), ("edges", "photo"), ("label", "photo"),
 )  # fmt: skip
+ChooseColumns = Callable[[Features, DatasetOptions], tuple[str, ...]]
 FORMS_THAT_WORK = (
     "Forms that work: a folder of images that show A (left half) and B (right half) side by side, with train/ and "
     "val/ or without; folders A/ and B/ whose files pair by name (also train/A train/B, A/train B/train, trainA "
@@ -77,11 +82,22 @@ class FoundPairs:
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
     class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
     ignored: str = ""  # what lies beside the images and is none of them, in words
+    maker: MakerOptions | None = None  # how A was made from B, where `data make` did it
 
     def pairs(self, split: str, swap: bool, indices: Sequence[int] | None = None) -> PairDataset:
         """Rows of a split (None: all), for `examine` to look at."""
         rows = self.splits[split]
         return PairDataset(rows, range(len(rows)) if indices is None else indices, split, self.columns, swap)
+
+    def image(self, split: str, number: int) -> tuple[str, str, Decoded]:
+        """Of a row of one column that holds no pair: its name in errors, the stem of its file's name, and the image.
+
+        Raises:
+            UserError: an image that cannot be read.
+        """
+        row, column, place = self.splits[split][number], self.columns[0], f"row {number} of split {split}"
+        name = row.get("name", f"{place}{file_in_words(row, column)}")
+        return name, Path(file_of(row, column) or place).stem, read_stored(row[column], name)
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,7 @@ class PairSplits:
     findings: Findings  # what looking at the pairs found; given to `load_pairs`, another process need not look again
     lengths: Sequence[int] | None = None  # rows of each shard that is streamed from; None: not a stream
     keeper: KeepWhileLooking | None = None  # what was kept decoded in that look
+    maker: MakerOptions | None = None  # how the sources were made from the targets
 
     @property
     def formats(self) -> dict[str, PixelFormat]:
@@ -140,7 +157,8 @@ def load_pairs(
     notes += [note, f"; ignored: {found.ignored}" if found.ignored else ""]
     description = describe(pairs, request, train, findings.size_words) + "".join(notes)
     identity = (found.form, found.fingerprint, request.dataset)
-    return PairSplits(train, validation, description, *identity, findings, keeper=keeper)
+    maker = None if request.swap else found.maker
+    return PairSplits(train, validation, description, *identity, findings, keeper=keeper, maker=maker)
 
 
 def describe(counts: str, request: PairOptions, pairs: PairDataset, sizes: str) -> str:
@@ -230,29 +248,29 @@ def find_pairs(request: PairOptions) -> FoundPairs:
     _refuse_columns(request, f"{request.dataset} holds side-by-side images with")
     folders = {file.parent for own in files.values() for file in own}
     ignored = ignored_beside({root, *folders}, [*sum(files.values(), []), *folders])
-    return _found_files("side by side", root, files, ignored)
+    return found_files("side by side", root, files, ignored)
 
 
 def find_images(request: DatasetOptions) -> FoundPairs:
-    """The images of `source_column`, which stand by themselves: in a table, a Hub data set, or at any depth of a folder
-    (whose column is `image`; splits are its folders `train`, `val`, …, else all is `train`).
+    """The images of `source_column` (None: the only one), which stand by themselves: in a table, a Hub data set, or at
+    any depth of a folder (whose column is `image`; splits are its folders `train`, `val`, …, else all is `train`).
 
     Raises:
         UserError: nothing there, or no such column.
     """
     root = Path(request.dataset).expanduser()
     if not is_loose(root) or _has_metadata(root) or any(file.suffix.lower() in TABLES for file in root.rglob("*")):
-        return _find_table(root, request)
+        return _find_table(root, request, image_column)
     below = {name: images_in(root / name, deep=True) for name in ("train", *VALIDATION_NAMES) if (root / name).is_dir()}
     files = {name: images for name, images in below.items() if images} or {"train": images_in(root, deep=True)}
     if not any(files.values()):
-        return _find_table(root, request)
-    if request.source_column != IMAGE_COLUMN:
+        return _find_table(root, request, image_column)
+    if request.source_column not in (None, IMAGE_COLUMN):
         raise UserError(f"--source-column {request.source_column}: the images of a folder are column {IMAGE_COLUMN}.")
-    return _found_files("one column", root, files)
+    return found_files("one column", root, files)
 
 
-def _found_files(form: str, root: Path, files: Mapping[str, Sequence[Path]], ignored: str = "") -> FoundPairs:
+def found_files(form: str, root: Path, files: Mapping[str, Sequence[Path]], ignored: str = "") -> FoundPairs:
     """Make a row of each file, in the one column of its split."""
     splits = {split: _rows(root, (IMAGE_COLUMN,), [([file], None) for file in own]) for split, own in files.items()}
     used = [file for own in files.values() for file in own]
@@ -311,6 +329,35 @@ def images_in(folder: Path, *, deep: bool = False) -> list[Path]:
         entry for entry, parts in inside.items() if not any(part.startswith(".") for part in parts) and entry.is_file()
     ]
     return sorted(seen, key=lambda entry: [natural(part) for part in inside[entry]])
+
+
+def find_inputs(inputs: Sequence[str]) -> dict[Path, Path]:
+    """Image files, each with the name of its result inside the output folder.
+
+    Args:
+        inputs: files, folders (searched to the bottom, their structure is kept) and glob patterns (`**` goes down).
+
+    Raises:
+        UserError: nothing found.
+    """
+    if not inputs:
+        raise UserError("No images were named: give files, folders or patterns.")
+    found: dict[Path, tuple[Path, Path]] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            files = {file: file.relative_to(path) for file in images_in(path, deep=True)}
+            wanted = f"with images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        elif glob.has_magic(text) and not path.exists():
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+            files = {match: Path(match.name) for match in matches if match.is_file()}
+            wanted = "that files match"
+        else:
+            files, wanted = {path: Path(path.name)} if path.is_file() else {}, "that exists"
+        if not files:
+            raise UserError(f"{text}: expected a file, a folder or a pattern {wanted}.")
+        found |= {file.resolve(): (file, name) for file, name in files.items()}
+    return dict(found.values())
 
 
 def ignored_beside(folders: Iterable[Path], used: Iterable[Path]) -> str:
@@ -432,7 +479,7 @@ def _name(root: Path, file: Path) -> str:
 # --- tables
 
 
-def _find_table(path: Path, request: DatasetOptions) -> FoundPairs:
+def _find_table(path: Path, request: DatasetOptions, choose: ChooseColumns | None = None) -> FoundPairs:
     """Open a set that `datasets` reads: on the Hub, a single file, one it saved itself, else a folder."""
     if not request.dataset or not path.exists():
         loaded, identity = open_on_hub(request)
@@ -453,9 +500,37 @@ def _find_table(path: Path, request: DatasetOptions) -> FoundPairs:
     splits: dict[str, Dataset] = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
     if not splits:
         raise UserError(f"--dataset {request.dataset} has no splits. {FORMS_THAT_WORK}")
-    columns = choose_columns(splits.get("train", next(iter(splits.values()))).features, request)
+    columns = (choose or choose_columns)(splits.get("train", next(iter(splits.values()))).features, request)
     form = "two columns" if len(columns) == 2 else "side by side"
-    return FoundPairs(form, undecoded(splits, columns, request), columns, identity)
+    maker = recorded_maker(request, columns, identity)
+    return FoundPairs(form, undecoded(splits, columns, request), columns, identity, maker=maker)
+
+
+def recorded_maker(request: DatasetOptions, columns: tuple[str, ...], commit: str) -> MakerOptions | None:
+    """How column `source` of a set was made from column `target`; None: it was not, as far as the set says.
+
+    Args:
+        request: names the set.
+        columns: that were chosen in it.
+        commit: of a set on the Hub.
+
+    Raises:
+        UserError: `source_maker.json` is not as `data make` writes it.
+    """
+    path = Path(request.dataset).expanduser() / MAKER_NAME
+    if columns != MADE_COLUMNS:
+        return None
+    if not path.parent.exists():
+        try:
+            path = Path(hf_hub_download(request.dataset, MAKER_NAME, repo_type="dataset", revision=commit))
+        except EntryNotFoundError:  # also where the Hub is out of reach and an earlier download had no such file
+            return None
+    if not path.is_file():
+        return None
+    try:
+        return MakerOptions(**read_object(path)["maker"])
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(f"{path} is not as `data make` writes it ({error}): make or fetch the pairs again.") from error
 
 
 def holds_images(feature: Any) -> bool:
@@ -483,6 +558,15 @@ def undecoded(splits: Mapping[str, Any], columns: Sequence[str], request: Datase
             rows = rows.cast_column(column, ImageFeature(decode=False))
         found[split] = rows
     return found
+
+
+def image_column(features: Features, request: DatasetOptions) -> tuple[str, ...]:
+    """The column of images asked for, else the only one. Raises `UserError` where there are none or several."""
+    images = [name for name, feature in features.items() if holds_images(feature)]
+    if request.source_column is None and len(images) != 1:
+        listing = f"{counted(len(images), 'image column')} ({', '.join(images) or ', '.join(features)})"
+        raise UserError(f"{request.dataset} has {listing}: say which holds the images with --source-column NAME.")
+    return tuple(images) if request.source_column is None else choose_columns(features, request)
 
 
 def choose_columns(features: Features, request: DatasetOptions) -> tuple[str, ...]:

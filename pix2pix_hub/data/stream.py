@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from datasets import IterableDataset
 from datasets.utils.file_utils import xopen
 
-from pix2pix_hub.config import PairOptions
+from pix2pix_hub.config import DatasetOptions, PairOptions
 from pix2pix_hub.data.decode import FIRST_PAIRS, Fault, Findings, PairDataset, examine
 from pix2pix_hub.data.pairs import (
     TABLES,
@@ -34,6 +34,7 @@ from pix2pix_hub.data.pairs import (
     in_one_line,
     is_loose,
     open_on_hub,
+    recorded_maker,
     undecoded,
     validation_split_of,
 )
@@ -105,10 +106,11 @@ def open_stream(
         f"{counted(len(validation), 'validation pair')}{note}"
     )
     description = describe(pairs, request, train, f"{findings.size_words} (of the first)")
-    return PairSplits(train, validation, description, "stream", mark, dataset, findings, lengths)
+    maker = None if request.swap else recorded_maker(request, columns, mark)
+    return PairSplits(train, validation, description, "stream", mark, dataset, findings, lengths, maker=maker)
 
 
-def open_shards(request: PairOptions) -> tuple[Any, Mapping[str, IterableDataset], str]:
+def open_shards(request: DatasetOptions) -> tuple[Any, Mapping[str, IterableDataset], str]:
     """The `datasets` builder, a stream for each split, and what identifies the data.
 
     Raises:

@@ -6,6 +6,7 @@ pix2pix-hub data build path/to/pairs --output path/to/dataset
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,13 +17,13 @@ import datasets
 from datasets import Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 
-from pix2pix_hub.config import PairOptions
+from pix2pix_hub.config import MakerOptions, PairOptions
 from pix2pix_hub.data.decode import LISTED_FAULTS, Findings, PairDataset, examine, file_of, write_bad_pairs
-from pix2pix_hub.data.pairs import FoundPairs, find_pairs
+from pix2pix_hub.data.pairs import MAKER_NAME, FoundPairs, find_pairs
 from pix2pix_hub.data.transforms import PairTransform, has_colors
-from pix2pix_hub.image.format import PixelFormat, displayed, save_grid, to_model_range
+from pix2pix_hub.image.format import RGB, PixelFormat, displayed, save_grid, to_model_range
 from pix2pix_hub.image.write import encode, suffix_for
-from pix2pix_hub.util import UserError, counted, write_folder_aside
+from pix2pix_hub.util import UserError, counted, write_folder_aside, write_json
 
 FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}  # what `datasets` calls them
@@ -133,6 +134,7 @@ class BuiltPairs:
     card: str
     seen: Inspection
     shards: dict[str, int]  # Parquet files of each split: one for each `SHARD_BYTES`
+    maker: MakerOptions | None  # how the sources were made from the targets
 
 
 def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
@@ -164,10 +166,10 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
         target=seen.findings.target.describe(),
     )
     shards = {split: max(1, -(-rows.data.nbytes // SHARD_BYTES)) for split, rows in splits.items()}
-    return BuiltPairs(splits, card, seen, shards)
+    return BuiltPairs(splits, card, seen, shards, None if request.swap else seen.found.maker)
 
 
-def train_command(dataset: str, source: PixelFormat) -> str:
+def train_command(dataset: str, source: PixelFormat = RGB) -> str:
     """Give the command that trains on the set; colour jitter, on by default, is not for all kinds of images."""
     command = ["accelerate", "launch", "train_accelerate.py", "--dataset", dataset]
     return shlex.join(command if has_colors(source) else [*command, "--color-jitter", "0"])
@@ -189,6 +191,8 @@ def write_dataset(built: BuiltPairs, folder: Path) -> list[Path]:
                 path = partial / "data" / f"{split}-{index:05d}-of-{shards:05d}.parquet"
                 rows.shard(shards, index, contiguous=True).to_parquet(path)
         (partial / "README.md").write_text(built.card)
+        if built.maker is not None:
+            write_json(partial / MAKER_NAME, {"maker": built.maker.to_dict()})
         if built.seen.findings.faults:
             write_bad_pairs(partial, built.seen.findings.faults)
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -200,11 +204,14 @@ def push_dataset(built: BuiltPairs, repo_id: str, *, private: bool = False) -> s
     Raises:
         UserError: the Hub refused, or cannot be reached.
     """
-    from huggingface_hub import DatasetCard
+    from huggingface_hub import DatasetCard, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         built.splits.push_to_hub(repo_id, private=private, num_shards=built.shards)
+        if built.maker is not None:
+            content = json.dumps({"maker": built.maker.to_dict()}, indent=2).encode()
+            HfApi().upload_file(path_or_fileobj=content, path_in_repo=MAKER_NAME, repo_id=repo_id, repo_type="dataset")
         card = DatasetCard.load(repo_id)  # `datasets` has written the splits' metadata into it
         card.text = DatasetCard(built.card).text
         card.data.task_categories, card.data.tags = ["image-to-image"], ["pix2pix", "paired"]

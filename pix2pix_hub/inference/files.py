@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from pix2pix_hub.data.pairs import IMAGE_SUFFIXES, images_in
 from pix2pix_hub.export import Preprocessor
 from pix2pix_hub.image.read import read_bytes, read_image
 from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for
@@ -25,35 +23,6 @@ Existing = Literal["refuse", "skip", "overwrite"]  # what happens to results tha
 Item = TypeVar("Item")
 Kept = TypeVar("Kept")
 Done = TypeVar("Done")
-
-
-def find_inputs(inputs: Sequence[str]) -> dict[Path, Path]:
-    """Image files, each with the name of its result inside the output folder.
-
-    Args:
-        inputs: files, folders (searched to the bottom, their structure is kept) and glob patterns (`**` goes down).
-
-    Raises:
-        UserError: nothing found.
-    """
-    if not inputs:
-        raise UserError("No images were named: give files, folders or patterns.")
-    found: dict[Path, tuple[Path, Path]] = {}
-    for text in inputs:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            files = {file: file.relative_to(path) for file in images_in(path, deep=True)}
-            wanted = f"with images ({', '.join(sorted(IMAGE_SUFFIXES))})"
-        elif glob.has_magic(text) and not path.exists():
-            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-            files = {match: Path(match.name) for match in matches if match.is_file()}
-            wanted = "that files match"
-        else:
-            files, wanted = {path: Path(path.name)} if path.is_file() else {}, "that exists"
-        if not files:
-            raise UserError(f"{text}: expected a file, a folder or a pattern {wanted}.")
-        found |= {file.resolve(): (file, name) for file, name in files.items()}
-    return dict(found.values())
 
 
 def plan_jobs(
@@ -69,7 +38,7 @@ def plan_jobs(
     The suffix gives way later where a file is not what its name says.
 
     Args:
-        found: of `find_inputs`.
+        found: of `data.pairs.find_inputs`.
         output: folder of the results.
         preprocessor: of the model, which says how results are stored.
         existing: what happens to results that exist: "refuse", "skip" (a file is skipped whose results are all there)
@@ -114,6 +83,7 @@ def translate_files(
     jobs: Mapping[Path, Sequence[Path]],
     *,
     existing: Existing = "refuse",
+    make_source: bool = False,
     report: Callable[[], object],
     **options: Any,
 ) -> dict[Path, str]:
@@ -123,6 +93,7 @@ def translate_files(
         pipe: the model.
         jobs: of `plan_jobs`.
         existing: as in `plan_jobs`, for results that cannot be of the kind of file that was planned.
+        make_source: the files are photos, of which sources are made first.
         report: called after each file.
         options: of `Pix2PixPipeline.__call__`.
 
@@ -134,7 +105,10 @@ def translate_files(
     def read(source: Path) -> tuple[Prepared, Metadata]:
         name = str(source)
         data = read_bytes(source, name)
-        return prepare(read_image(data, name), pipe.preprocessor.source, name), read_metadata(data)
+        image = read_image(data, name)
+        if make_source:
+            image = pipe.make_source(image, name)
+        return prepare(image, pipe.preprocessor.source, name), read_metadata(data)
 
     def write(source: Path, metadata: Metadata, made: Any) -> None:
         for place, sample in zip(jobs[source], made if isinstance(made, list) else [made], strict=True):

@@ -23,6 +23,7 @@ from torch import Tensor
 from pix2pix_hub.devices import accelerated_precision, missing_for_compilation
 from pix2pix_hub.export import DISCRIMINATOR, DISCRIMINATOR_FILES, GENERATOR_FILES, Export, Preprocessor, export_of
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
+from pix2pix_hub.image.maker import make_pair
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
 from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Partition, partition_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
@@ -41,6 +42,10 @@ FULL_SIZE_MAPS = 6  # of `base_channels` channels, in memory at the same time fo
 MOST_SHAPES = 4  # that are compiled; each holds a copy of the weights
 LEAST_SIDE = 8  # pixels: what is smaller may be channels
 TOLERANCE = 1e-3  # how far floats may leave their range: rounding of whatever made them
+NO_MAKER = (
+    "make_source is for models trained on pairs that `pix2pix-hub data make` made of photos, and this is none: give it "
+    "sources."
+)
 OUTPUT_TYPES = ("pil", "numpy", "torch", "decoded")
 
 # ------------------------------------------------------------------------------------------------------ images in
@@ -436,6 +441,7 @@ class Pix2PixPipeline:
         num_samples: int = 1,
         batch_size: int | None = None,
         tile_size: int = TILE_SIZE,
+        make_source: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> Any:
         """Translate one image, a list of them, or a batch.
@@ -458,13 +464,14 @@ class Pix2PixPipeline:
                 the device.
             tile_size: height or width in pixels beyond which an image is made in tiles of that size. The result is
                 that of the whole, within 1e-4 (see `inference/tiling.py`).
+            make_source: the images are photos, of which sources are made first: see `make_source`.
             progress: called with (done, total): images, and of large ones tiles.
 
         Returns:
-            An image of the size (upright) and kind of the one that came; a list for a list; a batch `(N, C, H, W)` for
-            a batch. With `num_samples` > 1 a list of variants in place of each image. Pixels are stored as the target
-            images of training were; but where the input has another depth than the source images had, in the
-            input's depth.
+            An image of the size (upright; of the source that was made) and kind of the one that came; a list for a
+            list; a batch `(N, C, H, W)` for a batch. With `num_samples` > 1 a list of variants in place of each image.
+            Pixels are stored as the target images of training were; but where the input has another depth than the
+            source images had, in the input's depth.
 
         Raises:
             UserError: an image that does not fit the model, options that do not go together.
@@ -480,6 +487,8 @@ class Pix2PixPipeline:
                 f"num_samples {num_samples}, seed {seed}, batch_size {batch_size}: expected 1 or more samples and "
                 "images a batch, and a seed from 0."
             )
+        if make_source and self.preprocessor.maker is None:
+            raise UserError(NO_MAKER)
         several = isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
         given: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
         if stochastic and seed is None:
@@ -488,7 +497,8 @@ class Pix2PixPipeline:
         for number, image in enumerate(given, 1):
             file = image if isinstance(image, str | Path) else getattr(image, "filename", "")
             name = str(file or ("the image" if len(given) == 1 else f"image {number}"))
-            jobs += self._jobs(image, name, output_type, seed, num_samples, tile_size)
+            source = self.make_source(image, name) if make_source else image
+            jobs += self._jobs(image, source, name, output_type, seed, num_samples, tile_size)
         self._run(jobs, batch_size, tile_size, progress)
         made = [job.canvas.finish() for job in jobs]
         if num_samples > 1:
@@ -518,12 +528,42 @@ class Pix2PixPipeline:
         with torch.inference_mode():
             return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
 
+    def make_source(self, photo: AnyImage, name: str = "the photo") -> Decoded:
+        """Make a source of a photo, exactly as `pix2pix-hub data make` made those that the model was trained on.
+
+        Args:
+            photo: of 8 bits, or floats, of any kind that a call takes.
+            name: what errors call it.
+
+        Raises:
+            UserError: the model was trained on other sources; no such photo.
+        """
+        if (maker := self.preprocessor.maker) is None:
+            raise UserError(NO_MAKER)
+        if isinstance(photo, str | Path):
+            photo = read_image(Path(photo), name)
+        elif isinstance(photo, Image.Image):
+            photo = from_memory(photo, name)
+        elif not isinstance(photo, Decoded):
+            axis = 0 if isinstance(photo, Tensor) else 2
+            plain = PixelFormat("gray", 1) if getattr(photo, "shape", ())[axis:][:1] in ((), (1,)) else PixelFormat()
+            values = from_model_range(prepare(photo, plain, name).piece(), plain)
+            photo = Decoded(values.permute(1, 2, 0).contiguous().numpy(), plain.mode)
+        return make_pair(photo, maker, name)[0]
+
     def _jobs(
-        self, image: AnyImage, name: str, output_type: str | None, seed: int | None, num_samples: int, tile_size: int
+        self,
+        image: AnyImage,
+        source: AnyImage,
+        name: str,
+        output_type: str | None,
+        seed: int | None,
+        num_samples: int,
+        tile_size: int,
     ) -> Iterator[_Job]:
-        """Plan the samples of one image."""
+        """Plan the samples of one image, which came as `image`."""
         generator, target = self.generator, self.preprocessor.target
-        prepared = prepare(image, self.preprocessor.source, name)
+        prepared = prepare(source, self.preprocessor.source, name)
         prepared = prepared.padded(generator.size_multiple, generator.minimum_size)
         size = prepared.padded_size
         partition = partition_for(generator, *size) if max(prepared.size) > tile_size else None

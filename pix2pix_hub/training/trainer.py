@@ -385,7 +385,7 @@ class Pix2PixTrainer:
         write_export(
             self.run_folder / name,
             content.generator,
-            Preprocessor(source, target, size, resize, content.generator.size_multiple),
+            Preprocessor(source, target, size, resize, content.generator.size_multiple, self.pairs.maker),
             discriminator=content.discriminator,
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
             metrics=content.metrics,

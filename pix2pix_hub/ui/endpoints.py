@@ -17,7 +17,9 @@ from pix2pix_hub.ui.handlers import Handlers, safe_stem
 def add_endpoints(handlers: Handlers) -> None:
     """Declare them on the page that is being built; nothing of them is seen there."""
 
-    def translate(image: Path, model: str | None = None, stochastic: bool = False, seed: int = 0) -> str:
+    def translate(
+        image: Path, model: str | None = None, stochastic: bool = False, seed: int = 0, make_source: bool = False
+    ) -> str:
         """Translate one picture of any size with a pix2pix model.
 
         Args:
@@ -25,11 +27,14 @@ def add_endpoints(handlers: Handlers) -> None:
             model: one of the models offered here; none: the first.
             stochastic: leave dropout on, as the paper did: each seed gives another variant, the same seed the same.
             seed: of the variant, from 0. Without `stochastic` it changes nothing.
+            make_source: the picture is a photo: make a source of it first, as was done to train the model. For models
+                trained on such sources only.
 
         Returns:
-            The translation in the size and depth of the picture.
+            The translation in the size and depth of the picture, or of the source that was made of it.
         """
-        return str(handlers.translate(image, model, stochastic=stochastic, seed=seed)[0])
+        options: dict[str, Any] = {"stochastic": stochastic, "seed": seed, "make_source": make_source}
+        return str(handlers.translate(image, model, **options)[0])
 
     def draw(drawing: Path, model: str | None = None) -> str:
         """Translate a drawing: it is brought to the size the model was trained at, and to the model's own colours.
@@ -78,10 +83,11 @@ def add_endpoints(handlers: Handlers) -> None:
         image, second = picture_input(label="image"), picture_input(label="target")
         images = picture_files(label="images")
         stochastic, seed = gr.Checkbox(label="stochastic"), gr.Number(value=0, label="seed", precision=0)
+        make_source = gr.Checkbox(label="make_source")
         result, overlay = gr.Image(label="translation", format="png"), gr.Image(label="realism", format="png")
         archive, details = gr.File(label="zip"), gr.JSON(label="details")
         for function, inputs, outputs in (
-            (translate, [image, model, stochastic, seed], [result]),
+            (translate, [image, model, stochastic, seed, make_source], [result]),
             (draw, [image, model], [result]),
             (compare, [image, second, model], [result, overlay, details]),
             (batch, [images, model], [archive, details]),

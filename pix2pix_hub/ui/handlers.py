@@ -69,12 +69,15 @@ class Handlers:
         stochastic: bool = False,
         seed: int | None = None,
         variants: int = 1,
+        make_source: bool = False,
         report: Report | None = None,
     ) -> tuple[Path, list[Image.Image], str]:
         """Translate one picture of any size; with `stochastic` into several variants, the same for the same seed.
 
+        With `make_source` it is a photo, of which the source is made first.
+
         Returns:
-            The result in the input's size and depth, variants in a zip.
+            The result in the source's size and depth, variants in a zip.
             Source and results as the page shows them.
             The size, and the seed of variants, in words.
         """
@@ -89,7 +92,7 @@ class Handlers:
                 raise UserError(f"seed is {seed}; expected a whole number from 0 to {MAX_SEED}.")
             options = {"stochastic": True, "seed": int(seed), "num_samples": variants}
         deadline = Deadline(self.limits, report)
-        with self._ready(deadline, model, picture) as (pipeline, ((source, prepared),)):
+        with self._ready(deadline, model, picture, make_source=make_source) as (pipeline, ((source, prepared),)):
             made = pipeline(prepared, output_type="decoded", progress=deadline.check, **options)
         results = made if isinstance(made, list) else [made]
         height, width = source.size
@@ -207,7 +210,7 @@ class Handlers:
 
     @contextmanager
     def _ready(
-        self, deadline: Deadline, model: str | None, *pictures: Path | Decoded
+        self, deadline: Deadline, model: str | None, *pictures: Path | Decoded, make_source: bool = False
     ) -> Iterator[tuple[Pix2PixPipeline, list[Ready]]]:
         """The model, and the pictures, a source and perhaps a target, made ready for it.
 
@@ -215,6 +218,7 @@ class Handlers:
             deadline: of the request.
             model: its name.
             *pictures: uploads, which are checked before anything else is done, or what the app made itself.
+            make_source: the first is a photo, in whose place comes the source that is made of it.
         """
         for picture in pictures:
             if isinstance(picture, Path):
@@ -222,21 +226,29 @@ class Handlers:
         with self.store.use(model, deadline) as pipeline:
             deadline.check()
             decoded = [self._read(each, deadline) if isinstance(each, Path) else each for each in pictures]
+            if make_source:
+                with self._one_at_a_time(deadline):
+                    decoded[0] = pipeline.make_source(decoded[0], "the photo")
             names = [each.name if isinstance(each, Path) else "the example" for each in pictures]
             formats = pipeline.preprocessor.source, pipeline.preprocessor.target
             ready = map(prepare, decoded, formats, names)
             yield pipeline, list(zip(decoded, ready, strict=True))
 
     def _read(self, picture: Path, deadline: Deadline) -> Decoded:
-        """An upload that `check_picture` let pass, decoded: one at a time in this app, so that memory is bounded."""
+        """An upload that `check_picture` let pass, decoded."""
+        with self._one_at_a_time(deadline):
+            return read_image(picture, picture.name)
+
+    @contextmanager
+    def _one_at_a_time(self, deadline: Deadline) -> Iterator[None]:
+        """Wait until no other picture of this app is decoded, or made a source of: so memory is bounded."""
         if not self._decoding.acquire(timeout=deadline.seconds_left):
             raise UserError(f"other pictures were read for {deadline.max_seconds:g} seconds: try again later.")
         try:
-            decoded = read_image(picture, picture.name)
+            yield
         finally:
             self._decoding.release()
         deadline.check()
-        return decoded
 
 
 def check_picture(path: Path, name: str, limits: Limits) -> None:

@@ -114,6 +114,7 @@ class ModelInfo:
             reason = str(error).replace(f"{folder}/", "")  # where it lies is nobody's business
             raise UserError(f"{PREPROCESSOR_NAME} of the model {name} cannot be used: {reason}") from error
         self.source, self.target, (self.height, self.width) = pixels.source, pixels.target, pixels.image_size
+        self.maker = pixels.maker  # how sources are made from photos; None: they are not
         if max(self.height, self.width) > MAX_SIDE:
             raise UserError(f"{PREPROCESSOR_NAME} of the model {name} says {self.height}x{self.width} pixels.")
 

@@ -15,6 +15,7 @@ from pix2pix_hub.ui.handlers import MAX_SEED, Handlers, shown
 from pix2pix_hub.ui.models import ModelInfo
 
 ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same."
+PHOTO = "My picture is a photo: make a source of it first, as for training"
 
 
 def translate_tab(
@@ -26,6 +27,7 @@ def translate_tab(
         with gr.Column(scale=5, min_width=300):
             look: dict[str, Any] = {"height": PANE, "buttons": [], "elem_id": "translate-input"}
             picture = picture_input(label="Your picture", sources=["upload", "clipboard", "webcam"], **look)
+            photo = gr.Checkbox(label=PHOTO, elem_id="translate-photo", visible=_takes_photos(info))
             gr.Markdown("Or take an example", elem_classes="hint")
             examples = example_strip(info, "translate-examples")
             with gr.Accordion("Variants", open=False):
@@ -49,13 +51,18 @@ def translate_tab(
         model: str,
         number: int,
         chosen_seed: int | None,
+        is_photo: bool,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
     ) -> Any:
         """Translate the picture in the pane, unless another was put there before this is ready."""
         is_newest = newest.begin(request.session_hash)
         options: dict[str, Any] = {"stochastic": True, "seed": chosen_seed} if number > 1 else {}
-        options |= {"variants": int(number), "report": lambda *parts: progress(parts, unit="tiles")}
+        options |= {
+            "variants": int(number),
+            "make_source": is_photo,
+            "report": lambda *parts: progress(parts, unit="tiles"),
+        }
         file, (source, *results), said = handlers.translate(path, model, **options)
         if not is_newest():
             return gr.skip()
@@ -74,19 +81,21 @@ def translate_tab(
     @answering
     def take_example(model: str, chosen: gr.EventData) -> Any:
         """Put an example's source where a picture is uploaded."""
-        return handlers.example(chosen_index(chosen), model)[0].picture()
+        return handlers.example(chosen_index(chosen), model)[0].picture(), False
 
-    inputs, outputs = [picture, picker, variants, seed], [slider, several, download, note]
+    inputs, outputs = [picture, picker, variants, seed, photo], [slider, several, download, note]
     translate_again = computing(translate_new_picture)
     button.click(computing(translate_picture), inputs, outputs, trigger_mode="always_last", **PRIVATE)
     picture.change(translate_again, inputs, outputs, trigger_mode="always_last", **PRIVATE)
-    examples.select(take_example, picker, picture, **QUIET)
+    photo.input(translate_again, inputs, outputs, trigger_mode="always_last", **PRIVATE)
+    examples.select(take_example, picker, [picture, photo], **QUIET)
     followers: Followers = {
         examples: example_pictures,
         slider: _first_pair,
         several: lambda info: gr.Gallery(value=[], visible=False),
         download: lambda info: gr.DownloadButton(value=None, interactive=False),
         note: _first_note,
+        photo: lambda info: gr.Checkbox(value=False, visible=_takes_photos(info)),
     }
     return followers, (translate_again, inputs, outputs)
 
@@ -96,6 +105,10 @@ def _first_pair(info: ModelInfo | None) -> tuple[Any, Any] | None:
     if not (info and info.examples):
         return None
     return shown(info.examples[0].source, exact=True), shown(info.examples[0].generated)
+
+
+def _takes_photos(info: ModelInfo | None) -> bool:
+    return info is not None and info.maker is not None
 
 
 def _first_note(info: ModelInfo | None) -> str:

@@ -11,6 +11,8 @@ from tiny_exports import GRAY16, LABELS, RGB16, noise, write_tiny_export
 
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
+from pix2pix_hub.config import MakerOptions
+from pix2pix_hub.image.maker import make_pair
 from pix2pix_hub.image.read import read_image
 
 
@@ -222,3 +224,18 @@ def test_wrong_words_are_refused_before_anything_is_written(
     assert main(["translate", str(model), *words, "--output", "out"]) == 2
     assert said in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_photos_are_made_sources_of_first(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result is that of the source that training had, in its size; other models say that they have none."""
+    maker = MakerOptions("mask", shorter_side=16)
+    own = write_tiny_export(tmp_path / "model", maker=maker)
+    photo = picture(tmp_path / "photo.png")
+    source, _ = make_pair(read_image(photo, "x"), maker, "x")
+    words = [str(photo), "--make-source", "--output", str(tmp_path / "out")]
+    assert main(["translate", str(own), *words]) == 0
+    made = np.asarray(Image.open(tmp_path / "out" / "photo.png"))
+    assert made.shape == (16, 24, 3)
+    assert np.array_equal(made, np.asarray(Pix2PixPipeline.from_pretrained(own)(source.picture())))
+    assert main(["translate", str(model), *words]) == 2
+    assert "make_source is for models" in capsys.readouterr().err

@@ -20,12 +20,15 @@ from tiny_exports import GRAY, GRAY16, LABELS, RGB16, noise, write_tiny_export
 
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
+from pix2pix_hub.config import MakerOptions, PairOptions
+from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.evaluation.evaluate import load_model
 from pix2pix_hub.export import GENERATOR_FILES, PREPROCESSOR_NAME
 from pix2pix_hub.image.format import RGB, PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.image.write import encode
 from pix2pix_hub.models import load_generator
+from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.ui.models import choose_models
 from pix2pix_hub.util import UserError
 
@@ -450,3 +453,45 @@ print((peak() - before) / {side**2}, made.shape, made.min())
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     bytes_a_pixel, made = done.stdout.split(maxsplit=1)
     assert made.startswith(f"({side}, {side}, 3)") and float(bytes_a_pixel) < 40
+
+
+# ----------------------------------------------------------------------------------------------- sources of photos
+
+
+@pytest.mark.parametrize("maker", [MakerOptions("mask"), MakerOptions("edges", shorter_side=32), MakerOptions("noise")])
+def test_make_source_gives_what_was_trained_on(make, maker: MakerOptions, tmp_path: Path) -> None:
+    """Bit for bit, whatever kind the photo comes as; the result is that of the stored source."""
+    photos, stored = tmp_path / "photos", tmp_path / "stored"
+    photos.mkdir()
+    render_pair(1, (40, 56))[1].save(photos / "a.png")
+    render_pair(2, (40, 56))[1].convert("L").save(photos / "b.jpg", quality=80)
+    how = [f"--shorter-side={maker.shorter_side}"] if maker.shorter_side else []
+    assert main(["data", "make", maker.kind, str(photos), *how, "--output", str(stored)]) == 0
+    pipe = make(RGB, RGB, maker=maker)
+    pairs = load_pairs(PairOptions(str(stored), validation_split="train"))
+    for index, name in enumerate(("a.png", "b.jpg")):
+        source, target = pairs.train.read(index)
+        photo = Image.open(photos / name)
+        kinds = [photos / name, photo, np.asarray(photo), np.asarray(photo) / np.float32(255)]
+        kinds.append(torch.from_numpy(np.atleast_3d(np.array(photo))).permute(2, 0, 1))
+        kinds.append(kinds[-1] / 127.5 - 1)
+        for kind in kinds:
+            assert np.array_equal(pipe.make_source(kind).values, source.values)
+            made = pipe(kind, make_source=True, output_type="decoded")
+            assert np.array_equal(made.values, pipe(source, output_type="decoded").values)
+        assert target.size == source.size == ((32, 45) if maker.shorter_side else (40, 56))
+
+
+def test_a_model_without_a_maker_says_so(pipe: Pix2PixPipeline) -> None:
+    for call in (lambda: pipe([], make_source=True), lambda: pipe.make_source(Image.new("RGB", (8, 8)))):
+        with pytest.raises(UserError, match="make_source is for models trained on pairs that `pix2pix-hub data make`"):
+            call()
+
+
+@pytest.mark.parametrize("wrong", ["gray", {"kind": "oil"}, {"kind": "blur", "radius": 1e99}, {"kind": "gray", "a": 1}])
+def test_a_strange_maker_in_an_export_is_refused(folder: Path, tmp_path: Path, wrong: object) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    content = json.loads((copy / PREPROCESSOR_NAME).read_text()) | {"source_maker": wrong}
+    (copy / PREPROCESSOR_NAME).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is not as an export has it"):
+        Pix2PixPipeline.from_pretrained(copy)
