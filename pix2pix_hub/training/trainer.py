@@ -181,7 +181,7 @@ class Pix2PixTrainer:
         Raises:
             TrainingDiverged: a loss is NaN or infinite.
             UserError: another run is at work in the folder; something could not be written, or a checkpoint does not
-                fit; a stream came to a bad pair that may not be left out, where everything before it is saved.
+                fit; a process came to pairs that it cannot go on with, where everything before them is saved.
         """
         with claimed(self.config, self.run_folder, self._stored) as self.run_folder:
             self._start()

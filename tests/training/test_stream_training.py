@@ -99,7 +99,7 @@ def test_a_file_that_goes_missing_stops_both_processes_and_is_named(tmp_path: Pa
         (tmp_path / "pairs").mkdir(exist_ok=True)
         Image.new("RGB", (64, 32)).save(tmp_path / "pairs" / f"{number:02}.png")
     options = [*TINY, "--dataset", "pairs", "--cache", "off", "--epochs", "500", "--output-dir", "run"]
-    options += ["--eval-metrics", "psnr"]  # which looks at no training pairs
+    options += ["--eval-metrics", "psnr", "--best-metric", "psnr"]  # which look at no training pairs
     process = start(*options, cwd=tmp_path, launcher=TORCHRUN_TWO)
     wait_for(process, (tmp_path / "run" / "metrics.jsonl").exists)
     for file in sorted((tmp_path / "pairs").iterdir())[:4]:
