@@ -249,8 +249,8 @@ class _NothingComputed(TorchFunctionMode):
             return args[0] if args else options["tensor"]
         if name == "mv":
             return args[0].new_empty(args[0].shape[0])
-        if name in ("vdot", "div"):
-            return args[0].new_empty(() if name == "vdot" else args[0].shape)
+        if name in ("vdot", "linalg_vector_norm", "div"):
+            return args[0].new_empty(args[0].shape if name == "div" else ())
         return func(*args, **options)
 
 

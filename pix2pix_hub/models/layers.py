@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrize import register_parametrization
 
 INIT_STD = 0.02  # weights ~ N(0, 0.02) (Isola et al. 2017, section 6.2)
@@ -84,10 +86,17 @@ class ResizeConv(nn.Sequential):
         number, channels, height, width = input.shape
         pixels = height * width * (number if convolution.training else 1)  # else a batch would change its images
         if not _applies(convolution, input) or pixels < max(LEAST_PIXELS, channels):
-            return super().forward(input)
+            with without_autocast(input):  # which would enlarge, and copy, in float32
+                enlarged = self[0](input)
+            return convolution(enlarged)
         rows = F.pad(convolution.weight, (0, 0, 0, 1)) + F.pad(convolution.weight, (0, 0, 1, 0))
         kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3)  # (C_out, C_in, 4, 4)
         return F.conv_transpose2d(input, kernel.transpose(0, 1), convolution.bias, stride=2, padding=1)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """What is done with such tensors in here is done in their own precision."""
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 def _geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int]:
@@ -134,6 +143,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """`nn.InstanceNorm2d`, bitwise; while training on single images without its copies of scales and maps."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) → the same."""
+        if not self.training or len(input) != 1:
+            return super().forward(input)
+        return F.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
 FIRST_ITERATIONS = 15
 
 
@@ -141,7 +160,8 @@ class SpectralNorm(nn.Module):
     """Weight → weight with largest singular value 1, as a (C_out, C_in*k*k) matrix (Miyato et al. 2018, eq. 8),
     estimated by one power iteration a training forward.
 
-    As torch's own, but in the weight's precision also under CUDA's autocast, which would multiply in bfloat16.
+    As torch's own within rounding, with the same state, in half the kernels; and in the weight's precision also under
+    CUDA's autocast, which would multiply in bfloat16.
     """
 
     _u: Tensor
@@ -156,19 +176,39 @@ class SpectralNorm(nn.Module):
         for _ in range(FIRST_ITERATIONS):
             self._iterate(matrix)
 
-    @torch.no_grad()
-    def _iterate(self, matrix: Tensor) -> None:
-        F.normalize(torch.mv(matrix, self._v), dim=0, out=self._u)
-        F.normalize(torch.mv(matrix.H, self._u), dim=0, out=self._v)
+    def _iterate(self, matrix: Tensor) -> Tensor:
+        """Bring the vectors nearer to those of the largest singular value; that value, as it is by them."""
+        left = torch.mv(matrix, self._v)
+        torch.div(left, torch.linalg.vector_norm(left), out=self._u)
+        right = torch.mv(matrix.T, self._u)
+        largest = torch.linalg.vector_norm(right)
+        torch.div(right, largest, out=self._v)
+        return largest
 
     def forward(self, weight: Tensor) -> Tensor:
         """(C_out, C_in, k, k) → the same."""
-        with torch.autocast(weight.device.type, enabled=False):
-            matrix = weight.flatten(1)
-            if self.training:
-                self._iterate(matrix)
-            u, v = self._u.clone(), self._v.clone()  # a second forward before the backward changes them
-            return weight / torch.vdot(u, torch.mv(matrix, v))
+        with without_autocast(weight):
+            matrix = weight.detach().flatten(1)
+            largest = self._iterate(matrix) if self.training else torch.vdot(self._u, torch.mv(matrix, self._v))
+            # copies, since a second forward before the backward changes them
+            return _DividedByNorm.apply(weight, self._u.clone(), self._v.clone(), largest)
+
+
+class _DividedByNorm(torch.autograd.Function):
+    """W / s with s = u·Wv, whose gradient by W is u vᵀ."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, largest: Tensor) -> Tensor:
+        divided = torch.div(weight, largest)
+        ctx.save_for_backward(divided, u, v, largest)
+        return divided
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        divided, u, v, largest = ctx.saved_tensors
+        along = torch.vdot(gradient.flatten(), divided.flatten())
+        return torch.addr(gradient.flatten(1), along * u, v, alpha=-1).div_(largest).view_as(gradient), None, None, None
 
 
 class SpectralNormConv2d(Conv2d):
@@ -184,7 +224,7 @@ def make_norm(norm: str, channels: int, statistics: str = "image", affine: bool 
     """`"instance"`, with scales and offsets where `affine`, `"batch"` (see `BatchNorm2d`) or `"none"`."""
     check_choice("norm", norm, NORMS)
     if norm == "instance":
-        return nn.InstanceNorm2d(channels, affine=affine)
+        return InstanceNorm2d(channels, affine=affine)
     return BatchNorm2d(channels, statistics) if norm == "batch" else nn.Identity()
 
 

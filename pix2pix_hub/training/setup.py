@@ -6,10 +6,12 @@ import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -25,6 +27,7 @@ from pix2pix_hub.devices import (
 from pix2pix_hub.losses import PerceptualLoss, Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import Generator
+from pix2pix_hub.models.layers import BatchNorm2d
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.step import CudaGraphs, GANStep, MovingAverage
@@ -176,6 +179,61 @@ def make_loss(config: TrainingConfig, target_channels: int = 3) -> Pix2PixLoss:
     )
 
 
+class _Cast(torch.autograd.Function):
+    """Tensors → the same of another dtype, and gradients back, in one kernel each way."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtype = tensors[0].dtype
+        return _cast(tensors, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_cast(gradients, ctx.dtype)
+
+
+def _cast(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    made = tuple(torch.empty_like(tensor, dtype=dtype) for tensor in tensors)
+    torch._foreach_copy_(made, tensors)
+    return made
+
+
+def gather_kernels(network: nn.Module, precision: str) -> None:
+    """Have each forward of `network` do at once what layers do one after the other with tensors of their own.
+
+    That is: cast the weights of convolutions, as autocast does, and count batch norm's batches. Bitwise the same, in
+    a tenth of the kernels. Gradients of those weights come together, too, at the end of a backward.
+
+    Args:
+        precision: of Accelerate's autocast, which is yet to be put around `network`: "bf16", "fp16", or "no".
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    places = [(layer._parameters, name) for layer in convolutions for name, _ in layer.named_parameters(recurse=False)]
+    counts = [(layer._buffers, "num_batches_tracked") for layer in network.modules() if isinstance(layer, BatchNorm2d)]
+    forward = network.forward
+
+    def run(*inputs: Any, **options: Any) -> Any:
+        weights = [parameters[name] for parameters, name in places]
+        counters = [cast(Tensor, buffers[name]) for buffers, name in counts]
+        try:
+            if dtype is not None and weights:
+                for (parameters, name), weight in zip(places, _Cast.apply(dtype, *weights), strict=True):
+                    parameters[name] = weight
+            for buffers, name in counts:
+                buffers[name] = None
+            return forward(*inputs, **options)
+        finally:
+            for (parameters, name), own in zip(places, weights, strict=True):
+                parameters[name] = own
+            for (buffers, name), counter in zip(counts, counters, strict=True):
+                buffers[name] = counter
+            if network.training and counters:
+                torch._foreach_add_(counters, 1)
+
+    network.forward = run
+
+
 def make_learner(
     accelerator: Accelerator,
     config: TrainingConfig,
@@ -215,6 +273,9 @@ def make_learner(
         # each shape apart: the discriminator sees batches of two sizes.
         generator.compile(dynamic=False)
         discriminator.compile(dynamic=False)
+    elif accelerator.device.type == "cuda" and accelerator.num_processes == 1:
+        gather_kernels(generator, accelerator.mixed_precision)
+        gather_kernels(discriminator, accelerator.mixed_precision)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)
     prepared_generator, prepared_discriminator, generator_optimizer, discriminator_optimizer = prepared
     step = GANStep(

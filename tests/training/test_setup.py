@@ -9,13 +9,24 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from run_results import Tiny, same, train, weights
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.config import TrainingConfig, preset_config
 from pix2pix_hub.training import setup
-from pix2pix_hub.training.setup import Compilation, build_schedule, choose_compilation
+from pix2pix_hub.training.image_buffer import ImageBuffer
+from pix2pix_hub.training.setup import (
+    Compilation,
+    build_schedule,
+    choose_compilation,
+    gather_kernels,
+    make_accelerator,
+    make_loss,
+    make_networks,
+)
+from pix2pix_hub.training.step import GANStep
 from pix2pix_hub.util import UserError
 
 
@@ -103,3 +114,30 @@ def test_steps_are_recorded_where_they_are_the_same_each_time(
     config = TrainingConfig(compile=requested, gradient_accumulation_steps=accumulated)
     found = choose_compilation(config, accelerator(device, processes, precision), steps)
     assert found == Compilation(networks, step)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_gathered_kernels_change_no_digit(norm: Literal["batch", "instance"], tmp_path: Path) -> None:
+    """Steps in bf16, autocast as a CPU has it; spectral norm's weights are cast one by one both times.
+
+    Transposed convolutions: to resize, a CPU adds weights up before it casts them.
+    """
+    options = dict(mixed_precision="bf16", base_channels=4, image_size="64", norm=norm, upsampling="transposed")
+    states = []
+    for gather in (False, True):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        config = preset_config("default", **options)
+        torch.manual_seed(0)
+        networks = make_networks(config, 3, 3)
+        accelerator = make_accelerator(config, tmp_path)
+        optimizers = [torch.optim.Adam(network.parameters(), fused=True) for network in networks]
+        if gather:
+            for network in networks:
+                gather_kernels(network, "bf16")
+        prepared = accelerator.prepare(*networks, *optimizers)
+        step = GANStep(accelerator, *prepared, loss=make_loss(config), buffer=ImageBuffer(2))
+        torch.manual_seed(1)
+        for source, target in torch.rand(3, 2, 1, 3, 64, 64) * 2 - 1:
+            step(source, target)
+        states.append({f"{part}{name}": v for part, net in enumerate(networks) for name, v in net.state_dict().items()})
+    assert same(*states)
