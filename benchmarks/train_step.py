@@ -91,7 +91,8 @@ def our_step(options: argparse.Namespace, device: torch.device) -> Callable[[], 
     if device.type == "cpu":
         keep_freed_memory()
     learner = make_learner(accelerator, config, 3, 3, total_steps=1_000_000)
-    learner.train_mode()
+    learner.generator.train()
+    learner.discriminator.train()
     source, target = batch_of(options, accelerator.device)
     return lambda: learner.step(source, target)
 

@@ -181,8 +181,9 @@ class TrainLoader(DataLoaderStateMixin):
     def _sent(self) -> Iterator[dict[str, Any]]:
         """The batches from `batches.taken` on, on the device and there converted to [-1, 1]."""
         device, kept = self.accelerator.device, self._on_device
+        sent: Iterator[dict[str, Any]]
         if kept is not None:
-            sent = (kept.batch(keys) | {"bad_pairs": []} for keys in self.batches)
+            sent = ({**kept.batch(keys), "bad_pairs": []} for keys in self.batches)
         else:
             sent = (send_to_device(batch, device, non_blocking=True) for batch in self._loader)
         for batch in sent:
