@@ -446,7 +446,7 @@ class TrainingConfig(PairOptions):
     keep_checkpoints: Count = 2
     """How many checkpoints stay on disk, newest first (checkpoints)."""
     num_workers: WholeNumber | None = None
-    """Processes that read and augment pairs, per training process; 0: none; None: by the machine's cores."""
+    """Processes that read and augment pairs, per training process; 0: none; None: by cores and shared memory."""
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
     """Keep decoded pairs between epochs; auto: in memory, where they take at most half of what is free."""
     cpu_threads: WholeNumber = 0

@@ -190,7 +190,7 @@ class TrainLoader(DataLoaderStateMixin):
         device, kept = self.accelerator.device, self._on_device
         sent: Iterator[dict[str, Any]]
         if kept is not None:
-            sent = (kept.batch(keys) | {"bad_pairs": []} for keys in self.batches)
+            sent = ({**kept.batch(keys), "bad_pairs": []} for keys in self.batches)
         else:
             sent = (send_to_device(batch, device, non_blocking=True) for batch in self._loader)
         for batch in sent:

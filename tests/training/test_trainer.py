@@ -13,6 +13,8 @@ from tiny_exports import EXPORT_FILES
 from tiny_options import TINY_OPTIONS
 
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
+from pix2pix_hub.data.cache import DevicePairs, PairCache
+from pix2pix_hub.data.transforms import PairTensors
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.training import loaders
 from pix2pix_hub.training import trainer as training
@@ -75,6 +77,21 @@ def test_the_export_is_what_was_validated(options: dict, name: str, size: list[i
 
 def test_the_same_seed_gives_the_same_weights_whatever_reads_the_data(tiny: Tiny, finished: Path) -> None:
     assert same(weights(train(tiny(num_workers=2)).run_folder), weights(finished))
+
+
+def test_pairs_kept_on_the_device_give_the_same_weights(
+    tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def kept(tensors: PairTensors, device: torch.device) -> DevicePairs:
+        assert isinstance(tensors.prepared, PairCache)
+        asked.append(device.type)
+        return DevicePairs(tensors.prepared, tensors.transform, device)
+
+    monkeypatch.setattr(loaders.DevicePairs, "where_they_fit", kept)
+    assert same(weights(train(tiny()).run_folder), weights(finished))
+    assert asked == ["cpu"]
 
 
 def test_another_seed_gives_other_weights_and_without_average_the_raw_ones_are_exported(
