@@ -163,10 +163,9 @@ def test_unreadable_photos_are_left_out(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["gray", "nowhere"], "nowhere"),
+        (["gray", "/nowhere"], "'/nowhere' is neither a folder"),
         (["gray", "photos/*.gif"], "photos/*.gif"),
         (["gray"], "No images were named"),
-        (["gray", "photos", "--colors", "4"], "--colors is of palette"),
         (["gray", "photos", "--source-column", "moon"], "moon"),
         (["gray", "photos", "--revision", "main"], "--dataset-revision is for Hub data sets"),
         (["gray", "photos/1.png", "--streaming"], "--streaming"),
@@ -184,6 +183,12 @@ def test_wrong_words_are_refused_before_anything_is_written(
     assert run(*words, *([] if "--output" in words else ["--output", "out"])) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.glob("out*")) and content(tmp_path / "photos") == before
+
+
+def test_an_option_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("gray", tmp_path, "--colors", 4, "--output", tmp_path / "out")
+    assert "--colors is of palette" in capsys.readouterr().err
 
 
 def test_another_making_is_not_gone_on_with(

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from running_app import RunningApp
-from tiny_exports import RGB16, write_tiny_export
+from tiny_exports import GRAY, RGB, RGB16, write_tiny_export
 
 import pix2pix_hub.metrics  # noqa: F401  # takes its time, which no test shall wait for
+from pix2pix_hub.config import MakerOptions
 from pix2pix_hub.ui.models import SHIPPED
 from pix2pix_hub.ui.store import Limits, ModelStore
 
@@ -25,9 +26,10 @@ CHROMIUM_OPTIONS = (
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """One app for all tests: the shipped model, a tiny one of 16 bits, and one that is damaged."""
+    """One app for all tests: the shipped model, tiny ones of 16 bits and of edges, and one that is damaged."""
     folder = tmp_path_factory.mktemp("models")
     sixteen = write_tiny_export(folder / "sixteen", RGB16, RGB16, dropout=0.5)
+    edges = write_tiny_export(folder / "edges", GRAY, RGB, maker=MakerOptions("edges", shorter_side=48))
     damaged = shutil.copytree(SHIPPED, folder / "damaged")
     (damaged / "model.safetensors").write_bytes(b"not weights")
     files = tmp_path_factory.mktemp("files")
@@ -35,7 +37,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     from pix2pix_hub.ui.page import build_demo, launch_options
 
     limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_places=40, max_models=2)
-    store = ModelStore({"demo": SHIPPED, "sixteen": sixteen, "damaged": damaged}, limits)
+    store = ModelStore({"demo": SHIPPED, "sixteen": sixteen, "edges": edges, "damaged": damaged}, limits)
     demo = build_demo(store)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
     yield RunningApp(url, store, limits, files)

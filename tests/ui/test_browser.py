@@ -231,25 +231,46 @@ def test_batch_gives_a_gallery_and_a_zip_and_lists_the_bad_file(page: Page, app:
     np.testing.assert_array_equal(made, expected(app, sources["house 2.png"]))
 
 
+def choose_model(page: Page, name: str) -> None:
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name=name).click()
+
+
+def test_my_picture_is_a_photo(page: Page, app: RunningApp, tmp_path: Path) -> None:
+    """Offered where a model's sources were made of photos; the source that is made is what is shown before."""
+    photo = render_pair(5, (64, 96), seed=7)[1]
+    photo.save(tmp_path / "photo.png")
+    box, result = page.get_by_label("My picture is a photo"), page.locator("#translate-result img")
+    expect(box).to_be_hidden()
+    choose_model(page, "edges")
+    expect(box).to_be_visible()
+    give(page, "#translate-input", tmp_path / "photo.png")
+    expect(page.locator("#translate-note")).to_contain_text("96x64")
+    plain = result.last.get_attribute("src")
+    box.check()
+    wait_for_another(result.last, plain)
+    expect(page.locator("#translate-note")).to_contain_text("72x48")
+    with app.store.use("edges", Deadline(app.limits)) as pipeline:
+        source = pipeline.make_source(photo)
+    np.testing.assert_array_equal(pixels(result.first), np.asarray(shown(source, exact=True)))
+    choose_model(page, "demo")
+    expect(box).to_be_hidden()
+
+
 def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path: Path) -> None:
     facade(tmp_path / "one.png", 4, (64, 64))
     give(page, "#translate-input", tmp_path / "one.png")
     expect(page.locator("#translate-note")).to_contain_text("64x64")
-
-    def choose_model(name: str) -> None:
-        page.get_by_label("Model").click()
-        page.get_by_role("option", name=name).click()
-
     result = page.locator("#translate-result img").last
     with_demo = result.get_attribute("src")
-    choose_model("sixteen")
+    choose_model(page, "sixteen")
     expect(page.locator("#status")).to_contain_text("16-bit RGB → 16-bit RGB")
     wait_for_another(result, with_demo)  # the same picture, translated by the other model
-    choose_model("damaged")
+    choose_model(page, "damaged")
     expect(page.get_by_test_id("toast-text").first).to_contain_text(
         "the model damaged cannot be used", ignore_case=True
     )
-    choose_model("demo")
+    choose_model(page, "demo")
     expect(page.locator("#status")).to_contain_text("8-bit RGB")
     expect(result).to_have_attribute("src", with_demo)
 

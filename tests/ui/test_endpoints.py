@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from running_app import RunningApp
 
-from pix2pix_hub.image.read import Decoded, read_image
+from pix2pix_hub.config import MakerOptions
+from pix2pix_hub.image.maker import make_pair
+from pix2pix_hub.image.read import Decoded, from_memory, read_image
 from pix2pix_hub.image.write import encode
 from pix2pix_hub.synthetic import render_pair
 from pix2pix_hub.ui.guard import UNREADABLE, uploads_only
@@ -85,7 +87,7 @@ def test_endpoints_are_four_and_typed(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {"/translate", "/draw", "/compare", "/batch"}
     types = {each["parameter_name"]: each["python_type"]["type"] for each in endpoints["/translate"]["parameters"]}
-    assert set(types) == {"image", "model", "stochastic", "seed"} and types["stochastic"] == "bool"
+    assert set(types) == {"image", "model", "stochastic", "seed", "make_source"} and types["stochastic"] == "bool"
 
 
 def test_translate_keeps_sixteen_bits(client: Client, app: RunningApp, tmp_path: Path) -> None:
@@ -97,6 +99,18 @@ def test_translate_keeps_sixteen_bits(client: Client, app: RunningApp, tmp_path:
         made = read_image(Path(result), "result").values
         assert made.dtype == np.uint16
         np.testing.assert_array_equal(made, wanted)
+
+
+def test_a_photo_is_made_the_source_that_training_had(client: Client, app: RunningApp, tmp_path: Path) -> None:
+    photo = render_pair(5, (64, 96), seed=7)[1]
+    file = handle_file(saved(photo, tmp_path / "my photo (1).png"))
+    source, _ = make_pair(from_memory(photo, "x"), MakerOptions("edges", shorter_side=48), "x")
+    made = opened(client.predict(file, "edges", False, 0, True, api_name="/translate"))
+    assert made.shape == (48, 72, 3)
+    np.testing.assert_array_equal(made, np.asarray(pipeline_answer(app, "edges", source.picture())))
+    assert opened(client.predict(file, "edges", api_name="/translate")).shape == (64, 96, 3)
+    with pytest.raises(AppError, match="make_source is for models trained on pairs"):
+        client.predict(file, "demo", False, 0, True, api_name="/translate")
 
 
 def test_variants_follow_from_the_seed(client: Client, tmp_path: Path) -> None:
