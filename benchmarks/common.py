@@ -32,13 +32,14 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def set_up(options: argparse.Namespace) -> torch.device:
-    """The device asked for; CPU threads set.
+    """The device asked for, which Accelerate then takes in this process, too; CPU threads set.
 
     Raises:
         SystemExit: there is no such device.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda: torch sees no CUDA device here. Try --device cpu.")
+    os.environ["ACCELERATE_USE_CPU"] = str(options.device == "cpu").lower()
     torch.set_num_threads(options.threads)
     return torch.device(options.device)
 

@@ -171,7 +171,8 @@ def epoch_of_plain(loader: DataLoader[Any]) -> Callable[[], None]:
 def training_step(accelerator: Accelerator, config: TrainingConfig) -> Callable[[], Any]:
     """The trainer's own step on one random batch."""
     learner = make_learner(accelerator, config, 3, 3, total_steps=1_000_000)
-    learner.train_mode()
+    learner.generator.train()
+    learner.discriminator.train()
     shape = (2, config.batch_size, 3, *config.image_height_width)
     source, target = torch.rand(shape).mul(2).sub(1).to(accelerator.device)
     return lambda: learner.step(source, target)

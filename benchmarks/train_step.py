@@ -31,7 +31,8 @@ def main() -> None:
     options = parse_arguments()
     device = common.set_up(options)
     if options.only:
-        turns.serve(MAKERS[options.only](options, device), device)
+        call, plain = MAKERS[options.only](options, device), reference_step(options, device)
+        turns.serve(call, device, lambda: common.count_flop(plain))
         return
     measured, rates = turns.take_turns(__file__, sys.argv[1:], list(MAKERS), options.rounds, device)
     rate = statistics.median(rates)
@@ -91,7 +92,8 @@ def our_step(options: argparse.Namespace, device: torch.device) -> Callable[[], 
     if device.type == "cpu":
         keep_freed_memory()
     learner = make_learner(accelerator, config, 3, 3, total_steps=1_000_000)
-    learner.train_mode()
+    learner.generator.train()
+    learner.discriminator.train()
     source, target = batch_of(options, accelerator.device)
     return lambda: learner.step(source, target)
 

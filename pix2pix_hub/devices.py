@@ -23,7 +23,7 @@ from types import FrameType
 import psutil
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import gather_object, parse_flag_from_env
 
 from pix2pix_hub.util import UserError
 
@@ -38,21 +38,105 @@ CGROUP_FILES = (
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LARGEST_BLOCK = 2**30  # bytes
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LONGEST_PREPARATION = timedelta(days=30)  # of one process, which looks at or caches a large set, while others wait
 WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
-def process_state(timeout: timedelta | None = None) -> PartialState:
-    """This process's place among those launched together; `timeout`: how long one waits for the others.
+def process_state() -> PartialState:
+    """This process's place among those launched together, who wait for each other as long as it takes from here on.
 
     Accelerate joins CPU processes only where it is told that they use the CPU; left alone, two started by torchrun on a
-    machine without GPU would each work by themselves.
+    machine without GPU would each work by themselves. On GPUs the CPUs are joined as well: what processes tell each
+    other then goes from memory to memory, and no GPU is waited for.
     """
-    return PartialState(cpu=use_cpu(), **({} if timeout is None else {"timeout": timeout}))
+    how = {}
+    device = None if use_cpu() else torch.accelerator.current_accelerator()
+    if device is not None and device.type in ("cuda", "xpu") and "LOCAL_RANK" in os.environ:
+        how = {"backend": f"{device.type}:{torch.distributed.get_default_backend_for_device(device)},cpu:gloo"}
+    state = PartialState(cpu=use_cpu(), **how)
+    set_longest_wait(LONGEST_PREPARATION)
+    return state
+
+
+def set_longest_wait(longest: timedelta) -> None:
+    """From here on the processes of a launch take one that keeps them waiting for longer than this for dead."""
+    if torch.distributed.is_initialized():
+        set_timeout = getattr(torch.distributed, "set_timeout", None)  # since torch 2.14
+        (set_timeout or torch.distributed.distributed_c10d._set_pg_timeout)(longest)
+
+
+@contextmanager
+def sharing_failures() -> Iterator[None]:
+    """Make a block that every process of a launch enters fail for all where it fails for one; all wait at its end.
+
+    Nothing in it may wait for other processes, unless all come to that before anything can fail.
+
+    Raises:
+        UserError: another process's failure, with its number and machine. The block's own is raised as it is.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    number = PartialState().process_index
+    words = str(failure) if isinstance(failure, UserError) else f"{failure!r}"
+    told = [f"process {number} on {platform.node()}: {words}"] if failure else []
+    failures = gather_object(told)
+    if failure is not None:
+        raise failure
+    if failures:
+        raise UserError(failures[0])
+
+
+def on_any_process(condition: bool) -> bool:
+    """Whether `condition` holds on any process; to be asked by all of them at the same moment."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return condition
+    answer = torch.tensor(int(condition), device="cpu" if "gloo" in state.backend else state.device)
+    torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MAX)
+    return bool(answer)
+
+
+def check_alike(what: str, value: str, advice: str) -> None:
+    """Compare a value, which the sentence calls `what`, between all processes of a launch.
+
+    Raises:
+        UserError: one has another than the first process; on all of them.
+    """
+    seen = gather_object([(value, platform.node())])
+    first, first_machine = seen[0]
+    for number, (other, machine) in enumerate(seen):
+        if other != first:
+            raise UserError(
+                f"process {number} on {machine} has another {what} ({other}) than the first process, on "
+                f"{first_machine} ({first}): {advice}"
+            )
 
 
 def use_cpu() -> bool:
-    """Whether Accelerate's launcher asked for the CPU, or there is nothing else."""
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    """Whether Accelerate's launcher asked for the CPU, or there is nothing else.
+
+    Raises:
+        UserError: there is a GPU, and its driver is older than torch needs.
+    """
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return True
+    if torch.accelerator.is_available():
+        return False
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # that there is no GPU, or that torch is built for none
+        if found := re.search(r"driver on your system is too old \(found version (\d+)0\)", str(error)):
+            major, minor = divmod(int(found[1]), 100)
+            raise UserError(
+                f"this machine has a GPU, but its driver is for CUDA {major}.{minor} at most, and torch "
+                f"{torch.__version__} needs CUDA {torch.version.cuda}: update the driver "
+                "(https://www.nvidia.com/drivers), install a torch for it (https://pytorch.org), or set "
+                "ACCELERATE_USE_CPU=true to use the CPU."
+            ) from error
+    return True
 
 
 def cpu_has_bf16_units() -> bool:

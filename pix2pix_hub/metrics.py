@@ -188,18 +188,18 @@ def image_values(
     """The value of every image, by each of `names` that has one; FID and KID are passed over.
 
     Returns:
-        float64 (N,) each, on the CPU. What else is in a batch changes them by no more than rounding.
+        float64 (N,) each, on the images' device. What else is in a batch changes them by no more than rounding.
     """
     generated, target = generated.float(), target.float()
     unit = to_unit_range(generated), to_unit_range(target)
     values = {}
     for name in names:
         if (measure := METRICS[name].of_images) is not None:
-            values[name] = measure(*unit).double().cpu()
+            values[name] = measure(*unit).double()
         elif METRICS[name].per_image:
             assert networks is not None and networks.lpips is not None, "LPIPS without its network"
             colored = (image.expand(-1, 3, -1, -1) for image in (generated, target))
-            values[name] = networks.lpips(*colored).flatten().double().cpu()
+            values[name] = networks.lpips(*colored).flatten().double()
     return values
 
 
@@ -213,17 +213,18 @@ class ImageMetrics:
     """Means over all images of some metrics, fed batch by batch.
 
     Batches are expected to be gathered from all processes already. A mean does not depend on the order of the images.
+    Values of single images stay on the device until `compute`.
     """
 
     def __init__(self, names: Sequence[str] = ("l1", "psnr", "ssim"), networks: MetricNetworks | None = None) -> None:
         self._names, self._networks = names, networks or MetricNetworks()
-        self._values: dict[str, list[float]] = {name: [] for name in names if METRICS[name].per_image}
+        self._values: dict[str, list[Tensor]] = {name: [] for name in names if METRICS[name].per_image}
         self._features: list[tuple[Tensor, Tensor]] = []  # of real, of generated images
 
     def update(self, generated: Tensor, target: Tensor) -> None:
         """Add a batch."""
         for name, values in image_values(self._names, generated, target, self._networks).items():
-            self._values[name] += values.tolist()
+            self._values[name].append(values)
         if len(self._values) < len(self._names):
             real, made = (image_features(images, self._networks) for images in (target, generated))
             self._features.append((real, made))
@@ -234,7 +235,7 @@ class ImageMetrics:
         for name in self._names:
             of_sets = METRICS[name].of_sets
             if of_sets is None:
-                results[name] = mean(self._values[name])
+                results[name] = mean(torch.cat(self._values[name]).tolist())
             else:
                 results[name] = of_sets(*(torch.cat(side) for side in zip(*self._features, strict=True)))
         return results

@@ -48,6 +48,18 @@ def start_command(
     )
 
 
+def start_machines(
+    *options: str, folders: Sequence[Path], variables: Sequence[Mapping[str, str]] = ({}, {})
+) -> list[subprocess.Popen[str]]:
+    """As on machines that share no files: torchrun in each folder, with one process and its own Hugging Face cache."""
+    launcher = (*TORCHRUN, "--nnodes", str(len(folders)), "--nproc_per_node", "1", "--master_addr", "127.0.0.1")
+    launcher += ("--master_port", str(free_port()), "--node_rank")
+    return [
+        start(*options, cwd=folder, launcher=(*launcher, str(rank)), variables={"HF_HOME": str(folder / "hf"), **own})
+        for rank, (folder, own) in enumerate(zip(folders, variables, strict=True))
+    ]
+
+
 def finish(*options: str, cwd: Path, **how: Any) -> tuple[int, str]:
     """Run to the end, started as by `start`; (exit status, everything it said)."""
     process = start(*options, cwd=cwd, **how)
@@ -95,4 +107,5 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
 LAUNCH_TWO = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
-TORCHRUN_TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")  # the same, sooner
+TORCHRUN = ("-m", "torch.distributed.run")
+TORCHRUN_TWO = (*TORCHRUN, "--standalone", "--nproc_per_node", "2")  # the same as LAUNCH_TWO, sooner

@@ -27,12 +27,14 @@ def train(arguments: list[str]) -> int:
     set_up_logging()
     try:
         config = parse_training_config(arguments)
-        from pix2pix_hub.devices import relaunch_on_cpus
+        from pix2pix_hub.devices import process_state, relaunch_on_cpus, sharing_failures
 
         relaunch_on_cpus()
         from pix2pix_hub.cli.publishing import Publisher
 
-        publisher = Publisher(config, pushes=os.environ.get("RANK", "0") == "0")
+        first = process_state().is_main_process
+        with sharing_failures():
+            publisher = Publisher(config, pushes=first)
         from pix2pix_hub.training.trainer import Pix2PixTrainer
 
         launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
@@ -45,8 +47,8 @@ def train(arguments: list[str]) -> int:
         if config.dry_run:
             logger.info("Dry run: everything checked, nothing trained or written.")
             return 0
-        publisher.open()
-        trainer.accelerator.wait_for_everyone()  # where it fails, the others have not begun either
+        with sharing_failures():
+            publisher.open()
         try:
             result = trainer.train()
         except BaseException:
@@ -89,11 +91,14 @@ def _base_of(arguments: list[str]) -> TrainingConfig:
         first_look.add_argument(flag(name), f"--{name}")
     first_look.add_argument("--resume", action="store_true")
     seen, others = first_look.parse_known_args(arguments)
-    if seen.resume:
-        from pix2pix_hub.training.run_folder import run_to_resume, stored_config
+    if seen.resume or seen.init_from is not None:
+        from pix2pix_hub.devices import process_state, sharing_failures
 
-        folder = run_to_resume(seen.output_dir)
-        stored = stored_config(folder)
+        process_state()
+    if seen.resume:
+        from pix2pix_hub.training.run_folder import find_together
+
+        folder, stored = find_together(preset_config("demo", resume=True, output_dir=seen.output_dir))
         if stored is None and not others and not seen.dataset and not seen.preset:
             raise UserError(f"--resume found no run in {folder}: check --output-dir, or say what to train.")
         if stored is not None:
@@ -104,7 +109,8 @@ def _base_of(arguments: list[str]) -> TrainingConfig:
         return base
     from pix2pix_hub.training.published import architecture_options
 
-    return dataclasses.replace(base, **architecture_options(seen.init_from), init_from=seen.init_from)
+    with sharing_failures():
+        return dataclasses.replace(base, **architecture_options(seen.init_from), init_from=seen.init_from)
 
 
 def set_up_logging() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     import torch
 
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
-
-LONGEST_WAIT = timedelta(days=30)  # of the first process to be done for the last
 
 
 def open_model(model: str, how: TranslationOptions, device: str | torch.device, **others: Any) -> Pix2PixPipeline:
@@ -132,7 +129,7 @@ def translate_dataset(
     from pix2pix_hub.inference.dataset import CARD, PLAN_NAME, Sources, translate_shards
 
     disable_progress_bars()  # one for each file
-    state = process_state(timeout=LONGEST_WAIT)
+    state = process_state()
     set_cpu_threads(0)
     keep_freed_memory()
     if push is not None:

@@ -32,7 +32,7 @@ from torch import Tensor
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.decode import PairDataset, in_threads
 from pix2pix_hub.data.transforms import PairTensors, PairTransform
-from pix2pix_hub.devices import available_memory
+from pix2pix_hub.devices import available_memory, on_any_process, sharing_failures
 from pix2pix_hub.image.format import to_tensor
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.util import UserError, library_versions, one_at_a_time, write_folder_aside
@@ -43,6 +43,7 @@ PIXELS_NAME, TABLE_NAME = "pixels.bin", "table.npy"
 ALIGNMENT = 64  # bytes
 SAMPLED = 8  # pairs, evenly spread, that tell how many bytes all will take
 FORMAT = 1  # to be raised when other bytes are written for the same pairs
+DEVICE_SHARE = 0.25  # of a GPU's free memory that training pairs may take
 AUTO_SHARE, ASKED_SHARE = 0.5, 0.9  # of the free memory (or disk) that pairs may take, when nobody or somebody asked
 OTHER_MODES = {"memory": "disk or --cache off", "disk": "off"}  # to type where there is no room
 
@@ -178,6 +179,53 @@ def disk_folder(pairs: PairDataset, transform: PairTransform) -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "pix2pix_pairs" / digest.hexdigest()[:32]
 
 
+class DevicePairs:
+    """Prepared pairs on a device, flipped and cropped there: batch by batch bitwise what `PairTransform.vary` gives.
+
+    What is drawn comes from the host, four numbers a pair; all else is one gather for each side.
+
+    Args:
+        pairs: of one shape.
+        transform: that `only_crops`.
+        device: where they are copied to.
+    """
+
+    def __init__(self, pairs: PairCache, transform: PairTransform, device: torch.device) -> None:
+        self._transform, self._device = transform, device
+        self._kept = [torch.empty(len(pairs), *image.shape, dtype=image.dtype, device=device) for image in pairs[0]]
+        for index in range(len(pairs)):
+            for kept, image in zip(self._kept, pairs[index], strict=True):
+                kept[index].copy_(image)
+        self._size = self._kept[0].shape[2:]
+        height, width = transform.image_size
+        self._rows, self._columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+        self._channels = [torch.arange(kept.shape[1], device=device)[:, None, None] for kept in self._kept]
+
+    @classmethod
+    def where_they_fit(cls, tensors: PairTensors, device: torch.device) -> DevicePairs | None:
+        """Those of `tensors`, where they are kept, of one shape, and take little of a CUDA device's free memory."""
+        pairs = tensors.prepared
+        if device.type != "cuda" or not isinstance(pairs, PairCache) or not tensors.transform.only_crops:
+            return None
+        free, _ = torch.cuda.mem_get_info(device)
+        if pairs.nbytes > free * DEVICE_SHARE or (pairs.table[:, :, 1:] != pairs.table[0, :, 1:]).any():
+            return None
+        logger.info("The training pairs are kept on the GPU: %s.", _size(pairs.nbytes))
+        return cls(pairs, tensors.transform, device)
+
+    def batch(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """Pairs by (epoch, index): `{"source", "target"}`, `(N, C, H, W)` of prepared values, and `"index"`."""
+        draws = [(index, *self._transform.draw(self._size, epoch=epoch, index=index)) for epoch, index in keys]
+        numbers = torch.tensor(draws)
+        numbers = numbers.pin_memory() if self._device.type == "cuda" else numbers
+        index, flip, top, left = numbers.to(self._device, non_blocking=True).T[..., None, None, None]
+        rows, columns = top + self._rows, left + self._columns
+        columns = torch.where(flip > 0, self._size[1] - 1 - columns, columns)
+        sides = zip(self._kept, self._channels, strict=True)
+        source, target = (kept[index, channels, rows, columns] for kept, channels in sides)
+        return {"source": source, "target": target, "index": index.flatten()}
+
+
 # --- of a run
 
 
@@ -252,7 +300,7 @@ class RunCache:
             pairs, transform = tensors.pairs, tensors.transform
             assert isinstance(pairs, PairDataset)
             cache = next((cache for looked_at, cache in self.kept if looked_at is pairs), None)
-            with suppress(CacheOverflow):  # there is no room: it stays None
+            with sharing_failures(), suppress(CacheOverflow):  # there is no room: it stays None
                 if cache is None and mode == "disk":  # the others find what the first has written
                     cache = keep_on_disk(pairs, transform, room)
                 elif cache is None and accelerator.is_local_main_process:
@@ -260,7 +308,8 @@ class RunCache:
             places = gather_object([cache and (cache.path, cache.table)])
             own = places[accelerator.process_index - accelerator.local_process_index]  # of this machine's first process
             tensors.prepared = cache or (own and PairCache(*own))
-            if tensors.prepared is None:
+            if on_any_process(tensors.prepared is None):
+                tensors.prepared = None
                 message = f"--cache {mode}: the pairs take more than the {_size(self.plan.limit)} they may"
                 if asked:
                     raise UserError(f"{message}. Type --cache {OTHER_MODES[mode]}.")

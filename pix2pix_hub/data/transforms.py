@@ -7,7 +7,7 @@ worker counts, rank counts nor a resumed run change what a sample looks like (Is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -139,11 +139,12 @@ class PairTransform:
         enlarged = (round(image_size[0] * jitter_scale), round(image_size[1] * jitter_scale))
         wanted = enlarged if augment else image_size
         resized = v2.Resize(list(wanted), antialias=True) if resize == "exact" else FitResize(wanted, resize)
-        flip, crop = v2.RandomHorizontalFlip(flip_probability), v2.RandomCrop(image_size)
+        self._flip_probability = flip_probability
         turned = augment and rotation_degrees > 0  # at full size: what comes after is not the same in every epoch
         self._steady = v2.Compose([resized] if augment else [resized, v2.CenterCrop(image_size)])
-        self._varying = v2.Compose([flip, RotateInside(rotation_degrees), resized, crop] if turned else [flip, crop])
+        self._turning = v2.Compose([RotateInside(rotation_degrees), resized])
         self._turned = turned
+        self.only_crops = augment and not turned and self.color is None  # and flips: nothing that computes pixels
         self.preparation = (augment, image_size, enlarged, resize, turned, self.formats)  # what `prepare` follows from
         for side in self.jittered if self.color else ():
             stored = self.formats[side]
@@ -157,7 +158,7 @@ class PairTransform:
 
     def __call__(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
         """`(C, H, W)` of stored values, of any sizes → `{"source", "target"}`, float32 in [-1, 1]."""
-        return self.vary(*self.prepare(source, target), epoch=epoch, index=index)
+        return self.to_model_range(self.vary(*self.prepare(source, target), epoch=epoch, index=index))
 
     def prepare(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The part that is the same in every epoch, for `vary` to go on with: uint8, or float32 in [0, 1].
@@ -175,20 +176,49 @@ class PairTransform:
         return pair["source"].as_subclass(Tensor), pair["target"].as_subclass(Tensor)
 
     def vary(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
-        """Prepared images → `{"source", "target"}`, float32 `(C, H, W)` in [-1, 1]; all draws are made here."""
+        """Prepared images → `{"source", "target"}`, `(C, H, W)` of the same kind of values; all draws are made here."""
         pair = {side: self._kinds[side](image) for side, image in zip(SIDES, (source, target), strict=True)}
         if self.augment:
             with torch.random.fork_rng(devices=[]):
                 # not torch.manual_seed: it would reseed the accelerator too, and with it the dropout of this process
                 torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, index))
-                pair = self._varying(pair)
+                if self._draw_flip(torch.default_generator):
+                    pair = {side: F.horizontal_flip(image) for side, image in pair.items()}
+                if self._turned:
+                    pair = self._turning(pair)
+                top, left = self._draw_crop(F.get_size(pair["source"]), torch.default_generator)
+                pair = {side: F.crop(image, top, left, *self.image_size) for side, image in pair.items()}
                 if self.color:
                     pair |= self.color({side: pair[side] for side in self.jittered})
-        plain = {side: image.as_subclass(Tensor) for side, image in pair.items()}
+        return {side: image.as_subclass(Tensor) for side, image in pair.items()}
+
+    def draw(self, size: Sequence[int], *, epoch: int, index: int) -> tuple[bool, int, int]:
+        """Draw as `vary` does where it `only_crops`: whether an image of this height and width is flipped, and top and
+        left of what is then cut out."""
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
+        return self._draw_flip(generator), *self._draw_crop(size, generator)
+
+    def _draw_flip(self, generator: torch.Generator) -> bool:
+        return bool(torch.rand(1, generator=generator) < self._flip_probability)
+
+    def _draw_crop(self, size: Sequence[int], generator: torch.Generator) -> tuple[int, int]:
+        spare = [has - wanted for has, wanted in zip(size, self.image_size, strict=True)]
+        top, left = (int(torch.randint(most + 1, (), generator=generator)) if most else 0 for most in spare)
+        return top, left
+
+    def to_model_range(self, pair: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What `vary` gives, or a batch of it, on any device → `{"source", "target"}`, float32 in [-1, 1]."""
         return {
-            side: to_model_range(image, self.formats[side]) if side in self._whole else image * 2.0 - 1.0
-            for side, image in plain.items()
+            side: to_model_range(pair[side], self.formats[side]) if side in self._whole else pair[side] * 2.0 - 1.0
+            for side in SIDES
         }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a pair as `vary` gives it."""
+        values = (1 if self.formats[side].mode == "labels" else self.formats[side].channels for side in SIDES)
+        sizes = (count * (1 if side in self._whole else 4) for side, count in zip(SIDES, values, strict=True))
+        return math.prod(self.image_size) * sum(sizes)
 
 
 class Pairs(Protocol):
@@ -205,23 +235,32 @@ class PairTensors(Dataset[dict[str, Any]]):
     A key is `(epoch, index)`, as the samplers of `order.py` yield it so that workers learn the epoch, or an index
     (epoch 0).
 
+    Args:
+        pairs: to be read.
+        transform: to be put through.
+        in_model_range: False: as `transform.vary` gives them, a quarter of the bytes where images are 8-bit;
+            `transform.to_model_range` is for whoever takes them to do, on the device.
+
     Attributes:
         prepared: what `transform.prepare` makes of each pair, where that is kept (see `cache.py`).
     """
 
-    def __init__(self, pairs: Pairs, transform: PairTransform) -> None:
+    def __init__(self, pairs: Pairs, transform: PairTransform, *, in_model_range: bool = True) -> None:
         self.pairs = pairs
         self.transform = transform
+        self.in_model_range = in_model_range
         self.prepared: Pairs | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """`{"source", "target"}` float32 `(C, H, W)` in [-1, 1], and `"index"`, the pair's place in the set."""
+        """`{"source", "target"}`, `(C, H, W)`, float32 in [-1, 1] or as `vary` gives them, and `"index"`, the place in
+        the set."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         pair = self.transform.prepare(*self.pairs[index]) if self.prepared is None else self.prepared[index]
-        return {**self.transform.vary(*pair, epoch=epoch, index=index), "index": index}
+        shown = self.transform.vary(*pair, epoch=epoch, index=index)
+        return {**(self.transform.to_model_range(shown) if self.in_model_range else shown), "index": index}
 
 
 def collate(samples: list[dict[str, Any] | Fault]) -> dict[str, Any]:

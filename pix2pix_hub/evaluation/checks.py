@@ -1,4 +1,4 @@
-"""Six things a person would look for before believing a number, each with its formula and its threshold.
+"""Eight things a person would look for before believing a number, each with its formula and its threshold.
 
 `generated` and `target` are `Traces` of images in [0, 1]; image i of both belongs to pair i. Distances of images are
 root mean squares over their 32x32 thumbnails. Thresholds are ours, set where constructed bad generators fire and real
@@ -28,6 +28,10 @@ SHARPNESS = (0.5, 1.5)
 MOST_STRIDE_ENERGY = 2.0
 LEAST_GRID = 1 / 255  # a fainter pattern is not seen
 MOST_COLOR_BIAS = 0.05
+NEAR_THE_ENDS = 0.01  # of the range: values that near an end are saturated
+MOST_SATURATED = 0.1  # so much larger than that of real images may the share of saturated values be
+LEAST_SPOT = 1 / 8
+SPOT_DEVIATIONS = 4
 LEAST_DIFFERENCE = 1 / 255  # root mean square of targets from their mean: below, one image is right for all
 FEW_IMAGES = 20  # fewer say little
 _PARTNERS = 4  # other sources that each target is compared with
@@ -40,6 +44,9 @@ RULES = {  # when each fires
     "collapse": f"diversity or nearest below {LEAST_DIVERSITY}, and the targets are not all alike",
     "sharpness": f"ratio below {SHARPNESS[0]} or above {SHARPNESS[1]}",
     "checkerboard": f"ratio above {MOST_STRIDE_ENERGY} and amplitude above {LEAST_GRID:.4f}",
+    "saturation": f"share above share_of_real + {MOST_SATURATED}",
+    "permanent_spot": f"size above {LEAST_SPOT} and {SPOT_DEVIATIONS} deviations, and more than twice what the real "
+    "images have there",
     "color_bias": f"a channel's bias beyond ±{MOST_COLOR_BIAS} whose 95 % interval excludes 0",
 }
 _NEAR = (
@@ -64,6 +71,10 @@ FIRES = {  # (check, outcome) → what was found and what to try next
     ("sharpness", "rough"): _EDGES + "rough or noisy; train longer, or raise --l1-weight",
     ("checkerboard", "visible"): "a grid that repeats every {period:.0f} pixels is visible ({levels:.1f} of 255 "
     "levels, {ratio:.1f} times the energy of real images); --upsampling resize trains a model without it",
+    ("saturation", "saturated"): "{share:z.0%} of all values are at an end of their range (of the real images' "
+    "{share_of_real:z.0%}), so the generator may have run away; lower --learning-rate, or give --max-grad-norm 1",
+    ("permanent_spot", "visible"): "the outputs have a {shade} spot in common that real images have not, {place} "
+    "({levels:.0f} of 255 levels on average); train longer, with another --seed, or try another --norm",
     ("color_bias", "drifted"): "on average {drift}; train longer, or raise --l1-weight",
 }
 QUIET = {
@@ -77,6 +88,9 @@ QUIET = {
     ("sharpness", "rougher"): _EDGES + "a little rougher",
     ("sharpness", "equal"): _EDGES + "about as sharp",
     ("checkerboard", "invisible"): "no visible grid ({levels:.1f} of 255 levels)",
+    ("saturation", "none"): "{share:z.0%} of all values are at an end of their range (of the real images' "
+    "{share_of_real:z.0%})",
+    ("permanent_spot", "none"): "no spot that all outputs have in common",
     ("color_bias", "chance"): "{drift} on average, which may be chance",
     ("color_bias", "little"): "little drift ({drift})",
     ("color_bias", "none"): "no drift ({drift})",
@@ -122,6 +136,7 @@ class Traces(NamedTuple):
 
     thumbnails: Tensor  # float32 (N, C, 32, 32), means over areas
     means: Tensor  # float64 (N, C)
+    saturated: Tensor  # float64 (N,) share of values within 0.01 of 0 or 1
     gradients: Tensor  # float64 (N,) mean square difference of neighbouring pixels, both directions
     stride_power: Tensor  # float64 (N, 2, 4) mean square of the wave at each stride frequency, along rows, columns
     nearby_power: Tensor  # float64 (N, 2, 4, 4) the same at the bins beside them
@@ -135,6 +150,7 @@ def traces_of(images: Tensor) -> Traces:
     return Traces(
         thumbnails_of(images),
         unit.double().mean(dim=(-2, -1)),
+        ((unit - 0.5).abs() >= 0.5 - NEAR_THE_ENDS).double().mean(dim=(1, 2, 3)),
         (down + across) / 2,
         torch.stack(at, dim=1),
         torch.stack(nearby, dim=1),
@@ -185,6 +201,8 @@ def run_checks(
         collapse(generated, target),
         sharpness(generated, target),
         checkerboard(generated, target),
+        saturation(generated, target),
+        permanent_spot(generated, target),
         color_bias(generated, target, form),
     ]
     nearest: list[tuple[int, int]] = []
@@ -325,6 +343,54 @@ def checkerboard(generated: Traces, target: Traces) -> Check:
     visible = ratio > MOST_STRIDE_ENERGY and amplitude > LEAST_GRID
     measures = {"ratio": ratio, "amplitude": amplitude, "period": period}
     return Check("checkerboard", "visible" if visible else "invisible", measures, {"levels": 255 * amplitude})
+
+
+def saturation(generated: Traces, target: Traces) -> Check:
+    """Are more values at the ends of their range than in real images? A generator that ran away paints only those."""
+    share, real = (float(traces.saturated.mean()) for traces in (generated, target))
+    outcome = "saturated" if share > real + MOST_SATURATED else "none"
+    return Check("saturation", outcome, {"share": share, "share_of_real": real}, {})
+
+
+def permanent_spot(generated: Traces, target: Traces) -> Check:
+    """Do all outputs have a spot at one place, whatever their source (Karras et al. 2020, section 2, on droplets)?
+
+    contrast = a place of the thumbnail - mean of the 16 places around its neighbours; size = mean over the images of
+    the contrast, generated - real. Deviation: the larger one of the standard error of that mean and of its spread over
+    all places (median absolute deviation, times 1.4826). The largest one that stands out counts.
+    """
+    contrasts = [traces.thumbnails.double() - _around(traces.thumbnails.double()) for traces in (generated, target)]
+    (ours, real), difference = (contrast.mean(0) for contrast in contrasts), contrasts[0] - contrasts[1]
+    size = difference.mean(0)
+    middle = size.flatten(1).median(1).values[:, None, None]
+    spread = 1.4826 * (size - middle).abs().flatten(1).median(1).values[:, None, None]
+    error = difference.std(0, correction=0) / math.sqrt(len(difference))
+    near = F.max_pool2d(real.abs(), 3, 1, 1)  # real images may have it one place further
+    own = (size.abs() > SPOT_DEVIATIONS * torch.maximum(spread, error)) & (ours.abs() > 2 * near)
+    found = torch.where(own, size, 0.0)
+    strongest = int(found.abs().argmax())
+    strength = float(found.flatten()[strongest])
+    row, column = divmod(strongest % THUMBNAIL**2, THUMBNAIL)
+    down, across = ((place + 0.5) / THUMBNAIL for place in (row, column))
+    outcome = "visible" if abs(strength) > LEAST_SPOT else "none"
+    return Check(
+        "permanent_spot",
+        outcome,
+        {"size": strength, "down": down, "across": across},
+        {
+            "shade": "bright" if strength > 0 else "dark",
+            "place": f"{down:.0%} from the top and {across:.0%} from the left",
+            "levels": 255 * abs(strength),
+        },
+    )
+
+
+def _around(images: Tensor) -> Tensor:
+    """Mean of the 16 places two away from each, fewer at the borders: (N, C, H, W) → the same."""
+    ring = images.new_ones(1, 1, 5, 5)
+    ring[..., 1:4, 1:4] = 0
+    sums, counts = (F.conv2d(x.flatten(0, 1)[:, None], ring, padding=2) for x in (images, torch.ones_like(images[:1])))
+    return sums.view(images.shape) / counts.view(1, *images.shape[1:])
 
 
 def color_bias(generated: Traces, target: Traces, form: PixelFormat = RGB) -> Check:

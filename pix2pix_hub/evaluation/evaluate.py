@@ -247,7 +247,7 @@ def measure(
             )
         each = [image_values(names, sample, target, networks) for sample in samples]
         tables = {"places": {"index": batch["index"]}}
-        tables["values"] = {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}
+        tables["values"] = {name: torch.stack([one[name] for one in each]).mean(0).cpu() for name in each[0]}
         if len(samples) > 1:
             differences = [l1(to_unit_range(a), to_unit_range(b)) for a, b in itertools.combinations(samples, 2)]
             tables["values"][DIVERSITY] = torch.stack(differences).mean(0).cpu()

@@ -176,17 +176,15 @@ def to_model_range(image: Tensor, format: PixelFormat = RGB) -> Tensor:
     Labels `(..., 1, H, W)` → a channel a class: 1 in the channel of the pixel's class, -1 in all others.
 
     Raises:
-        UserError: a label that is none of the format's classes.
+        UserError: a label that is none of the format's classes; on a CPU, where images are decoded and looked at.
     """
     if format.mode == "labels":
-        table = torch.full((256,), -1, dtype=torch.int64)
-        table[list(format.classes)] = torch.arange(len(format.classes))
-        channels = table[image.squeeze(-3).to(torch.int64)]
-        if bool((channels < 0).any()):
+        classes = torch.tensor(format.classes, dtype=torch.uint8).view(-1, 1, 1)
+        chosen = image == classes.to(image.device, non_blocking=True)
+        if image.device.type == "cpu" and not bool(chosen.any(-3).all()):  # an accelerator would have to be waited for
             unknown = sorted(set(image.unique().tolist()) - set(format.classes))
             raise UserError(f"labels {unknown} are none of the classes {list(format.classes)} that were found before.")
-        one_hot = torch.nn.functional.one_hot(channels, len(format.classes)).movedim(-1, -3)
-        return one_hot.float().mul_(2.0).sub_(1.0)
+        return chosen.float().mul_(2.0).sub_(1.0)
     if format.dtype == "uint8":
         assert image.dtype == torch.uint8, f"uint8 in [0, 255] expected, not {image.dtype}"
         return image.to(torch.float32).div_(127.5).sub_(1.0)

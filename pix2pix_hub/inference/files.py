@@ -17,7 +17,7 @@ from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for
 from pix2pix_hub.inference.pipeline import Canvas, Pix2PixPipeline, Prepared, prepare
 from pix2pix_hub.util import UserError, write_aside
 
-WINDOW_IMAGES, WINDOW_PIXELS = 32, 2**25  # that are in memory together: what batches of one size are made from
+WINDOW_IMAGES, WINDOW_PIXELS = 32, 2**25  # read together: what batches of one size are made from; two are in memory
 THREADS = 4  # that read and write
 Existing = Literal["refuse", "skip", "overwrite"]  # what happens to results that exist
 Item = TypeVar("Item")
@@ -145,6 +145,8 @@ def translate_each(
 ) -> Iterator[tuple[Item, Done | Exception]]:
     """Read, translate and write items, a window of them at a time, in order; and one that fails stops nothing.
 
+    While a window is translated the next one is read.
+
     Args:
         pipe: the model.
         items: whatever `read` reads.
@@ -162,16 +164,22 @@ def translate_each(
         except (UserError, OSError) as error:
             return error
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    def windows() -> Iterator[list[tuple[Item, Any]]]:
         window: list[tuple[Item, Any]] = []
         for at in range(0, len(items), THREADS):  # never all ahead, which would fill the memory
             some = items[at : at + THREADS]
             window += zip(some, pool.map(partial(attempt, read), some), strict=True)
             pixels = sum(one[0].stored[0].numel() for _, one in window if not isinstance(one, Exception))
-            if len(window) < WINDOW_IMAGES and pixels < WINDOW_PIXELS and at + THREADS < len(items):
-                continue
+            if len(window) >= WINDOW_IMAGES or pixels >= WINDOW_PIXELS or at + THREADS >= len(items):
+                yield window
+                window = []
+
+    with ThreadPoolExecutor(THREADS) as pool, ThreadPoolExecutor(1) as ahead:
+        to_come = windows()
+        following = ahead.submit(next, to_come, None)
+        while (window := following.result()) is not None:
+            following = ahead.submit(next, to_come, None)
             good = [(item, *one) for item, one in window if not isinstance(one, Exception)]
             made = pipe([image for _, image, _ in good], output_type="decoded", **options)
             written = pool.map(lambda one, result: attempt(write, one[0], one[2], result), good, made)
             yield from ((item, one if isinstance(one, Exception) else next(written)) for item, one in window)
-            window = []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ OUTPUT_TYPES = ("pil", "numpy", "torch", "decoded")
 class Prepared:
     """One image that fits a network, not yet in its value range: that is done piece by piece, to save memory."""
 
-    stored: Tensor  # (C, H, W) of stored values; without a format, of the network's channels in [-1, 1]
+    stored: Tensor  # (…, C, H, W) of stored values; without a format, of the network's channels in [-1, 1]
     format: PixelFormat | None
     depth: str | None  # "uint8", "uint16", "float32" where that is not the depth of the images trained on
     padding: tuple[Tensor, Tensor] | None = None  # for each row and column, once padded, the stored one that it shows
@@ -62,7 +63,7 @@ class Prepared:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width, without padding."""
-        return self.stored.shape[1], self.stored.shape[2]
+        return self.stored.shape[-2], self.stored.shape[-1]
 
     def padded(self, multiple: int, least: int) -> Prepared:
         """In the middle of the next size of such multiples, at least `least`: reflected as far as there are pixels, the
@@ -82,11 +83,12 @@ class Prepared:
         return self.size if self.padding is None else (len(self.padding[0]), len(self.padding[1]))
 
     def piece(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """A part of the (padded) image: float32 `(C, h, w)` in [-1, 1]."""
+        """A part of the (padded) image: float32 `(…, C, h, w)` in [-1, 1], computed where the stored values are."""
         if self.padding is None:
-            pixels = self.stored[:, rows, columns]
+            pixels = self.stored[..., rows, columns]
         else:
-            pixels = self.stored[:, self.padding[0][rows, None], self.padding[1][columns]]
+            down, across = (places.to(self.stored.device, non_blocking=True) for places in self.padding)
+            pixels = self.stored[..., down[rows, None], across[columns]]
         return pixels if self.format is None else to_model_range(pixels, self.format)
 
 
@@ -212,14 +214,23 @@ class Canvas:
         sizes = zip(prepared.padded_size, prepared.size, strict=True)
         self._before = [(padded - size) // 2 for padded, size in sizes]
 
-    def place(self, top: int, left: int, made: Tensor) -> None:
-        """Put `(C, h, w)` in [-1, 1] so that its corner is there in the padded image; what is padding is cut off."""
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """What is equal for canvases whose images can be handed on together."""
+        return self.in_model_range, self.format, self.pixels.shape, self._before
+
+    def values(self, made: Tensor) -> Tensor:
+        """`(…, C, h, w)` in [-1, 1] as the canvas holds it, computed where it is, then brought to the CPU."""
+        return (made.float() if self.in_model_range else from_model_range(made, self.format)).cpu()
+
+    def place(self, top: int, left: int, values: Tensor) -> None:
+        """Put `(C, h, w)` so that its corner is there in the padded image; what is padding is cut off."""
         top, left = top - self._before[0], left - self._before[1]
         height, width = self.pixels.shape[1:]
-        rows = slice(max(0, top), max(0, min(height, top + made.shape[1])))
-        columns = slice(max(0, left), max(0, min(width, left + made.shape[2])))
-        inside = made[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        self.pixels[:, rows, columns] = inside if self.in_model_range else from_model_range(inside, self.format)
+        rows = slice(max(0, top), max(0, min(height, top + values.shape[1])))
+        columns = slice(max(0, left), max(0, min(width, left + values.shape[2])))
+        inside = values[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        self.pixels[:, rows, columns] = inside
 
     def finish(self) -> Any:
         """The image, as it was asked for."""
@@ -313,7 +324,8 @@ class CompiledGenerator:
             with torch.inference_mode(), inductor_config.patch(freezing=self._freezing):
                 graph(torch.zeros_like(batch))
             self.graphs[shape] = graph
-        return self.graphs.get(shape, self.generator)(batch)
+        made = self.graphs.get(shape, self.generator)(batch)
+        return made if self._freezing else made.clone()  # a CUDA graph writes its next result to the same place
 
 
 # -------------------------------------------------------------------------------------------------------- pipeline
@@ -584,19 +596,37 @@ class Pix2PixPipeline:
 
         def in_tiles(job: _Job, partition: Partition, dropout: SeededDropout | None) -> None:
             read = lambda rows, columns: to_device(job.image.piece(rows, columns)[None])  # noqa: E731
-            translate_in_tiles(partition, job.image.padded_size, tile_size, read, job.canvas.place, dropout, step)
+            write = lambda top, left, made: job.canvas.place(top, left, job.canvas.values(made))  # noqa: E731
+            translate_in_tiles(partition, job.image.padded_size, tile_size, read, write, dropout, step)
 
-        def at_once(batch: Sequence[_Job], network: Callable[[Tensor], Tensor]) -> None:
-            made = network(to_device(torch.stack([job.image.piece() for job in batch])))
-            for job, image in zip(batch, made.float().cpu(), strict=True):
-                job.canvas.place(0, 0, image)
+        def stacked(batch: Sequence[_Job]) -> Tensor:
+            """Images as the network wants them: those alike are sent together, as stored, and converted there."""
+            parts = []
+            for _, run in groupby(batch, lambda job: (job.image.size, job.image.format, job.image.stored.dtype)):
+                images = [job.image for job in run]
+                stored = torch.stack([image.stored for image in images])
+                stored = stored.pin_memory() if self.device.type == "cuda" else stored
+                stored = stored.to(self.device, non_blocking=True)
+                parts.append(replace(images[0], stored=stored).piece())
+            return to_device(torch.cat(parts) if len(parts) > 1 else parts[0])
+
+        def fetch(batch: Sequence[_Job], made: Tensor) -> None:
+            start = 0
+            for _, run in groupby((job.canvas for job in batch), lambda canvas: canvas.alike):
+                canvases = list(run)
+                values = canvases[0].values(made[start : start + len(canvases)])
+                start += len(canvases)
+                for canvas, image in zip(canvases, values, strict=True):
+                    canvas.place(0, 0, image)
             step(len(batch))
 
         groups: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
         for number, job in enumerate(jobs):
             size = job.image.padded_size
             groups[size if job.partition is None else (*size, number)].append(job)
-        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        # float32 as such: TF32, which is torch's default for convolutions, has 10 bits of mantissa
+        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        waiting: tuple[Sequence[_Job], Tensor] | None = None  # for its images to be fetched
         with self._lock, torch.inference_mode(), kernels:
             for group in groups.values():
                 together = batch_size or fitting_batch(self.generator, *group[0].image.padded_size)
@@ -606,4 +636,9 @@ class Pix2PixPipeline:
                         if (partition := batch[0].partition) is not None:
                             in_tiles(batch[0], partition, dropout)
                         else:
-                            at_once(batch, self.generator if seeds else self._compiled or self.generator)
+                            made = (self.generator if seeds else self._compiled or self.generator)(stacked(batch))
+                            if waiting is not None:  # what an accelerator made meanwhile
+                                fetch(*waiting)
+                            waiting = batch, made
+            if waiting is not None:
+                fetch(*waiting)

@@ -291,7 +291,7 @@ def translate_in_tiles(
         size: height and width of the padded image.
         tile_size: of cores, at most.
         read: rows and columns → source pixels `(1, C, h, w)`, where the network is.
-        write: takes row and column of the upper left corner, and `(C, h, w)` in [-1, 1].
+        write: takes row and column of the upper left corner, and float32 `(C, h, w)` in [-1, 1], where the network is.
         dropout: active, told which window the network is about to see.
         step: called after each tile of each pass.
     """
@@ -318,7 +318,7 @@ def translate_in_tiles(
     def tail(tile: Tile) -> None:
         rows, columns = at_split(*tile.window)
         made = partition.tail(inner if partition.head is None else inner[..., rows, columns], source(tile))
-        write(tile.rows.core.start, tile.columns.core.start, tile.core_of(made)[0].float().cpu())
+        write(tile.rows.core.start, tile.columns.core.start, tile.core_of(made)[0].float())
 
     with StreamedNorms(partition.norms) as norms:
         if partition.head is not None:

@@ -74,6 +74,13 @@ class HubModel(
         Path(directory).mkdir(parents=True, exist_ok=True)
         self._save_pretrained(Path(directory))
 
+    def snapshot(self) -> Self:
+        """A copy that keeps the values of this moment, on the same device, without hooks, wrappers and compilation."""
+        network = build_empty(lambda: type(self)(**self.config))
+        values = {name: value.clone() for name, value in self.state_dict().items()}
+        network.load_state_dict(values, assign=True)
+        return network
+
     @classmethod
     def from_pretrained(  # type: ignore[override]  # it takes no keyword arguments for the constructor
         cls,

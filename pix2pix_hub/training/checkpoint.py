@@ -13,20 +13,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import platform
 import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
+from pix2pix_hub.devices import sharing_failures
 from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, publish_folder
 
 logger = logging.getLogger(__name__)
@@ -96,6 +99,32 @@ def newest_sound_checkpoint(run_folder: Path) -> Path | None:
     return None
 
 
+def agreed_checkpoint(run_folder: Path) -> Path | None:
+    """The first process's `newest_sound_checkpoint`, which every machine of a launch sees. All processes must ask.
+
+    Raises:
+        UserError: a machine does not see it, or sees another of that name.
+    """
+    state = PartialState()
+    path = manifest = None
+    with sharing_failures():
+        if state.is_main_process and (path := newest_sound_checkpoint(run_folder)):
+            manifest = (path / MANIFEST_NAME).read_text()
+    path, manifest = broadcast_object_list([path, manifest])
+    with sharing_failures():
+        if path is not None and state.is_local_main_process and not state.is_main_process:
+            seen = path / MANIFEST_NAME
+            other = seen.read_text() != manifest if seen.is_file() else None
+            problem = "it is another one" if other else "it is missing" if other is None else _problem(path)
+            if problem is not None:
+                raise UserError(
+                    f"{path} is not on {platform.node()} as the first process has it ({problem}): let --output-dir lie "
+                    "on storage that all machines see, or copy the run folder from the first machine to the others, "
+                    "then type the same again."
+                )
+    return path
+
+
 @contextmanager
 def fail_together(run_folder: Path, what: str = "the run") -> Iterator[None]:
     """Make a block that every process of a run enters fail for all where it fails for one; all wait at its end.
@@ -107,22 +136,16 @@ def fail_together(run_folder: Path, what: str = "the run") -> Iterator[None]:
     Raises:
         UserError: the block's own; or that the disk is full or not writable, and what is saved nevertheless.
     """
-    failure = None
-    try:
-        yield
-    except UserError as error:
-        failure = error
-    except (OSError, SafetensorError) as error:
-        kept = newest_sound_checkpoint(run_folder)
-        failure = UserError(
-            f"{what} could not be written to {run_folder} ({error}). "
-            + (f"{kept.name} is untouched: " if kept else "There is no checkpoint yet: ")
-            + "free some space, or make the folder writable, then run the same command again with --resume."
-        )
-        failure.__cause__ = error
-    failures = [own for own in gather_object([failure]) if own is not None]
-    if failures:
-        raise failure or failures[0]
+    with sharing_failures():
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            kept = newest_sound_checkpoint(run_folder)
+            raise UserError(
+                f"{what} could not be written to {run_folder} ({error}). "
+                + (f"{kept.name} is untouched: " if kept else "There is no checkpoint yet: ")
+                + "free some space, or make the folder writable, then run the same command again with --resume."
+            ) from error
 
 
 def save_checkpoint(
@@ -130,39 +153,49 @@ def save_checkpoint(
 ) -> Path:
     """Save everything that was prepared by or registered with `accelerator`, and what each process has of its `own`.
 
-    Called by all processes. Older checkpoints beyond the newest `keep` are deleted once the new one is in place.
+    Called by all processes; those on other machines than the first process, which need not see `run_folder`, send it
+    what is their own. Older checkpoints beyond the newest `keep` are deleted once the new one is in place.
 
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     path = run_folder / CHECKPOINTS_NAME / f"checkpoint_{step}"
-    if path.exists():  # a resumed run has removed damaged ones
+    if broadcast_object_list([path.exists()])[0]:  # to the first process; a resumed run has removed damaged ones
         return path
+    main, here = accelerator.is_main_process, accelerator.process_index == accelerator.local_process_index
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     what = f"the checkpoint of step {step}"
     try:
         with fail_together(run_folder, what):
-            if accelerator.is_main_process:
+            if main:
                 for leftover in path.parent.glob(f"*{PARTIAL_SUFFIX}"):  # of a run that was killed
                     shutil.rmtree(leftover)
                 partial.mkdir(parents=True)
-        with fail_together(run_folder, what):
+        sent: dict[str, bytes] = {}
+        with fail_together(run_folder, what), nullcontext(partial) if here else TemporaryDirectory() as folder:
             try:
-                accelerator.save_state(str(partial))
+                accelerator.save_state(str(folder))
                 for name, part in own.items():
-                    torch.save(part.state_dict(), partial / f"{name}_{accelerator.process_index}.pt")
+                    torch.save(part.state_dict(), Path(folder) / f"{name}_{accelerator.process_index}.pt")
             except RuntimeError as error:  # torch's writer, which says "unexpected pos 576" of a full disk
                 raise OSError(f"the disk took a part only: {error}") from error
+            if not here:
+                sent = {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+        arrived = [sent] * accelerator.num_processes if main else None
+        if accelerator.num_processes > 1:
+            torch.distributed.gather_object(sent, arrived)  # to the first process
         with fail_together(run_folder, what):
-            if accelerator.is_main_process:
+            if arrived is not None:
+                for name, content in (item for files in arrived for item in files.items()):
+                    (partial / name).write_bytes(content)
                 files = {file.name: _size_and_checksum(file) for file in sorted(partial.iterdir())}
-                content = {"step": step, "num_processes": accelerator.num_processes, "files": files}
-                (partial / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
+                manifest = {"step": step, "num_processes": accelerator.num_processes, "files": files}
+                (partial / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
                 publish_folder(partial, path)
                 for old in list_checkpoints(run_folder)[keep:]:
                     shutil.rmtree(old)
     except UserError:
-        if accelerator.is_main_process:
+        if main:
             shutil.rmtree(partial, ignore_errors=True)
         raise
     return path
@@ -196,7 +229,8 @@ def load_checkpoint(accelerator: Accelerator, path: Path, own: Mapping[str, Stat
             f"training_config.json beside it. ({error})"
         ) from error
     for name, part in own.items():
-        part.load_state_dict(torch.load(path / f"{name}_{accelerator.process_index}.pt", weights_only=True))
+        state = torch.load(path / f"{name}_{accelerator.process_index}.pt", map_location="cpu", weights_only=True)
+        part.load_state_dict(state)  # wherever it was saved: that device may not be here
 
 
 def _problem(path: Path) -> str | None:

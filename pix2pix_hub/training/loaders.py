@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +19,21 @@ from accelerate.utils import broadcast_object_list, gather_object, send_to_devic
 from torch.utils.data import DataLoader
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.data.cache import KeepWhileLooking, Part, RunCache, plan_cache
-from pix2pix_hub.data.decode import Fault, PairDataset, Place, each_once
+from pix2pix_hub.data.cache import DevicePairs, KeepWhileLooking, Part, RunCache, plan_cache
+from pix2pix_hub.data.decode import Fault, Findings, PairDataset, Place, each_once
 from pix2pix_hub.data.order import BlockSampler, EpochSampler, ProcessBatches
 from pix2pix_hub.data.pairs import PairSplits, load_pairs
 from pix2pix_hub.data.stream import ShardPlaces, StreamTensors, open_stream, start_worker
 from pix2pix_hub.data.transforms import PairTensors, PairTransform, collate
-from pix2pix_hub.devices import cpu_cores
+from pix2pix_hub.devices import check_alike, cpu_cores, on_any_process, sharing_failures
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.util import UserError, counted, read_object
 
 STREAM_WORKERS = 2  # where none are asked for; on every machine, since the order of a stream's pairs depends on it
 MOST_WORKERS = 8  # that are started unasked
+SHARED_MEMORY = Path("/dev/shm")  # 64 MB in many containers; a worker whose batch does not fit is killed
+BATCHES_AHEAD, BATCHES_TAKEN = 2, 2  # of each worker, as `DataLoader` has them; of the process that trains
+VALIDATION_IMAGES, VALIDATION_PIXELS = 16, 2**20  # in a batch, unless training's own is larger
 SHARDS_NAME = "shards.json"  # in a run folder: rows of each shard that it is streamed from
 
 
@@ -37,22 +44,30 @@ def open_together(config: TrainingConfig, state: PartialState, run_folder: Path)
     """The pairs that `config` names, on every process of a launch: the first looks at them and tells the others.
 
     Raises:
-        UserError: see `load_pairs` and `open_stream` in `pix2pix_hub.data.pairs`.
+        UserError: see `load_pairs` and `open_stream` in `pix2pix_hub.data.pairs`; a machine has other pairs.
     """
-    if config.streaming:
-        lengths = read_object(run_folder / SHARDS_NAME).get("rows")
-        pairs = open_stream(config, config.shuffle_buffer, lengths=lengths) if state.is_main_process else None
-        lengths, findings = broadcast_object_list([pairs and pairs.lengths, pairs and pairs.findings])
-        return pairs or open_stream(config, config.shuffle_buffer, lengths=lengths, findings=findings)
 
     def keep(parts: Sequence[PairDataset]) -> KeepWhileLooking | None:
         named = _cache_parts(config, *parts)
         plan = plan_cache(config, named)
         return KeepWhileLooking(plan, list(named.values())) if plan.mode == "memory" and not config.dry_run else None
 
-    pairs = load_pairs(config, keep=keep) if state.is_main_process else None
-    findings = broadcast_object_list([pairs and pairs.findings])[0]
-    return pairs or load_pairs(config, findings=findings)
+    def open_pairs(lengths: Sequence[int] | None, findings: Findings | None = None) -> PairSplits:
+        if config.streaming:
+            return open_stream(config, config.shuffle_buffer, lengths=lengths, findings=findings)
+        return load_pairs(config, findings=findings, keep=keep)
+
+    pairs = None
+    with sharing_failures():
+        if state.is_main_process:
+            pairs = open_pairs(read_object(run_folder / SHARDS_NAME).get("rows"))
+    told = broadcast_object_list([pairs and pairs.lengths, pairs and pairs.findings])
+    with sharing_failures():
+        pairs = pairs or open_pairs(*told)
+    check_alike(
+        "fingerprint of the pairs", pairs.fingerprint, f"give all machines the same --dataset {config.dataset}."
+    )
+    return pairs
 
 
 def make_cache(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits) -> RunCache:
@@ -62,9 +77,10 @@ def make_cache(accelerator: Accelerator, config: TrainingConfig, pairs: PairSpli
         UserError: there is no room for what was asked for.
     """
     keeper, plan = pairs.keeper, None
-    if accelerator.is_main_process:
-        parts = {} if pairs.lengths is not None else _cache_parts(config, pairs.train, pairs.validation)
-        plan = keeper.plan if keeper is not None and keeper.kept else plan_cache(config, parts)
+    with sharing_failures():
+        if accelerator.is_main_process:
+            parts = {} if pairs.lengths is not None else _cache_parts(config, pairs.train, pairs.validation)
+            plan = keeper.plan if keeper is not None and keeper.kept else plan_cache(config, parts)
     return RunCache(broadcast_object_list([plan])[0], keeper.kept if keeper is not None else ())
 
 
@@ -102,7 +118,7 @@ class TrainLoader(DataLoaderStateMixin):
     both are kept in checkpoints.
 
     Raises:
-        UserError: fewer pairs than processes.
+        UserError: fewer pairs than processes; too little shared memory.
     """
 
     def __init__(
@@ -114,19 +130,20 @@ class TrainLoader(DataLoaderStateMixin):
         self._skip_bad_pairs = config.on_bad_pair == "skip"
         self._found_before = pairs.findings.faults
         self.faults: dict[Place, Fault] = {}  # pairs left out, in all epochs
-        self.reason_ahead: str | None = None  # why training cannot go on with the next batch
+        self.reason_ahead: str | None = None  # why no process can go on with the next batch
         transform = make_transform(config, pairs.formats, augment=True)
-        self.workers = _worker_count(accelerator, config, streamed=self.streamed)
+        self.workers = _worker_count(accelerator, config, transform, streamed=self.streamed)
+        self._asked_for_workers = bool(config.num_workers)
         self.sampler: EpochSampler
         if self.streamed:
             places = pairs.train.indices
             assert isinstance(places, ShardPlaces)
             blocks = [places.blocks(number, pairs.train.rows.block) for number in range(len(places.stretches))]
             self.sampler = BlockSampler(blocks, max(1, self.workers), seed=config.seed)
-            self.dataset: PairTensors = StreamTensors(pairs.train, transform)
+            self.dataset: PairTensors = StreamTensors(pairs.train, transform, in_model_range=False)
         else:
             self.sampler = EpochSampler(len(pairs.train), seed=config.seed)
-            self.dataset = PairTensors(pairs.train, transform)
+            self.dataset = PairTensors(pairs.train, transform, in_model_range=False)
             if cache is not None:
                 cache.sets.append(self.dataset)
         shares = accelerator.num_processes, accelerator.process_index
@@ -150,21 +167,48 @@ class TrainLoader(DataLoaderStateMixin):
         self.batches.taken = taken
         self.begin()
         try:
-            device = self.accelerator.device
-            batches = (send_to_device(batch, device, non_blocking=True) for batch in self._loader)
-            batch = next(batches, None)
-            self.reason_ahead = self._reason_to_stop(batch)
-            while batch is not None:
-                if self.reason_ahead is not None:
-                    raise UserError(self.reason_ahead)
-                following = next(batches, None)
-                self.end_of_dataloader = following is None
-                self.reason_ahead = self._reason_to_stop(following)
+            batches = self._sent()
+            batch = self._read(batches)
+            while batch is not None and self.reason_ahead is None:
+                following = self._read(batches)
+                self.end_of_dataloader = following is None and self.reason_ahead is None
                 self.faults = {fault.place: fault for fault in batch.pop("bad_pairs")} | self.faults
                 yield batch
                 batch = following
+            if self.reason_ahead is not None:
+                raise UserError(self.reason_ahead)
         finally:
             self.end()
+
+    @cached_property
+    def _on_device(self) -> DevicePairs | None:
+        """The pairs, where no workers need to send them."""
+        return None if self._asked_for_workers else DevicePairs.where_they_fit(self.dataset, self.accelerator.device)
+
+    def _sent(self) -> Iterator[dict[str, Any]]:
+        """The batches from `batches.taken` on, on the device and there converted to [-1, 1]."""
+        device, kept = self.accelerator.device, self._on_device
+        sent: Iterator[dict[str, Any]]
+        if kept is not None:
+            sent = (kept.batch(keys) | {"bad_pairs": []} for keys in self.batches)
+        else:
+            sent = (send_to_device(batch, device, non_blocking=True) for batch in self._loader)
+        for batch in sent:
+            yield batch | (self.dataset.transform.to_model_range(batch) if "source" in batch else {})
+
+    def _read(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+        """The next batch, None at the end; all processes learn where one of them cannot go on with its own."""
+        batch = reason = None
+        try:
+            batch = next(batches, None)
+            reason = self._reason_to_stop(batch)
+        except (UserError, OSError, RuntimeError) as error:  # a file that is gone, a worker that was killed
+            lines = str(error).strip().splitlines() or [repr(error)]  # a worker's has the traceback before it
+            reason = f"the next pairs cannot be read ({lines[-1]}): mend that, then add --resume to the command."
+        if on_any_process(reason is not None):
+            reason = next(filter(None, gather_object([reason])))
+        self.reason_ahead = reason
+        return batch
 
     def _reason_to_stop(self, batch: Mapping[str, Any] | None) -> str | None:
         """Why nobody should train on a batch."""
@@ -207,29 +251,54 @@ class TrainLoader(DataLoaderStateMixin):
 def make_validation_loader(
     accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, cache: RunCache | None = None
 ) -> Any:
-    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch."""
+    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch.
+
+    Batches are as large as in training or, since nothing is kept for a backward pass, larger where images are small.
+    They are of about the same size, so that few pairs fill up the last.
+    """
+    height, width = config.image_height_width
+    most = max(config.batch_size, min(VALIDATION_IMAGES, VALIDATION_PIXELS // (height * width)))
+    rounds = math.ceil(len(dataset) / (most * accelerator.num_processes))
+    batch_size = math.ceil(len(dataset) / (rounds * accelerator.num_processes))
     in_order = EpochSampler(len(dataset), shuffle=False)
     kept = cache is not None and cache.plan.mode != "off"
     if cache is not None:
         cache.sets.append(dataset)
     # of kept pairs nothing is left to do that would be worth starting processes for, at every epoch
-    options = _loader_options(accelerator, 0 if kept else _worker_count(accelerator, config, streamed=False))
-    return accelerator.prepare_data_loader(
-        DataLoader(dataset, batch_size=config.batch_size, sampler=in_order, **options)
-    )
+    workers = 0 if kept else _worker_count(accelerator, config, dataset.transform, streamed=False)
+    fitting = _fitting_workers(accelerator, batch_size * dataset.transform.nbytes)
+    options = _loader_options(accelerator, min(workers, fitting))
+    return accelerator.prepare_data_loader(DataLoader(dataset, batch_size, sampler=in_order, **options))
 
 
-def _worker_count(accelerator: Accelerator, config: TrainingConfig, *, streamed: bool) -> int:
+def _worker_count(accelerator: Accelerator, config: TrainingConfig, transform: PairTransform, *, streamed: bool) -> int:
     """Processes that read and augment pairs for this one.
 
     On a CPU the step has use for all cores, and takes so long that reading in between does not show; a GPU is fed by
     all cores but one.
+
+    Raises:
+        UserError: shared memory has no room for the batches of so many.
     """
-    if config.num_workers is not None:
-        return config.num_workers
-    if streamed:
-        return STREAM_WORKERS
-    return 0 if accelerator.device.type == "cpu" else max(1, min(MOST_WORKERS, cpu_cores() - 1))
+    fitting = _fitting_workers(accelerator, config.batch_size * transform.nbytes)
+    if config.num_workers is None and not streamed:
+        return 0 if accelerator.device.type == "cpu" else min(max(1, min(MOST_WORKERS, cpu_cores() - 1)), fitting)
+    workers = STREAM_WORKERS if config.num_workers is None else config.num_workers
+    if workers > fitting:
+        size = config.batch_size * transform.nbytes / 1e6
+        raise UserError(
+            f"--num-workers {workers}: they send batches of {size:.2g} MB through {SHARED_MEMORY}, which has no room "
+            f"for so many. Type --num-workers {fitting}, or give the container more (docker run --shm-size 2g)."
+        )
+    return workers
+
+
+def _fitting_workers(accelerator: Accelerator, batch_bytes: int) -> int:
+    """Workers of each process whose batches, all that may be on their way at once, fit into shared memory."""
+    if not SHARED_MEMORY.is_dir():
+        return sys.maxsize
+    batches = shutil.disk_usage(SHARED_MEMORY).free // (batch_bytes * accelerator.num_processes)
+    return max(0, batches - BATCHES_TAKEN) // BATCHES_AHEAD
 
 
 def _loader_options(accelerator: Accelerator, workers: int) -> dict[str, Any]:

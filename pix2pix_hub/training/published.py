@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import PartialState
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.devices import sharing_failures
 from pix2pix_hub.export import (
     CONFIG_NAME,
     DISCRIMINATOR,
@@ -29,7 +30,6 @@ from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.models.fetch import commit_of, fetch_files
-from pix2pix_hub.training.checkpoint import newest_sound_checkpoint
 from pix2pix_hub.util import UserError
 
 # These may differ from the published network's.
@@ -100,18 +100,21 @@ class Published:
                 )
 
 
-def find_start(config: TrainingConfig, run_folder: Path, state: PartialState) -> Published | None:
-    """The published model that the run in `run_folder` begins with now, fetched by one process for all; None: none.
+def find_start(config: TrainingConfig, state: PartialState) -> Published | None:
+    """The published model that a run begins with, fetched by one process of each machine; None: none.
 
     Raises:
         UserError: see `fetch_files` and `Published`.
     """
-    if config.init_from is None or (config.resume and newest_sound_checkpoint(run_folder) is not None):
-        return None  # or it began long ago
+    if config.init_from is None:
+        return None
     with _naming(config.init_from):
-        with state.local_main_process_first():
-            folder = fetch_files(export_of(config.init_from), GENERATOR_FILES + DISCRIMINATOR_FILES)
-        return Published(config.init_from, folder)  # what is wrong with it is said before any pair is read
+        for turn in (True, False):
+            with sharing_failures():
+                if state.is_local_main_process == turn:
+                    folder = fetch_files(export_of(config.init_from), GENERATOR_FILES + DISCRIMINATOR_FILES)
+                    published = Published(config.init_from, folder)  # whose faults are named before pairs are read
+    return published
 
 
 def architecture_options(name: str) -> dict[str, Any]:

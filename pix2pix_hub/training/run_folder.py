@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 
 from pix2pix_hub.config import TrainingConfig, flag
 from pix2pix_hub.data.decode import BAD_PAIRS_NAME, LISTED_FAULTS, Fault, write_bad_pairs
+from pix2pix_hub.devices import sharing_failures
 from pix2pix_hub.export import TRAINING_CONFIG_NAME
 from pix2pix_hub.training.checkpoint import fail_together
 from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, library_versions, write_json
@@ -39,17 +40,21 @@ CHANGEABLE = {
 # --- where it is
 
 
-def find_together(config: TrainingConfig) -> Path:
-    """The folder of a run, new or to go on in, the same for every process of a launch; nothing is created.
+def find_together(config: TrainingConfig) -> tuple[Path, TrainingConfig | None]:
+    """The folder of a run, new or to go on in, and what the latter was started with; nothing is created.
+
+    The first process looks and tells the others of the launch, whose machines need not have the folder.
 
     Raises:
-        UserError: see `run_to_resume` and `new_run_folder`.
+        UserError: see `run_to_resume`, `new_run_folder` and `stored_config`.
     """
-    folder = RUNS
-    with fail_together(RUNS):
+    folder, stored = RUNS, None
+    with sharing_failures():
         if PartialState().is_main_process:
             folder = run_to_resume(config.output_dir) if config.resume else new_run_folder(config)
-    return Path(broadcast_object_list([str(folder)])[0])
+            stored = stored_config(folder) if config.resume else None
+    folder, stored = broadcast_object_list([folder, stored])
+    return folder, stored
 
 
 def new_run_folder(config: TrainingConfig) -> Path:
@@ -202,17 +207,20 @@ def check_same_run(stored: TrainingConfig, asked: TrainingConfig) -> None:
 
 
 def check_same_pairs(folder: Path, fingerprint: str) -> None:
-    """The run in `folder` was started on the same pairs.
+    """The run in `folder`, which the first process sees, was started on the same pairs.
 
     Raises:
-        UserError: files were added, removed or changed since.
+        UserError: files were added, removed or changed since; on all processes.
     """
-    recorded = json.loads((folder / TRAINING_CONFIG_NAME).read_text())["dataset"]["fingerprint"]
-    if recorded != fingerprint:
-        raise UserError(
-            f"--resume: the pairs have changed since {folder} was started (fingerprint {recorded}, now {fingerprint}): "
-            "put them back as they were, or start a new run without --resume."
-        )
+    with sharing_failures():
+        recorded = fingerprint
+        if PartialState().is_main_process:
+            recorded = json.loads((folder / TRAINING_CONFIG_NAME).read_text())["dataset"]["fingerprint"]
+        if recorded != fingerprint:
+            raise UserError(
+                f"--resume: the pairs have changed since {folder} was started (fingerprint {recorded}, now "
+                f"{fingerprint}): put them back as they were, or start a new run without --resume."
+            )
 
 
 def write_training_config(folder: Path, config: TrainingConfig, facts: dict[str, Any]) -> None:

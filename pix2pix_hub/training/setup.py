@@ -12,19 +12,37 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from pix2pix_hub.config import TrainingConfig
-from pix2pix_hub.devices import missing_for_compilation, resolve_mixed_precision, use_cpu
+from pix2pix_hub.devices import (
+    check_alike,
+    missing_for_compilation,
+    process_state,
+    resolve_mixed_precision,
+    sharing_failures,
+    use_cpu,
+)
 from pix2pix_hub.losses import PerceptualLoss, Pix2PixLoss
 from pix2pix_hub.models import PatchGANDiscriminator, ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.image_buffer import ImageBuffer
 from pix2pix_hub.training.published import Published
-from pix2pix_hub.training.step import GANStep, average_of
+from pix2pix_hub.training.step import CudaGraphs, GANStep, MovingAverage
 from pix2pix_hub.util import UserError
 
-SMALL_BATCH = 4  # images up to which a GPU waits for launches more than it computes
+STEPS_WORTH_COMPILING = 100_000  # on a GPU: an estimated 0.6 ms each, against a minute of compiling
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What `--compile` came to."""
+
+    networks: bool  # by torch.compile
+    step: bool  # recorded as one CUDA graph
+
+    def __str__(self) -> str:
+        parts = {"networks compiled": self.networks, "steps replayed as a CUDA graph": self.step}
+        return " and ".join(words for words, chosen in parts.items() if chosen) or "off"
 
 
 @dataclass(frozen=True)
@@ -33,12 +51,12 @@ class Learner:
 
     generator: Generator
     discriminator: PatchGANDiscriminator
-    average: AveragedModel | None  # moving average of the generator; None with `--ema-decay 0`
+    average: MovingAverage | None  # moving average of the generator; None with `--ema-decay 0`
     loss: Pix2PixLoss
     schedules: list[LambdaLR]  # of the generator's optimizer and the discriminator's
     buffer: ImageBuffer
     step: GANStep
-    compile_mode: str | None  # of `choose_compile_mode`
+    compilation: Compilation
 
     @property
     def exported_generator(self) -> Generator:
@@ -59,16 +77,21 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     """Accelerate, as the launcher's environment and `config` say.
 
     Raises:
-        UserError: a precision this device cannot do, a tracker that is not installed.
+        UserError: a precision this device cannot do, or that another process would not choose; a tracker that is not
+            installed.
     """
-    for tracker in config.report_to:
-        if find_spec(tracker) is None:
-            raise UserError(f"--report-to {tracker} is not installed: pip install {tracker}, or leave it out.")
+    process_state()
+    with sharing_failures():
+        for tracker in config.report_to:
+            if find_spec(tracker) is None:
+                raise UserError(f"--report-to {tracker} is not installed: pip install {tracker}, or leave it out.")
+        precision = resolve_mixed_precision(config.mixed_precision, use_cpu())
+    check_alike("precision", precision, "type --mixed-precision no, or start it on machines that are alike.")
     # torch 2.15 renames the option below; accelerate 1.15 knows the old name only, which works until torch drops it
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     return Accelerator(
         cpu=use_cpu(),
-        mixed_precision=resolve_mixed_precision(config.mixed_precision, use_cpu()),
+        mixed_precision=precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=list(config.report_to) or None,
         project_dir=run_folder,
@@ -79,23 +102,26 @@ def make_accelerator(config: TrainingConfig, run_folder: Path) -> Accelerator:
     )
 
 
-def choose_compile_mode(requested: str, device_type: str, batch_size: int, plain_loop: bool) -> str | None:
-    """`"auto"`, `"on"` or `"off"` → the mode of `torch.compile` on this kind of device; None: nothing is compiled.
+def choose_compilation(config: TrainingConfig, accelerator: Accelerator, total_steps: int) -> Compilation:
+    """What `--compile` comes to, here.
 
-    `auto` is off: compiling loses on a CPU, and on a GPU it has not been measured (docs/performance.md).
-
-    Args:
-        plain_loop: one process and one batch a step, so that gradients may live in a CUDA graph's memory.
+    A step is recorded on CUDA, unless that is `off`, where it is the same each time: in one process, without
+    accumulation, and not in fp16, whose losses are scaled by what the host decides. `auto` has networks compiled
+    beside that where so many steps are worth it and nothing is missing, and else not: on a CPU that loses
+    (docs/performance.md).
 
     Raises:
         UserError: `on` where `torch.compile` lacks something, with what to install.
     """
-    if requested != "on":
-        return None
+    device_type = accelerator.device.type
+    plain_loop = accelerator.num_processes == config.gradient_accumulation_steps == 1
+    step = device_type == "cuda" and plain_loop and accelerator.mixed_precision != "fp16" and config.compile != "off"
+    if config.compile != "on" and not (step and total_steps >= STEPS_WORTH_COMPILING):
+        return Compilation(networks=False, step=step)
     missing = missing_for_compilation(device_type)
-    if missing is not None:
+    if missing is not None and config.compile == "on":
         raise UserError(f"--compile on: {missing}; or leave it out.")
-    return "reduce-overhead" if device_type == "cuda" and batch_size <= SMALL_BATCH and plain_loop else "default"
+    return Compilation(networks=missing is None, step=step)
 
 
 def build_schedule(optimizer: Optimizer, config: TrainingConfig, total_steps: int) -> LambdaLR:
@@ -164,26 +190,31 @@ def make_learner(
         published: where those weights come from; None: drawn at random.
 
     Raises:
-        UserError: see `make_loss` and `choose_compile_mode`; the published networks are of another kind.
+        UserError: see `make_loss` and `choose_compilation`; the published networks are of another kind.
     """
     generator, discriminator = make_networks(config, source_channels, target_channels)
+    if accelerator.device.type == "cuda" and torch.backends.cudnn.enabled:
+        torch.backends.cudnn.benchmark = True  # all batches but the last of an epoch have one shape
+        if accelerator.mixed_precision != "no":  # half-precision kernels are made for it; others would be given copies
+            generator.to(memory_format=torch.channels_last)
+            discriminator.to(memory_format=torch.channels_last)
     if published is not None:
         published.give_weights(generator, discriminator)
-    average = average_of(generator, config.ema_decay, accelerator.device) if config.ema_decay else None
+    average = MovingAverage(generator, config.ema_decay, accelerator.device) if config.ema_decay else None
     optimizers = [
         torch.optim.Adam(network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True)
         for network in (generator, discriminator)
     ]
     schedules = [build_schedule(optimizer, config, total_steps) for optimizer in optimizers]
-    loss = make_loss(config, target_channels).to(accelerator.device)
+    with sharing_failures():  # whose networks one machine may not have
+        loss = make_loss(config, target_channels).to(accelerator.device)
     buffer = ImageBuffer(config.buffer_size, seed=config.seed + accelerator.process_index)
-    plain_loop = accelerator.num_processes == config.gradient_accumulation_steps == 1
-    compile_mode = choose_compile_mode(config.compile, accelerator.device.type, config.batch_size, plain_loop)
-    if compile_mode is not None:
+    compilation = choose_compilation(config, accelerator, total_steps)
+    if compilation.networks:
         # In place, so that names of weights, checkpoints, exports and the moving average know nothing of it; and for
         # each shape apart: the discriminator sees batches of two sizes.
-        generator.compile(mode=compile_mode, dynamic=False)
-        discriminator.compile(mode=compile_mode, dynamic=False)
+        generator.compile(dynamic=False)
+        discriminator.compile(dynamic=False)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)
     prepared_generator, prepared_discriminator, generator_optimizer, discriminator_optimizer = prepared
     step = GANStep(
@@ -196,6 +227,7 @@ def make_learner(
         buffer=buffer,
         average=average,
         max_grad_norm=config.max_grad_norm,
+        capture=CudaGraphs() if compilation.step else None,
     )
     accelerator.register_for_checkpointing(*schedules, *([] if average is None else [average]))
-    return Learner(generator, discriminator, average, loss, schedules, buffer, step, compile_mode)
+    return Learner(generator, discriminator, average, loss, schedules, buffer, step, compilation)

@@ -10,26 +10,38 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from accelerate.utils import broadcast_object_list, gather_object, set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.data.decode import Fault
 from pix2pix_hub.data.pairs import PairSplits
-from pix2pix_hub.devices import device_name, keep_freed_memory, process_state, set_cpu_threads, stop_signals
+from pix2pix_hub.devices import (
+    device_name,
+    keep_freed_memory,
+    on_any_process,
+    process_state,
+    set_cpu_threads,
+    set_longest_wait,
+    sharing_failures,
+    stop_signals,
+)
 from pix2pix_hub.export import BEST_MODEL, MODEL, TRAINING_CONFIG_NAME, Preprocessor, write_export
 from pix2pix_hub.metrics import METRICS
+from pix2pix_hub.models import PatchGANDiscriminator
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.checkpoint import (
     Progress,
     Stateful,
+    agreed_checkpoint,
     fail_together,
     load_checkpoint,
-    newest_sound_checkpoint,
     remove_after,
     save_checkpoint,
 )
@@ -42,7 +54,6 @@ from pix2pix_hub.training.run_folder import (
     claimed,
     find_together,
     record_bad_pairs,
-    stored_config,
     write_training_config,
 )
 from pix2pix_hub.training.setup import make_accelerator, make_learner
@@ -51,8 +62,11 @@ from pix2pix_hub.util import UserError, counted, write_json
 
 logger = logging.getLogger(__name__)
 
-STEPS_BETWEEN_STOPS = 10  # of several GPU processes, at which they ask each other whether to stop
-SECONDS_BETWEEN_CHECKPOINTS = 60.0  # where --checkpoint-every is not given, at the end of an epoch
+LONGEST_STEP = timedelta(minutes=30)  # for which processes in the loop wait for one that may have died
+# at least, between ends of epochs at which these are written
+SECONDS_BETWEEN_PICTURES = 30.0  # and between exports of the best epoch
+SECONDS_BETWEEN_CHECKPOINTS = 60.0  # where --checkpoint-every is not given
+WRITING_SHARE = 0.02  # of the time, that each of the two may take
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,34 @@ class TrainingResult:
     step: int
     epoch: int
     stop_signal: int | None = None
+
+
+class Spacing:
+    """Keeps something that is done now and then to `WRITING_SHARE` of the time, and `seconds` apart at least."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.cost, self._done = seconds, 0.0, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether enough time has passed since it was last done, or since the start."""
+        return time.monotonic() - self._done > max(self.seconds, self.cost / WRITING_SHARE)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Time what is done in the block."""
+        began = time.monotonic()
+        yield
+        self._done = time.monotonic()
+        self.cost = self._done - began
+
+
+class ExportContent(NamedTuple):
+    """What an export is made of."""
+
+    generator: Generator
+    discriminator: PatchGANDiscriminator
+    metrics: dict[str, Any]
+    samples: Path  # grid of samples, drawn when it is first needed
 
 
 class Pix2PixTrainer:
@@ -99,11 +141,11 @@ class Pix2PixTrainer:
 
         # The folder, what the networks begin with, the pairs.
         state = process_state()
-        self.run_folder = find_together(config)
-        self._stored = stored_config(self.run_folder) if config.resume else None
+        self.run_folder, self._stored = find_together(config)
         if self._stored is not None:
             check_same_run(self._stored, config)
-        self.published = find_start(config, self.run_folder, state)
+        begun = config.resume and agreed_checkpoint(self.run_folder) is not None
+        self.published = None if begun else find_start(config, state)
         self.pairs = pairs = pairs if pairs is not None else open_together(config, state, self.run_folder)
         if self._stored is not None:
             check_same_pairs(self.run_folder, pairs.fingerprint)
@@ -127,7 +169,8 @@ class Pix2PixTrainer:
             self.published.check_formats(pairs.formats)
         source, target = (pairs.formats[side].channels for side in ("source", "target"))
         self.learner = make_learner(accelerator, config, source, target, self.total_steps, self.published)
-        self.validation = Validation(accelerator, config, pairs, self.learner, self.cache)
+        with sharing_failures():
+            self.validation = Validation(accelerator, config, pairs, self.learner, self.cache)
         set_seed(config.seed, device_specific=True)  # from here on dropout differs between processes
 
     # --- the loop ---
@@ -142,30 +185,32 @@ class Pix2PixTrainer:
         """
         with claimed(self.config, self.run_folder, self._stored) as self.run_folder:
             self._start()
-            with stop_signals() as self._signals, self.reporter.bar:
+            with stop_signals() as self._signals, self.reporter.bar, self._best_kept():
                 while not self._finished():
                     # To the end of the epoch or of --max-steps, with checkpoints as --checkpoint-every says.
                     self._train_epoch()
-                    # A signal, or a bad pair in a stream, ends the run in the middle of the epoch.
+                    # A signal, or pairs that it cannot go on with, end the run in the middle of the epoch.
                     if self._stop_requested():
                         break
-                    # What the epoch brought: a line, a picture, model_best/, and model/ as --push-every says.
+                    # What the epoch brought: a line; from time to time pictures and model_best/; model/ as --push-every
+                    # says.
                     self._validate_and_export()
                     # By time, or where --checkpoint-every falls on the epoch's last step.
                     if self._checkpoint_due():
                         self._checkpoint()
                 # However it ended.
                 self._checkpoint()
-                if self._exported_step != self.progress.step:
-                    with fail_together(self.run_folder):
-                        self._export(MODEL)
+                with fail_together(self.run_folder):
+                    if self.accelerator.is_main_process:
+                        draw_curves(self.run_folder)
+                    if self._exported_step != self.progress.step:
+                        self._export(MODEL, self._content())
             return self._end()
 
     def _start(self) -> None:
         """Fill the run folder, or go on where the newest sound checkpoint left off."""
         self.accelerator.project_configuration.set_directories(str(self.run_folder))
-        checkpoint = newest_sound_checkpoint(self.run_folder) if self.config.resume else None
-        self.accelerator.wait_for_everyone()  # all have looked
+        checkpoint = agreed_checkpoint(self.run_folder) if self.config.resume else None
         with fail_together(self.run_folder):
             if self.accelerator.is_main_process:
                 remove_after(self.run_folder, checkpoint)
@@ -173,7 +218,8 @@ class Pix2PixTrainer:
                 if self.pairs.lengths is not None:
                     write_json(self.run_folder / SHARDS_NAME, {"rows": list(self.pairs.lengths)})
         if checkpoint is not None:
-            load_checkpoint(self.accelerator, checkpoint, self._own)
+            with sharing_failures():
+                load_checkpoint(self.accelerator, checkpoint, self._own)
             logger.info("Resuming from %s: epoch %d, step %d.", checkpoint, self.progress.epoch + 1, self.progress.step)
             if self._finished():
                 logger.info("The run is finished: give a larger --epochs (or --max-steps) to train on.")
@@ -182,10 +228,12 @@ class Pix2PixTrainer:
         self.cache.fill(self.accelerator)
         self._bad_pairs: tuple[Fault, ...] | None = None  # as they are on record
         self._exported_step: int | None = None  # that `--push-every` has exported
+        self._best: ExportContent | None = None  # of the best epoch, where model_best/ is still to be written
         with fail_together(self.run_folder):
             self._record_bad_pairs()
             self.reporter = Reporter(self.accelerator, self.config, self.run_folder, self.progress, self.total_steps)
-        self._checkpointed = time.monotonic()
+        self._pictures, self._checkpoints = Spacing(SECONDS_BETWEEN_PICTURES), Spacing(SECONDS_BETWEEN_CHECKPOINTS)
+        set_longest_wait(LONGEST_STEP)  # what takes one process long is done
 
     def _finished(self) -> bool:
         """All steps taken and validated, or early stopping."""
@@ -223,14 +271,9 @@ class Pix2PixTrainer:
                 break
 
     def _stop_requested(self) -> bool:
-        """Whether a signal, or a bad pair where none may be, came to any process; asked at the same step by all."""
-        bad_pair = self.train_loader.reason_ahead is not None and self.progress.step < self.total_steps
-        received = self._signals.received is not None or bad_pair
-        if self.accelerator.num_processes == 1:
-            return received
-        if self.accelerator.device.type != "cpu" and self.progress.step % STEPS_BETWEEN_STOPS:
-            return False  # asking makes a GPU wait
-        return bool(self.accelerator.reduce(torch.tensor(float(received), device=self.accelerator.device)) > 0)
+        """Whether a signal, or pairs it cannot go on with, came to any process; asked at the same step by all."""
+        stuck = self.train_loader.reason_ahead is not None and self.progress.step < self.total_steps
+        return on_any_process(self._signals.received is not None or stuck)
 
     def _validate_and_export(self) -> None:
         """Measure the exported generator; log, draw and export what the epoch brought."""
@@ -241,33 +284,40 @@ class Pix2PixTrainer:
             self._record_bad_pairs()
             entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
             self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
-            if self.accelerator.is_main_process:
-                self.validation.save_samples(self._samples_path)
-                draw_curves(self.run_folder)
             shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in config.eval_metrics)
             logger.info("Epoch %d: %s; D loss %.3f.", progress.epoch, shown, losses.get("d_loss", math.nan))
             value, best = metrics[config.best_metric], progress.best_value
             higher_is_better = METRICS[config.best_metric].higher_is_better
             if best is None or (value > best if higher_is_better else value < best):
                 progress.best_value, progress.best_epoch = value, progress.epoch
-                self._export(BEST_MODEL)
+                if self.accelerator.is_main_process:
+                    now = self._content()
+                    copies = now.generator.snapshot(), now.discriminator.snapshot()
+                    self._best = ExportContent(*copies, now.metrics, now.samples)
             if config.push_every and progress.epoch % config.push_every == 0:
-                self._export(MODEL)
+                self._export(MODEL, self._content())
                 self._exported_step = progress.step
+            if self.accelerator.is_main_process and self._pictures.due():
+                with self._pictures.measured():
+                    self._export_best()
+                    self._draw_samples(self._content())
+                    draw_curves(self.run_folder)
 
     def _checkpoint_due(self) -> bool:
         every = self.config.checkpoint_every
         if every:
             return self.progress.step % every == 0
-        late = time.monotonic() - self._checkpointed > SECONDS_BETWEEN_CHECKPOINTS
-        return bool(broadcast_object_list([late])[0])
+        return bool(broadcast_object_list([self._checkpoints.due()])[0])
 
     def _checkpoint(self) -> None:
-        self.reporter.fetch()
-        save_checkpoint(self.accelerator, self.run_folder, self.progress.step, self._own, self.config.keep_checkpoints)
-        with fail_together(self.run_folder):
-            self._record_bad_pairs()
-        self._checkpointed = time.monotonic()
+        with self._checkpoints.measured():
+            self.reporter.fetch()
+            with fail_together(self.run_folder):
+                self._export_best()  # what goes on from the checkpoint knows of it
+            step, keep = self.progress.step, self.config.keep_checkpoints
+            save_checkpoint(self.accelerator, self.run_folder, step, self._own, keep)
+            with fail_together(self.run_folder):
+                self._record_bad_pairs()
 
     def _end(self) -> TrainingResult:
         """Say what can be learnt from the run, and how it ended."""
@@ -275,11 +325,10 @@ class Pix2PixTrainer:
         for words in (overfitting_words(read_metrics(self.run_folder)), waiting_words(progress, self.cache.plan.mode)):
             if words and self.accelerator.is_main_process:
                 logger.info("%s", words)
-        asked = self.train_loader.streamed and progress.step < self.total_steps  # the same on all processes
-        reasons = gather_object([self.train_loader.reason_ahead]) if asked else []
         self.accelerator.end_training()
-        for reason in filter(None, reasons):
-            raise UserError(f"stopped after step {progress.step}, which is saved, at a bad pair. {reason}")
+        reason = self.train_loader.reason_ahead
+        if reason is not None and progress.step < self.total_steps:
+            raise UserError(f"stopped after step {progress.step}, which is saved: {reason}")
         return TrainingResult(self.run_folder, progress.metrics, progress.step, progress.epoch, self._signals.received)
 
     # --- what is kept ---
@@ -290,36 +339,57 @@ class Pix2PixTrainer:
         stream: dict[str, Stateful] = {"stream": self.train_loader} if self.train_loader.streamed else {}
         return {"image_buffer": self.learner.buffer, **stream}
 
-    @property
-    def _samples_path(self) -> Path:
-        return self.run_folder / "samples" / f"epoch_{self.progress.epoch:04d}.png"
-
     def _record_bad_pairs(self) -> None:
         recorded, self._bad_pairs = self._bad_pairs, self.train_loader.bad_pairs()
         if self.accelerator.is_main_process:
             record_bad_pairs(self.run_folder, self._bad_pairs, recorded)
 
-    def _export(self, name: str) -> None:
-        """Write the export `name` of the networks as they are, from the main process."""
-        if not self.accelerator.is_main_process:
-            return
-        if not self._samples_path.exists():
-            self.validation.save_samples(self._samples_path)
-        generator = self.learner.exported_generator
-        source, target = (self.pairs.formats[side] for side in ("source", "target"))
-        size, resize = self.config.image_height_width, self.config.resize
+    def _content(self) -> ExportContent:
+        """Of the networks as they are."""
         progress = self.progress
         metrics: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "seconds": progress.elapsed_seconds}
         for metric, value in progress.metrics.items():
             metrics[metric] = {"value": value if math.isfinite(value) else None}
+        metrics["pairs"] = len(self.validation.pairs)
+        moment = f"step_{progress.step:06d}" if progress.batch else f"epoch_{progress.epoch:04d}"
+        samples = self.run_folder / "samples" / f"{moment}.png"
+        return ExportContent(self.learner.exported_generator, self.learner.discriminator, metrics, samples)
+
+    def _draw_samples(self, content: ExportContent) -> None:
+        if not content.samples.exists():
+            self.validation.save_samples(content.samples, content.generator)
+
+    def _export_best(self) -> None:
+        """Write the export of the best epoch, where that is still to be done."""
+        if self._best is not None:
+            self._export(BEST_MODEL, self._best)
+            self._best = None
+
+    @contextmanager
+    def _best_kept(self) -> Iterator[None]:
+        """Whatever ends the block, the export of the best epoch is written if it can be."""
+        try:
+            yield
+        except Exception:
+            with suppress(Exception):  # the first is the one to be told
+                self._export_best()
+            raise
+
+    def _export(self, name: str, content: ExportContent) -> None:
+        """Write the export `name`, from the main process."""
+        if not self.accelerator.is_main_process:
+            return
+        self._draw_samples(content)
+        source, target = (self.pairs.formats[side] for side in ("source", "target"))
+        size, resize = self.config.image_height_width, self.config.resize
         write_export(
             self.run_folder / name,
-            generator,
-            Preprocessor(source, target, size, resize, generator.size_multiple, self.pairs.maker),
-            discriminator=self.learner.discriminator,
+            content.generator,
+            Preprocessor(source, target, size, resize, content.generator.size_multiple, self.pairs.maker),
+            discriminator=content.discriminator,
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
-            metrics=metrics | {"pairs": len(self.validation.pairs)},
-            samples=self._samples_path,
+            metrics=content.metrics,
+            samples=content.samples,
             complete=self._complete_export,
         )
         if self._on_export is not None:
@@ -336,7 +406,7 @@ class Pix2PixTrainer:
             f"pairs      {self.pairs.description}",
             f"networks   {counts}",
             f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
-            f"mixed precision: {accelerator.mixed_precision}, compile: {'on' if self.learner.compile_mode else 'off'}",
+            f"mixed precision: {accelerator.mixed_precision}, compile: {self.learner.compilation}",
             f"length     {counted(self.total_steps, 'step')}, "
             f"{counted(self.total_steps / self.steps_per_epoch, 'epoch')}, batch size {config.batch_size} x "
             f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from pix2pix_hub.config import TrainingConfig
@@ -15,6 +18,7 @@ from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.transforms import PairTensors
 from pix2pix_hub.image.format import save_grid
 from pix2pix_hub.metrics import METRICS, ImageMetrics, MetricNetworks, load_networks, unusable
+from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.loaders import make_transform, make_validation_loader
 from pix2pix_hub.training.setup import Learner
 from pix2pix_hub.util import UserError
@@ -45,24 +49,25 @@ class Validation:
         self._accelerator, self._config, self._formats, self._learner = accelerator, config, pairs.formats, learner
         self._networks = _metric_networks(accelerator, config, pairs)
         transform = make_transform(config, pairs.formats, augment=False)
-        self.pairs = PairTensors(pairs.validation, transform)
+        self.pairs = PairTensors(pairs.validation, transform, in_model_range=False)
         self.training_loader = None
         if pairs.lengths is None and "l1" in config.eval_metrics:
             step = -(-len(pairs.train) // TRAINING_PAIRS)
             some = replace(pairs.train, indices=pairs.train.indices[::step])
-            self.training_loader = make_validation_loader(accelerator, config, PairTensors(some, transform), cache)
+            shown = PairTensors(some, transform, in_model_range=False)
+            self.training_loader = make_validation_loader(accelerator, config, shown, cache)
         self._loader = make_validation_loader(accelerator, config, self.pairs, cache)
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
         """Both losses and the metrics, over all processes; and L1 of some training pairs, where L1 is measured."""
         accelerator, loss = self._accelerator, self._learner.loss
-        discriminator = self._learner.discriminator.eval()
+        generator, discriminator = self._learner.exported_generator, self._learner.discriminator.eval()
         metrics = ImageMetrics(self._config.eval_metrics, self._networks)
-        sums = torch.zeros(3, device=accelerator.device)  # d_loss, g_loss, batches
+        sums = torch.zeros(3, device=accelerator.device)  # d_loss, g_loss, pairs
         for batch in self._loader:
-            source, target = batch["source"], batch["target"]
-            generated = self._generate(source)
+            source, target = self._converted(batch)
+            generated = self._generate(generator, source)
             with accelerator.autocast():
                 (real_logits, real_maps), (fake_logits, fake_maps) = (
                     discriminator.forward(torch.cat([source, image], dim=1), features=True)
@@ -70,31 +75,36 @@ class Validation:
                 )
             d_loss = loss.discriminator_loss(real_logits, fake_logits)
             g_loss = loss.generator_loss(fake_logits, generated, target, fake_maps, real_maps)["total"]
-            sums += torch.stack([d_loss, g_loss, torch.ones_like(d_loss)])
+            sums += torch.stack([d_loss, g_loss, torch.ones_like(d_loss)]) * len(source)
             metrics.update(*accelerator.gather_for_metrics((generated, target)))
-        d_sum, g_sum, batches = accelerator.reduce(sums).tolist()
-        measured = {"d_loss": d_sum / batches, "g_loss": g_sum / batches, **metrics.compute()}
+        d_sum, g_sum, count = accelerator.reduce(sums).tolist()
+        measured = {"d_loss": d_sum / count, "g_loss": g_sum / count, **metrics.compute()}
         if self.training_loader is not None:  # as the validation pairs' L1: no augmentation, no dropout
             metrics = ImageMetrics(("l1",))
             for batch in self.training_loader:
-                generated = self._generate(batch["source"])
-                metrics.update(*accelerator.gather_for_metrics((generated, batch["target"])))
+                source, target = self._converted(batch)
+                generated = self._generate(generator, source)
+                metrics.update(*accelerator.gather_for_metrics((generated, target)))
             measured[TRAIN_L1] = metrics.compute()["l1"]
         return measured
 
     @torch.inference_mode()
-    def save_samples(self, path: Path) -> None:
+    def save_samples(self, path: Path, generator: Generator) -> None:
         """Write a picture of the first pairs: rows of source | generated | target."""
         rows = []
         for index in range(min(self._config.sample_count, len(self.pairs))):
-            pair = self.pairs[index]
-            source, target = (pair[side].to(self._accelerator.device) for side in ("source", "target"))
-            rows.append((source, self._generate(source[None])[0], target))
+            source, target = self._converted(send_to_device(self.pairs[index], self._accelerator.device))
+            rows.append((source, self._generate(generator, source[None])[0], target))
         save_grid(rows, path, [self._formats[side] for side in ("source", "target", "target")])
 
-    def _generate(self, source: Tensor) -> Tensor:
+    def _converted(self, pairs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Source and target in [-1, 1], of one pair or of a batch on the device."""
+        converted = self.pairs.transform.to_model_range(pairs)
+        return converted["source"], converted["target"]
+
+    def _generate(self, generator: Generator, source: Tensor) -> Tensor:
         with self._accelerator.autocast():  # a call, other than `forward`, would compile it for evaluation, too
-            return self._learner.exported_generator.eval().forward(source).float()
+            return generator.eval().forward(source).float()
 
 
 def _metric_networks(accelerator: Accelerator, config: TrainingConfig, pairs: PairSplits) -> MetricNetworks:

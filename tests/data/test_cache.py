@@ -14,11 +14,13 @@ import pytest
 import torch
 from pair_folders import write_sides
 from PIL import Image
+from torch.utils.data import default_collate
 
 from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data.cache import (
     CacheOverflow,
     CachePlan,
+    DevicePairs,
     KeepWhileLooking,
     PairCache,
     PairWriter,
@@ -83,6 +85,32 @@ def test_every_epoch_is_bitwise_the_one_without_a_cache(
         expected, got = plain[key], kept[key]
         assert all(torch.equal(expected[side], got[side]) for side in ("source", "target"))
     assert not torch.equal(kept[0, 1]["source"], kept[0, 2]["source"])
+
+
+@pytest.mark.parametrize("how", [{}, {"resize": "crop", "jitter_scale": 1.0}, {"flip_probability": 1.0}])
+@pytest.mark.parametrize(("source", "target"), [("bytes", "bytes"), ("labels", "sixteen"), ("float", "bytes")])
+def test_batches_cut_out_on_a_device_are_bitwise_those_of_single_pairs(
+    source: str, target: str, how: dict[str, Any], tmp_path: Path
+) -> None:
+    pairs = open_pairs(write_pairs(tmp_path / "pairs", source, target), labels=source == "labels")
+    transform = PairTransform((32, 40), augment=True, formats=pairs.formats, seed=3, **how)
+    plain, cpu = PairTensors(pairs, transform), torch.device("cpu")
+    kept = DevicePairs(keep_in_memory(pairs, transform, ROOM), transform, cpu)
+    for keys in ([(epoch, index) for epoch in range(3) for index in (4, 1, 0, 3)], [(7, 2)]):
+        batch, expected = kept.batch(keys), default_collate([plain[key] for key in keys])
+        assert torch.equal(batch["index"], expected["index"])
+        for side, images in transform.to_model_range(batch).items():
+            assert torch.equal(images, expected[side])
+            assert images.is_contiguous()
+    assert DevicePairs.where_they_fit(plain, cpu) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "only_crops"),
+    [({}, True), ({"augment": False}, False), ({"rotation_degrees": 5.0}, False), ({"color_jitter": 0.1}, False)],
+)
+def test_what_computes_pixels_is_not_left_to_the_device(options: dict[str, Any], only_crops: bool) -> None:
+    assert PairTransform((32, 32), **{"augment": True} | options).only_crops == only_crops
 
 
 def test_what_is_estimated_is_taken_and_other_processes_are_handed_a_path(pairs: PairDataset) -> None:

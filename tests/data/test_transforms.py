@@ -303,6 +303,14 @@ def test_deep_pixels_that_fit_are_kept_exactly() -> None:
     np.testing.assert_array_equal(from_model_range(scaled, deep).numpy().ravel(), np.arange(65536))
 
 
+@pytest.mark.parametrize("stored", [RGB, PixelFormat("gray", 1, "uint16", 0.0, 65535.0)])
+def test_a_pair_takes_the_bytes_that_are_said(stored: PixelFormat) -> None:
+    formats = {"source": PixelFormat("labels", 2, classes=(0, 3)), "target": stored}
+    transform = PairTransform((16, 24), augment=True, formats=formats)
+    images = transform.prepare(torch.zeros(1, 20, 20, dtype=torch.uint8), torch.zeros(stored.channels, 20, 20).byte())
+    assert transform.nbytes == sum(image.nbytes for image in transform.vary(*images, epoch=0, index=0).values())
+
+
 def test_unknown_labels_are_named() -> None:
     with pytest.raises(UserError, match=r"labels \[9\] are none of the classes \[0, 1\]"):
         to_model_range(torch.tensor([[[0, 9]]], dtype=torch.uint8), PixelFormat("labels", 2, classes=(0, 1)))

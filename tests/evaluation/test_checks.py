@@ -22,7 +22,9 @@ from pix2pix_hub.evaluation.checks import (
     collapse,
     color_bias,
     memorisation,
+    permanent_spot,
     run_checks,
+    saturation,
     sharpness,
     source_use,
     thumbnails_of,
@@ -37,13 +39,15 @@ ORDER = torch.randperm(len(TARGETS), generator=torch.Generator().manual_seed(0))
 NOISE = torch.randn(TARGETS.shape, generator=torch.Generator().manual_seed(0))
 TWO_IMAGES = batch(OTHERS)[1][:2].repeat(len(SOURCES) // 2, 1, 1, 1)
 BLURRED = gaussian_blur(TARGETS, [11, 11])
+PLACES = torch.arange(SIZE)
+SPOT = 0.8 * torch.exp(-((PLACES[:, None] - 21) ** 2 + (PLACES - 45) ** 2) / 8)  # 2 pixels wide
 CALM_DRIFT = torch.tensor([0.0, 0.0, 0.2]).view(3, 1, 1)
 
 
 def checked(generated: Tensor, target: Tensor = TARGETS, own: list[int | None] | None = None) -> dict[str, Check]:
     places = own or [None] * len(target)
     checks, _ = run_checks(traces_of(generated), traces_of(target), TRAINING_THUMBNAILS, places, ORDER)
-    assert len(checks) == 6
+    assert len(checks) == 8
     return checks
 
 
@@ -74,7 +78,7 @@ def test_real_targets_of_real_sets_are_flagged_by_none(name: str, direction: str
     assert not [name for name, check in checks.items() if check.fired]
 
 
-ADVICE = ("train longer", "try more pairs", "--upsampling resize")
+ADVICE = ("train longer", "try more pairs", "--upsampling resize", "lower --learning-rate")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,8 @@ ADVICE = ("train longer", "try more pairs", "--upsampling resize")
         (TARGETS + 0.5 * NOISE, {"sharpness"}, "rough or noisy"),
         (batch(OTHERS)[1], {"source_use"}, "hardly or not at all"),
         (BLURRED, {"sharpness"}, "blurred"),
+        (TARGETS.sign(), {"saturation"}, "100% of all values are at an end of their range"),
+        (TARGETS + SPOT, {"permanent_spot"}, "a bright spot in common that real images have not, 33% from the top and"),
     ],
 )
 def test_a_bad_generator_is_flagged_and_it_is_said_what_to_try(generated: Tensor, flags: set[str], words: str) -> None:
@@ -126,6 +132,32 @@ def test_a_checkerboard_along_one_axis_only_is_found_and_a_faint_one_is_left_alo
     for pattern in (stripes[:, None], stripes[None, :]):
         assert checkerboard(traces_of(TARGETS + pattern), traces_of(TARGETS)).fired
     assert not checkerboard(traces_of(torch.zeros_like(TARGETS) + grid(2, 0.004)), traces_of(TARGETS)).fired
+
+
+def test_a_spot_is_one_that_all_outputs_and_no_targets_have() -> None:
+    target, flat = traces_of(TARGETS), traces_of(torch.zeros_like(TARGETS))
+    check = permanent_spot(traces_of(TARGETS - SPOT), target)
+    assert check.fired and check.facts["shade"] == "dark"
+    assert (check.measures["down"], check.measures["across"]) == (21 / 64, 45 / 64)
+    # a place of the thumbnail is 2x2 pixels; those two away are 3 to 6 pixels from the spot's middle
+    cells = F.avg_pool2d((SPOT / 2)[None, None], 2)[0, 0]
+    ring = torch.cat([cells[8:13, 20:25].flatten(), -cells[9:12, 21:24].flatten()]).sum() / 16
+    found = permanent_spot(traces_of(torch.zeros_like(TARGETS) + SPOT), flat).measures["size"]
+    assert found == pytest.approx(float(cells[10, 22] - ring), rel=1e-5)
+    assert not permanent_spot(traces_of(TARGETS + SPOT), traces_of(TARGETS + SPOT)).fired  # targets have it
+    some = torch.arange(len(TARGETS))[:, None, None, None] % 10 == 0
+    assert not permanent_spot(traces_of(TARGETS + some * SPOT), target).fired
+    assert not permanent_spot(traces_of(TARGETS + SPOT / 8), target).fired
+    assert not permanent_spot(traces_of(BLURRED), target).fired
+
+
+def test_the_saturated_share_is_that_of_values_within_a_hundredth_of_an_end() -> None:
+    values = (
+        torch.tensor([-1.0, -0.981, -0.97, 0.0, 0.97, 0.981, 1.0, 0.5]).repeat(SIZE, SIZE // 8).expand(2, 3, -1, -1)
+    )
+    found = saturation(traces_of(values), traces_of(0.9 * values))
+    assert found.fired and (found.measures["share"], found.measures["share_of_real"]) == (0.5, 0.0)
+    assert not saturation(traces_of(values), traces_of(values)).fired  # as label maps have
 
 
 def test_sharpness_is_the_ratio_of_root_mean_square_differences() -> None:
@@ -173,7 +205,7 @@ def test_the_gain_of_the_right_source_is_one_minus_a_ratio_of_errors() -> None:
 def test_two_images_are_enough_and_any_size_and_channels_will_do(images: Tensor) -> None:
     traces = traces_of(images)
     assert traces.thumbnails.shape == (*images.shape[:2], THUMBNAIL, THUMBNAIL)
-    for check in (checkerboard, collapse, color_bias, sharpness):
+    for check in (checkerboard, collapse, color_bias, sharpness, saturation, permanent_spot):
         assert not check(traces, traces).fired
     assert not source_use(traces, traces, torch.arange(len(images))).fired
 

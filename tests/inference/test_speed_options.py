@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tiny_exports import write_tiny_export
 from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.inference import pipeline
@@ -49,6 +50,31 @@ def test_a_trained_model_in_half_precision_is_within_40_db_of_float32(dtype: str
         assert psnr(image, expected) >= 40.0
         assert not np.array_equal(image, expected)  # it was computed in something else
     assert all(np.array_equal(*pair) for pair in zip(made, pipe(images), strict=True))
+
+
+class TensorFloat32(TorchDispatchMode):
+    """Rounds what is convolved to 10 bits of mantissa, as a GPU does in float32 where cuDNN may."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        convolutions = (aten.convolution, aten.conv2d, aten.conv_transpose2d)
+        if func.overloadpacket in convolutions and torch.backends.cudnn.allow_tf32:
+            args = (*(torch.ldexp(torch.round(m * 2**11) / 2**11, e) for m, e in map(torch.frexp, args[:2])), *args[2:])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("tile_size", [64, 1024])
+def test_float32_is_not_computed_in_tf32(tile_size: int, export: Path) -> None:
+    pipe = Pix2PixPipeline.from_pretrained(export, device="cpu", dtype="float32")
+    image = torch.rand(3, 72, 72) * 2 - 1
+    expected = pipe(image, tile_size=tile_size)
+    with TensorFloat32():
+        assert torch.equal(pipe(image, tile_size=tile_size), expected)
+    assert torch.backends.cudnn.allow_tf32  # as it was
+    batch = torch.rand(1, 3, 72, 72, requires_grad=True)  # outside of a pipeline the emulation does something
+    with TensorFloat32():
+        rounded = pipe.generator(batch)
+    assert not torch.allclose(rounded, pipe.generator(batch), rtol=0, atol=1e-5)
 
 
 def test_auto_is_half_precision_where_the_device_has_units_and_the_images_have_8_bits(

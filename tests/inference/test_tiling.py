@@ -169,7 +169,7 @@ def test_large_arrays_are_never_held_as_floats(monkeypatch: pytest.MonkeyPatch) 
     assert image.stored.dtype == torch.uint8
     canvas = Canvas(None, image, 3, RGB, "numpy")
     assert canvas.pixels.dtype == torch.uint8
-    canvas.place(-3, 190, torch.ones(3, 10, 20))
+    canvas.place(-3, 190, canvas.values(torch.ones(3, 10, 20)))
     filled = np.zeros((300, 200), bool)
     filled[:7, 190:] = True
     assert (canvas.pixels.numpy()[:, filled] == 255).all()

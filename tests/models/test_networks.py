@@ -3,9 +3,12 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.overrides import TorchFunctionMode
 
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.models import PatchGANDiscriminator, SpectralNormConv2d, UNetGenerator
+from pix2pix_hub.models.layers import INIT_STD
 
 
 def count(network: nn.Module) -> int:
@@ -164,3 +167,48 @@ def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
         layer(torch.rand(1, 6, 8, 8))
     largest = torch.linalg.svdvals(layer.eval().weight.flatten(1))[0]
     assert largest.item() == pytest.approx(1.0, abs=1e-3)
+
+
+class CudaAutocast(TorchFunctionMode):
+    """Casts products of a matrix and a vector as autocast does on CUDA; on a CPU it leaves them alone."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.mv and torch.is_autocast_enabled("cpu"):
+            args = tuple(arg.bfloat16() for arg in args)
+        if func is torch.vdot:  # of two dtypes takes the wider
+            args = tuple(arg.float() for arg in args)
+        return func(*args, **(kwargs or {}))
+
+
+def test_spectral_norm_is_exact_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer = SpectralNormConv2d(6, 16, 4, 2, 1)
+    left, right = torch.linalg.qr(torch.randn(16, 16))[0], torch.linalg.qr(torch.randn(96, 16))[0]
+    values = torch.linspace(1.0, 2.0, 16)
+    values[-1] = 4.0  # far from the others, so that few iterations find its vectors
+    with torch.no_grad():
+        layer.parametrizations.weight.original.copy_(((left * values) @ right.T).view(16, 6, 4, 4))
+    with CudaAutocast(), torch.autocast("cpu", torch.bfloat16):
+        for _ in range(20):
+            weight = layer.weight
+    assert torch.linalg.svdvals(weight.detach().flatten(1))[0].item() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_spectral_norm_is_torchs_own(channels_last: bool) -> None:
+    """Same random numbers, same names in the state, same weight, vectors and gradient, to the last digit."""
+    torch.manual_seed(0)
+    ours = SpectralNormConv2d(6, 16, 4, 2, 1)
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(6, 16, 4, 2, 1)
+    nn.init.normal_(theirs.weight, 0.0, INIT_STD)
+    spectral_norm(theirs)
+    if channels_last:
+        ours, theirs = (layer.to(memory_format=torch.channels_last) for layer in (ours, theirs))
+    images = torch.rand(2, 6, 32, 32)
+    for layer in (ours, theirs):
+        (layer(images).square().mean() + layer(images + 1).square().mean()).backward()
+    state, expected = ours.state_dict(), theirs.state_dict()
+    assert list(state) == list(expected) and all(torch.equal(state[name], expected[name]) for name in state)
+    gradients = [layer.parametrizations.weight.original.grad for layer in (ours, theirs)]
+    assert torch.equal(*gradients)

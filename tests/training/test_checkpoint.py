@@ -56,6 +56,19 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert all(torch.equal(again.query(torch.zeros(1, 2, 4, 4)), value) for value in expected)
 
 
+def test_a_run_of_another_machines_gpu_goes_on_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor in the files says that it was on the sixth GPU."""
+    accelerator, layer, _ = prepared()
+    buffer = ImageBuffer(3, seed=1)
+    buffer.query(torch.rand(3, 2, 4, 4))
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "location_tag", lambda storage: "cuda:5")
+        path = save_checkpoint(accelerator, tmp_path, 7, {"image_buffer": buffer}, keep=2)
+    again = ImageBuffer(3)
+    load_checkpoint(accelerator, path, {"image_buffer": again})
+    assert torch.equal(again.state_dict()["images"], buffer.state_dict()["images"])
+
+
 def test_only_the_newest_are_kept_ordered_by_number_and_no_unfinished_one(tmp_path: Path) -> None:
     accelerator, _, _ = prepared()
     leftover = tmp_path / "checkpoints" / "checkpoint_5.partial"

@@ -1,15 +1,18 @@
 """What a process remembers of its stream, and what it does about bad pairs."""
 
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from run_results import Tiny
 from sharded_sets import write_parquet
 
 from pix2pix_hub.data.stream import open_stream
-from pix2pix_hub.training.loaders import TrainLoader
+from pix2pix_hub.training import loaders
+from pix2pix_hub.training.loaders import TrainLoader, open_together
 from pix2pix_hub.util import UserError
 
 LENGTHS = (9, 4, 8)
@@ -67,3 +70,18 @@ def test_where_bad_pairs_may_not_be_skipped_the_batch_before_one_tells(load: Loa
 def test_without_any_good_pair_there_is_no_training(load: Load) -> None:
     with pytest.raises(UserError, match="row . of shard . .*Nor is any pair near it good"):
         next(iter(load(NUMBERS).rest_of_epoch(0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "workers", "words"), [(64, 4, None), (0.3, 4, "--num-workers 4: .*Type --num-workers 2,")]
+)
+def test_more_workers_than_shared_memory_has_room_for_are_refused(
+    megabytes: float, workers: int, words: str | None, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of two 8-bit pairs of 64x64 takes 49 kB; a worker has two on their way, and two are in use."""
+    monkeypatch.setattr(loaders.shutil, "disk_usage", lambda _: SimpleNamespace(free=round(megabytes * 1e6)))
+    config = tiny(image_size="64", num_workers=workers, jitter_scale=1.0)
+    accelerator = Accelerator(cpu=True)
+    pairs = open_together(config, PartialState(), Path())
+    with nullcontext() if words is None else pytest.raises(UserError, match=words):
+        assert TrainLoader(accelerator, config, pairs).workers == workers

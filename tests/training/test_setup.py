@@ -2,17 +2,20 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal, cast
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from run_results import Tiny, same, train, weights
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.training import setup
-from pix2pix_hub.training.setup import build_schedule, choose_compile_mode
+from pix2pix_hub.training.setup import Compilation, build_schedule, choose_compilation
 from pix2pix_hub.util import UserError
 
 
@@ -55,24 +58,48 @@ def test_a_compiled_run_resumed_ends_as_the_uninterrupted_one(tiny: Tiny, tmp_pa
     assert torch._dynamo.utils.counters["frames"]["ok"], "nothing was compiled"
 
 
+def accelerator(device: str, processes: int, precision: str) -> Accelerator:
+    """What the choice looks at."""
+    place = SimpleNamespace(device=torch.device(device), num_processes=processes, mixed_precision=precision)
+    return cast(Accelerator, place)
+
+
 def test_on_without_a_compiler_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"no C\+\+ compiler.*apt-get install g\+\+"):
-        choose_compile_mode("on", "cpu", 1, True)
+        choose_compilation(TrainingConfig(compile="on"), accelerator("cpu", 1, "no"), 10**6)
+    found = choose_compilation(TrainingConfig(), accelerator("cuda", 1, "bf16"), 10**6)
+    assert found == Compilation(networks=False, step=True)
 
 
 @pytest.mark.parametrize(
-    ("requested", "device", "batch_size", "plain_loop", "mode"),
+    ("requested", "device", "processes", "precision", "accumulated", "steps", "networks", "step"),
     [
-        ("off", "cpu", 1, True, None),
-        ("auto", "cpu", 1, True, None),
-        ("on", "cuda", 1, True, "reduce-overhead"),
-        ("on", "cuda", 16, True, "default"),
-        ("on", "cuda", 1, False, "default"),
+        ("auto", "cpu", 1, "bf16", 1, 10**6, False, False),
+        ("on", "cpu", 1, "no", 1, 10, True, False),
+        ("off", "cuda", 1, "bf16", 1, 10**6, False, False),
+        ("auto", "cuda", 1, "bf16", 1, 10**6, True, True),
+        ("auto", "cuda", 1, "bf16", 1, 1000, False, True),
+        ("auto", "cuda", 1, "no", 1, 1000, False, True),
+        ("on", "cuda", 1, "bf16", 1, 1000, True, True),
+        ("auto", "cuda", 1, "fp16", 1, 10**6, False, False),
+        ("auto", "cuda", 2, "bf16", 1, 10**6, False, False),
+        ("on", "cuda", 2, "bf16", 1, 10, True, False),
+        ("auto", "cuda", 1, "bf16", 2, 10**6, False, False),
     ],
 )
-def test_graphs_are_for_small_batches_of_a_plain_loop_on_cuda(
-    requested: str, device: str, batch_size: int, plain_loop: bool, mode: str, monkeypatch: pytest.MonkeyPatch
+def test_steps_are_recorded_where_they_are_the_same_each_time(
+    requested: Literal["auto", "on", "off"],
+    device: str,
+    processes: int,
+    precision: str,
+    accumulated: int,
+    steps: int,
+    networks: bool,
+    step: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(setup, "missing_for_compilation", lambda device_type: None)
-    assert choose_compile_mode(requested, device, batch_size, plain_loop) == mode
+    config = TrainingConfig(compile=requested, gradient_accumulation_steps=accumulated)
+    found = choose_compilation(config, accelerator(device, processes, precision), steps)
+    assert found == Compilation(networks, step)

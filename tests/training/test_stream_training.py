@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from launching import TINY, TORCHRUN_TWO, finish, kill, start, wait_for
+from PIL import Image
 from run_results import Tiny, same, train, weights
 from sharded_sets import write_parquet, write_tars
 
@@ -80,14 +81,31 @@ def test_another_number_of_workers_cannot_go_on(tiny: Tiny, tmp_path: Path) -> N
         train(tiny(**options, max_steps=4, resume=True, num_workers=2))
 
 
-def test_a_bad_pair_stops_both_processes_and_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulation", ["1", "100"])  # with the latter in the middle of a step
+def test_a_bad_pair_stops_both_processes_and_is_named(accumulation: str, tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "set", LENGTHS, bad=[10])
     options = [*TINY, *STREAM, *COUNTED, "--dataset", str(folder), "--num-workers", "1", "--output-dir", "run"]
+    options += ["--gradient-accumulation-steps", accumulation]
     status, output = finish(*options, cwd=tmp_path, launcher=TORCHRUN_TWO)
     assert status != 0, output
-    (step,) = set(re.findall(r"error: stopped after step (\d+)", output))
-    assert output.count("at a bad pair. row 1 of shard 1 of split train") == 2  # both processes end of themselves
-    assert checkpoint(tmp_path / "run", int(step)).exists()
+    stop = "" if accumulation == "100" else r"stopped after step (\d+), which is saved: "
+    steps = re.findall(rf"error: {stop}row 1 of shard 1 of split train", output)
+    assert len(steps) == 2 and len(set(steps)) == 1, output  # both processes end of themselves
+    assert accumulation == "100" or checkpoint(tmp_path / "run", int(steps[0])).exists()
+
+
+def test_a_file_that_goes_missing_stops_both_processes_and_is_named(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / "pairs").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 32)).save(tmp_path / "pairs" / f"{number:02}.png")
+    options = [*TINY, "--dataset", "pairs", "--cache", "off", "--epochs", "500", "--output-dir", "run"]
+    options += ["--eval-metrics", "psnr"]  # which looks at no training pairs
+    process = start(*options, cwd=tmp_path, launcher=TORCHRUN_TWO)
+    wait_for(process, (tmp_path / "run" / "metrics.jsonl").exists)
+    for file in sorted((tmp_path / "pairs").iterdir())[:4]:
+        file.unlink()
+    output, _ = process.communicate(timeout=120)
+    assert len(re.findall(r"error: .*the next pairs cannot be read \(0[0-3].png.*add --resume", output)) == 2, output
 
 
 def test_stopped_at_a_bad_pair_it_goes_on_as_if_it_had_skipped_from_the_start(tiny: Tiny, tmp_path: Path) -> None:

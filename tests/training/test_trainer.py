@@ -1,5 +1,6 @@
 """Whole runs, a second long each: what they write, and when they stop."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -13,6 +14,8 @@ from tiny_options import TINY_OPTIONS
 
 from pix2pix_hub.config import PRESETS, TrainingConfig, preset_config
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
+from pix2pix_hub.training import loaders
+from pix2pix_hub.training import trainer as training
 from pix2pix_hub.training.report import TrainingDiverged
 from pix2pix_hub.training.trainer import Pix2PixTrainer
 from pix2pix_hub.util import UserError
@@ -24,7 +27,7 @@ def test_a_run_writes_exactly_what_it_should(finished: Path) -> None:
         *(".lock", "checkpoints", "curves.png", "metrics.jsonl"),
         *("model", "model_best", "samples", "training_config.json"),
     ]
-    assert files(finished / "samples") == ["epoch_0001.png", "epoch_0002.png"]
+    assert files(finished / "samples") == ["epoch_0002.png"]  # no time for a picture of the first
     assert [path.name for path in (finished / "checkpoints").iterdir()] == ["checkpoint_6"]
 
 
@@ -95,6 +98,77 @@ def test_best_and_last_exports_differ_when_an_earlier_epoch_was_better(tiny: Tin
     assert json.loads((run / "model" / "metrics.json").read_text())["epoch"] == 4
     rates = [entry["learning_rate"] for entry in entries(run, "train")]  # falls in the second half
     assert rates == pytest.approx([0.02] * 7 + [0.02 * factor / 6 for factor in (5, 4, 3, 2, 1)])
+
+
+def best_in_the_second_epoch(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Pix2PixTrainer:
+    values = iter([0.3, 0.1, 0.2, 0.25])
+    trainer = Pix2PixTrainer(config)
+    metrics = {"psnr": 1.0, "ssim": 0.5, "d_loss": 1.0, "g_loss": 1.0}
+    monkeypatch.setattr(trainer.validation, "measure", lambda: {"l1": next(values), **metrics})
+    return trainer
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.0, "checkpoint_every": 7}])
+def test_the_best_epoch_is_kept_as_it_was_until_it_is_written(
+    options: dict, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written at the end, or before a checkpoint in the middle of the third epoch, it is what was there at once."""
+    monkeypatch.setattr(training, "WRITING_SHARE", math.inf)
+    runs = {}
+    for seconds in (0.0, 3600.0):
+        monkeypatch.setattr(training, "SECONDS_BETWEEN_PICTURES", seconds)
+        config = tiny(epochs=4, learning_rate=0.02, output_dir=str(tmp_path / str(seconds)), **options)
+        runs[seconds] = best_in_the_second_epoch(config, monkeypatch).train().run_folder
+    at_once, later = runs.values()
+    assert files(at_once / "samples") == [f"epoch_000{epoch}.png" for epoch in (1, 2, 3, 4)]
+    assert files(later / "samples") == ["epoch_0002.png", "epoch_0004.png"]
+    assert same(weights(later, "model_best/**/*.safetensors"), weights(at_once, "model_best/**/*.safetensors"))
+    assert not same(weights(later, "model_best/*.safetensors"), weights(later, "model/*.safetensors"))
+    for name in ("samples.png", "config.json", "discriminator/config.json"):
+        assert (later / "model_best" / name).read_bytes() == (at_once / "model_best" / name).read_bytes()
+    assert json.loads((later / "model_best" / "metrics.json").read_text())["epoch"] == 2
+
+
+def test_the_best_epoch_is_written_when_something_ends_the_run(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = best_in_the_second_epoch(tiny(epochs=4, learning_rate=0.02), monkeypatch)
+    step = trainer.learner.step
+
+    def failing(*batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        if trainer.progress.step == 8:
+            raise TrainingDiverged("as a loss that is no number would")
+        return step(*batch)
+
+    trainer.learner = dataclasses.replace(trainer.learner, step=failing)
+    with pytest.raises(TrainingDiverged):
+        trainer.train()
+    assert json.loads((tmp_path / "run" / "model_best" / "metrics.json").read_text())["epoch"] == 2
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_what_is_written_now_and_then_takes_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(training.time, "monotonic", lambda: now)
+    spacing = training.Spacing(60.0)
+    assert not spacing.due()
+    now = 161.0
+    assert spacing.due()
+    with spacing.measured():
+        now = 171.0  # ten seconds are 2 % of 500
+    now = 660.0
+    assert not spacing.due()
+    now = 672.0
+    assert spacing.due()
+
+
+def test_validation_does_not_depend_on_how_its_pairs_are_batched(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    for images in (2, 16):  # in batches of 2, 2 and 1, and at once
+        monkeypatch.setattr(loaders, "VALIDATION_IMAGES", images)
+        trainer = Pix2PixTrainer(tiny(max_validation_pairs=5, batch_size=1))
+        measured.append(trainer.validation.measure())
+    assert measured[0] == pytest.approx(measured[1], rel=1e-5)
 
 
 def test_early_stopping_counts_epochs_without_a_better_value(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

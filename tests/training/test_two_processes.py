@@ -1,16 +1,31 @@
-"""Two gloo processes under `accelerate launch` train one model: the one a single process would."""
+"""Two gloo processes, of one machine or of two that share no files, train one model: the one a single process would."""
 
 import fcntl
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from launching import LAUNCH, LAUNCH_TWO, TINY, TORCHRUN_TWO, environment, finish, kill, start, wait_for
-from run_results import entries, same, weights
+from launching import (
+    LAUNCH,
+    LAUNCH_TWO,
+    TINY,
+    TORCHRUN_TWO,
+    environment,
+    finish,
+    kill,
+    start,
+    start_machines,
+    wait_for,
+)
+from PIL import Image
+from run_results import entries, files, same, weights
 
 WORKER = Path(__file__).with_name("two_process_worker.py")
 
@@ -81,3 +96,67 @@ def test_a_run_on_two_processes_killed_and_resumed_ends_the_same(tmp_path: Path)
     status, output = finish("--resume", "--output-dir", "parts", cwd=tmp_path, launcher=LAUNCH_TWO)
     assert status == 0, output
     assert same(weights(parts), weights(whole))
+
+
+# --- two machines
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> list[Path]:
+    """Working folders, each with a copy of the same pairs."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        (folder / "pairs").mkdir(parents=True)
+        for number in range(12):
+            noise = torch.rand(32, 64, 3, generator=torch.Generator().manual_seed(number))
+            Image.fromarray((noise * 255).byte().numpy()).save(folder / "pairs" / f"{number:02}.png")
+    return folders
+
+
+def said(*options: str, machines: Sequence[Path], ends: int, **how: Any) -> list[str]:
+    """What the process on each machine says until it ends with that status."""
+    processes = start_machines(*options, folders=machines, **how)
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [bool(process.returncode) for process in processes] == [bool(ends)] * len(processes), outputs
+    return outputs
+
+
+def test_two_machines_that_share_no_files_train_are_killed_resume_and_export(machines: list[Path]) -> None:
+    """Resumed once the run folder, with what both processes had of their own, has been copied to the second."""
+    options = [*TINY, "--dataset", "pairs", "--buffer-size", "4", "--checkpoint-every", "2", "--output-dir"]
+    status, output = finish(*options, "whole", cwd=machines[0], launcher=TORCHRUN_TWO)
+    assert status == 0, output
+    processes = start_machines(*options, "run", folders=machines)
+    first, second = (folder / "run" for folder in machines)
+    wait_for(processes[0], (first / "checkpoints" / "checkpoint_4" / "manifest.json").exists)
+    for process in processes:
+        kill(process)
+    assert not (first / "model").exists(), "it had ended already"
+    assert not second.exists()
+
+    resume = ["--resume", "--output-dir", "run"]
+    for output in said(*resume, machines=machines, ends=2):
+        assert re.search(r"error: .*checkpoint_\d+ is not on .* \(it is missing\): .*or copy the run", output), output
+    shutil.copytree(first, second)
+    copied = files(second)
+    said(*resume, machines=machines, ends=0)
+    assert same(weights(first), weights(machines[0] / "whole"))
+    assert files(second) == copied, "the second machine was written to"
+
+
+@pytest.mark.parametrize("difference", ["another pair", "no pairs", "another precision"])
+def test_a_machine_that_differs_ends_the_run_on_all_with_the_same_words(difference: str, machines: list[Path]) -> None:
+    variables, words = {}, "another fingerprint of the pairs .*same --dataset pairs"
+    if difference == "another pair":
+        shutil.copy(machines[1] / "pairs" / "00.png", machines[1] / "pairs" / "99.png")
+    elif difference == "no pairs":
+        for pair in (machines[1] / "pairs").iterdir():
+            pair.unlink()
+        words = "--dataset pairs: an empty folder"
+    else:
+        variables, words = {"ACCELERATE_MIXED_PRECISION": "bf16"}, r"another precision \(bf16\).*--mixed-precision no"
+    options = [*TINY[:-1], "auto", "--dataset", "pairs", "--output-dir", "run"]
+    for output in said(*options, machines=machines, ends=2, variables=[{}, variables]):
+        assert re.search(f"error: .*{words}", output), output
+        assert "process 1 on " in output or "rank 1: error: " in output
+    assert not any((folder / "run").exists() for folder in machines)

@@ -1,0 +1,66 @@
+"""What a training step asks of a GPU, on a stand-in for CUDA that computes nothing and counts what it is asked for.
+
+The stand-in is not part of the repository: it is loaded before Python starts, and its module `count` says what a block
+of code asked for. No value means anything here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pix2pix_hub.config import preset_config
+from pix2pix_hub.training.setup import Learner, make_accelerator, make_learner
+
+count = pytest.importorskip("count", reason="no stand-in for CUDA is loaded, whose module this is").count
+
+
+def learner(preset: str, folder: Path, batch_size: int = 1, **options) -> Learner:
+    """At an eighth of the networks' width, which changes no count."""
+    config = preset_config(preset, batch_size=batch_size, mixed_precision="bf16", base_channels=8, **options)
+    made = make_learner(make_accelerator(config, folder), config, 3, 3, total_steps=1000)
+    made.generator.train()
+    made.discriminator.train()
+    return made
+
+
+@pytest.fixture
+def waiting_fails():
+    """Torch raises where it would wait for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(("preset", "launches"), [("paper", 500), ("default", 600)])
+def test_an_eager_step_waits_for_nothing_and_sends_nothing(
+    preset: str, launches: int, tmp_path: Path, waiting_fails: None
+) -> None:
+    step = learner(preset, tmp_path, compile="off").step
+    batch = torch.empty(2, 1, 3, 256, 256, device="cuda")
+    step(*batch)
+    with count() as asked:
+        step(*batch)
+    assert (asked.syncs, asked.h2d, asked.d2h, asked.graphs) == (0, 0, 0, 0)
+    assert asked.launches <= launches
+
+
+@pytest.mark.parametrize("preset", ["paper", "default"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_steps_of_one_shape_become_one_replay_each(preset: str, batch_size: int, tmp_path: Path) -> None:
+    step = learner(preset, tmp_path, batch_size).step
+    batch = torch.empty(2, batch_size, 3, 256, 256, device="cuda")
+    for _ in range(3):
+        step(*batch)
+    torch.cuda.set_sync_debug_mode("error")
+    with count() as asked:
+        step(*batch)
+    assert (asked.graphs, asked.syncs, asked.h2d, asked.d2h) == (1, 0, 0, 0)
+    assert asked.launches <= 20
+    smaller = torch.empty(2, 1, 3, 64 if batch_size == 1 else 256, 256, device="cuda")
+    with count() as asked:
+        step(*smaller)
+    torch.cuda.set_sync_debug_mode("default")
+    assert (asked.graphs, asked.syncs, asked.h2d, asked.d2h) == (0, 0, 0, 0)
