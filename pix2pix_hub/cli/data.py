@@ -1,4 +1,4 @@
-"""`pix2pix-hub data inspect`, `data build` and `data make`, and how commands name a data set."""
+"""`pix2pix-hub data inspect`, `build`, `make` and `tile`, and how commands name a data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from pix2pix_hub.config import DatasetOptions, ImageOptions, MakerKind, MakerOptions, OnBadPair, PairOptions, TileOptions
+from pix2pix_hub.config import (
+    DatasetOptions,
+    ImageOptions,
+    MakerKind,
+    MakerOptions,
+    OnBadPair,
+    PairOptions,
+    TileOptions,
+)
 from pix2pix_hub.util import UserError, counted, say
 
 
@@ -159,7 +167,9 @@ def data_make(
     return 1 if left_out else 0
 
 
-def data_tile(rasters: Positional[tuple[Path, ...]], options: Annotated[TileOptions, arg(name="")], output: Path) -> None:
+def data_tile(
+    rasters: Positional[tuple[Path, ...]], options: Annotated[TileOptions, arg(name="")], output: Path
+) -> None:
     """Cut rasters of the same ground into pairs of tiles; training and validation share no pixel.
 
     Stopped, the same command goes on where it was.

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pix2pix_hub.config import TileOptions
 from pix2pix_hub.data.pairs import MADE_COLUMNS
@@ -120,29 +119,29 @@ def resampling_of(files: tuple[Path, Path], wanted: str) -> str | None:
             )
         if wanted != "auto":
             return wanted
-        if second.count == 1 and second.dtypes[0] in ("uint8", "uint16", "int16"):
-            if len(np.unique(looked_at(second).compressed())) <= MOST_CLASSES:
-                return "nearest"
+        whole_numbers = second.count == 1 and second.dtypes[0] in ("uint8", "uint16", "int16")
+        if whole_numbers and len(np.unique(looked_at(second).compressed())) <= MOST_CLASSES:
+            return "nearest"
         pixels_across = second.width * (right - left) / (east - west)  # of the second, over the first's width
         return "average" if pixels_across > 1.5 * first.width else "bilinear"
 
 
 def _ground(bounds: Sequence[float]) -> str:
-    return "{:.6g}…{:.6g} by {:.6g}…{:.6g}".format(bounds[0], bounds[2], bounds[1], bounds[3])
+    return f"{bounds[0]:.6g}…{bounds[2]:.6g} by {bounds[1]:.6g}…{bounds[3]:.6g}"
 
 
 # --- which tiles
 
 
 def plan_tiles(pairs: Sequence[tuple[Path, Path]], options: TileOptions) -> Tiling:
-    """Deal out the ground: blocks of it, at random, for validation, the rest for training.
+    """Choose tiles with data in both rasters, and deal out the ground: places of it for validation, the rest to train.
 
     Raises:
         UserError: a raster cannot be used, rasters do not belong together, or there is nothing to tile or to deal out.
     """
     size, stride = options.size, options.stride or options.size
     resampling = [resampling_of(files, options.resampling) for files in pairs]
-    places: list[Tile] = []
+    tiles: list[Tile] = []
     empty, area = 0, 0
     for number, files in enumerate(pairs):
         with opened(files, resampling[number]) as (first, second):
@@ -152,59 +151,56 @@ def plan_tiles(pairs: Sequence[tuple[Path, Path]], options: TileOptions) -> Tili
                 )
             area += first.height * first.width
             for row in range(0, first.height - size + 1, stride):
-                columns = range(0, first.width - size + 1, stride)
-                valid = _valid(first, second, row, size)
-                shares = [float(valid[:, column : column + size].mean()) for column in columns]
-                kept = [Tile(number, row, c) for c, share in zip(columns, shares, strict=True) if _enough(share, options)]
-                empty += len(shares) - len(kept)
-                places += kept
-    if not places:
+                window = ((row, row + size), (0, first.width))
+                valid = (first.dataset_mask(window=window) > 0) & (second.dataset_mask(window=window) > 0)
+                for column in range(0, first.width - size + 1, stride):
+                    if 1 - valid[:, column : column + size].mean() <= options.max_nodata:
+                        tiles.append(Tile(number, row, column))
+                    else:
+                        empty += 1
+    if not tiles:
         raise UserError(
-            f"of {counted(empty, 'tile')} none has at most {options.max_nodata:.0%} of its pixels without data in "
-            "either raster: raise --max-nodata, lower --size, or check that both hold data in the same places."
+            f"of {counted(empty, 'tile')} none has data in both rasters in {1 - options.max_nodata:.0%} of its pixels: "
+            "raise --max-nodata, lower --size, or check that both hold data in the same places."
         )
-    side = size * max(1, math.isqrt(area // BLOCKS) // size)
-    homes = [_blocks(tile, size, side) for tile in places]
-    inside = sorted({home[0] for home in homes if len(home) == 1})
-    np.random.default_rng(options.seed).shuffle(inside)
-    wanted, chosen, count = options.validation * len(places), set(), 0
-    tiles_in = {block: sum(home == (block,) for home in homes) for block in inside}
-    for block in inside:
-        if count >= wanted:
-            break
-        chosen.add(block)
-        count += tiles_in[block]
-    splits: dict[str, list[Tile]] = {"train": [], "validation": []} if options.validation else {"train": []}
-    straddling = 0
-    for tile, home in zip(places, homes, strict=True):
-        if not chosen.intersection(home):
-            splits["train"].append(tile)
-        elif chosen.issuperset(home):
-            splits["validation"].append(tile)
-        else:
-            straddling += 1
-    if lacking := [name for name, tiles in splits.items() if not tiles]:
-        raise UserError(
-            f"{counted(len(places), 'tile')} in {counted(len(inside), 'block')} of {side}x{side} pixels leave none for "
-            f"{lacking[0]}: lower --size or --validation, or give more rasters (--validation 0: all train)."
-        )
+    splits, straddling = _deal_out(tiles, size * max(1, math.isqrt(area // BLOCKS) // size), options)
     return Tiling(splits, empty, straddling, resampling)
 
 
-def _enough(share: float, options: TileOptions) -> bool:
-    return 1 - share <= options.max_nodata
+def _deal_out(tiles: Sequence[Tile], side: int, options: TileOptions) -> tuple[dict[str, list[Tile]], int]:
+    """Give blocks of the ground, `side` pixels wide, to validation, at random, until they hold enough tiles.
 
+    Returns:
+        The splits, and how many tiles lie across the border of the two.
+    """
 
-def _valid(first: Any, second: Any, row: int, size: int) -> NDArray[np.bool_]:
-    """Where both have data, (size, W): the rows of one row of tiles."""
-    window = ((row, row + size), (0, first.width))
-    return (first.dataset_mask(window=window) > 0) & (second.dataset_mask(window=window) > 0)
+    def blocks(tile: Tile) -> set[tuple[int, int, int]]:
+        rows, columns = (range(at // side, (at + options.size - 1) // side + 1) for at in (tile.row, tile.column))
+        return {(tile.pair, row, column) for row in rows for column in columns}
 
-
-def _blocks(tile: Tile, size: int, side: int) -> tuple[tuple[int, int, int], ...]:
-    """The blocks of ground that a tile lies in."""
-    rows, columns = ({start // side, (start + size - 1) // side} for start in (tile.row, tile.column))
-    return tuple((tile.pair, row, column) for row in sorted(rows) for column in sorted(columns))
+    homes = [blocks(tile) for tile in tiles]
+    ground = sorted(set().union(*homes))
+    chosen: set[tuple[int, int, int]] = set()
+    for number in np.random.default_rng(options.seed).permutation(len(ground)):
+        if sum(home <= chosen for home in homes) >= options.validation * len(tiles):
+            break
+        chosen.add(ground[number])
+    splits: dict[str, list[Tile]] = {"train": [], "validation": []} if options.validation else {"train": []}
+    straddling = 0
+    for tile, home in zip(tiles, homes, strict=True):
+        if home <= chosen:
+            splits["validation"].append(tile)
+        elif home & chosen:
+            straddling += 1
+        else:
+            splits["train"].append(tile)
+    if lacking := [name for name, members in splits.items() if not members]:
+        raise UserError(
+            f"{counted(len(tiles), 'tile')} in blocks of {side}x{side} pixels, which go to training or validation as a "
+            f"whole, leave none for {lacking[0]}: lower --size or --validation, or give more rasters (--validation 0: "
+            "all train)."
+        )
+    return splits, straddling
 
 
 # --- pairs

@@ -6,6 +6,8 @@ rasterio is the extra `geo`. Everything else of the package reads a GeoTIFF as a
 from __future__ import annotations
 
 import importlib
+import mmap
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pix2pix_hub.image.read import Decoded, from_memory
+from pix2pix_hub.image.tiff import TIFF_MAGIC, directories
 from pix2pix_hub.util import UserError
 
+GEO_KEYS = 34735  # the TIFF tag that says how coordinates are meant
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, from and to
 LOOKED_AT = 512  # pixels along the longer side of a raster that is looked at as a whole
+
+
+def has_coordinates(file: Path) -> bool:
+    """Whether a file is a GeoTIFF, by its tags alone; False for what cannot be read."""
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data[:4].startswith(TIFF_MAGIC) and GEO_KEYS in directories(data, str(file))[0]  # type: ignore[arg-type]  # reads as bytes do
+    except (UserError, OSError, ValueError, IndexError, OverflowError, struct.error):
+        return False
 
 
 def rasterio_of(file: Path) -> Any:
