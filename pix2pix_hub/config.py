@@ -272,6 +272,28 @@ class PairOptions(ImageOptions):
 
 
 @dataclass(frozen=True)
+class TileOptions:
+    """How rasters are cut into pairs. Raises `UserError` on construction, as `DatasetOptions` does."""
+
+    size: Annotated[int, Range(least=SMALLEST_SIDE, most=LARGEST_SIDE)] = 256
+    """Height and width of a tile (pixels)."""
+    stride: Count | None = None
+    """From one tile to the next; None: as --size. Less: they overlap (pixels)."""
+    max_nodata: Annotated[float, Range(least=0, most=1)] = 0.1
+    """Share of a tile that may be without data in either raster; tiles with more are left out."""
+    validation: Annotated[float, Range(least=0, most=0.9)] = 0.1
+    """Share of the tiles to validate on, in places of their own; 0: all train."""
+    resampling: Literal["auto", "nearest", "bilinear", "cubic", "average"] = "auto"
+    """How the second raster is brought onto the first one's grid; auto: nearest for classes, average where it is finer,
+    else bilinear."""
+    seed: Annotated[int, Range(least=0, most=2**63 - 1)] = 0
+    """Of the places to validate on."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
 class EvaluationOptions:
     """How a model is measured. Raises `UserError` on construction, as `DatasetOptions` does."""
 

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from pix2pix_hub.cli.data import data_build, data_inspect, data_make
+from pix2pix_hub.cli.data import data_build, data_inspect, data_make, data_tile
 from pix2pix_hub.cli.evaluate import evaluate_model
 from pix2pix_hub.cli.models import convert, export, push, space_push
 from pix2pix_hub.cli.training import USAGE_ERROR, set_up_logging
@@ -62,4 +62,5 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "data inspect": data_inspect,
     "data build": data_build,
     "data make": data_make,
+    "data tile": data_tile,
 }

@@ -1,4 +1,4 @@
-"""`pix2pix-hub data inspect`, `data build` and `data make`, and how commands name a data set."""
+"""`pix2pix-hub data inspect`, `build`, `make` and `tile`, and how commands name a data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from pix2pix_hub.config import DatasetOptions, ImageOptions, MakerKind, MakerOptions, OnBadPair, PairOptions
+from pix2pix_hub.config import (
+    DatasetOptions,
+    ImageOptions,
+    MakerKind,
+    MakerOptions,
+    OnBadPair,
+    PairOptions,
+    TileOptions,
+)
 from pix2pix_hub.util import UserError, counted, say
 
 
@@ -157,3 +165,40 @@ def data_make(
         say(f"picture    {grid}: source | target | both laid over each other")
     say(f"Train on it: {train_command(str(output))}")
     return 1 if left_out else 0
+
+
+def data_tile(
+    rasters: Positional[tuple[Path, ...]], options: Annotated[TileOptions, arg(name="")], output: Path
+) -> None:
+    """Cut rasters of the same ground into pairs of tiles; training and validation share no pixel.
+
+    Stopped, the same command goes on where it was.
+
+    Args:
+        rasters: GeoTIFFs, two by two: of the source, then of the target, which is brought onto the first one's grid.
+        output: Folder to write Parquet files and a card to.
+    """
+    if not rasters or len(rasters) % 2:
+        raise UserError(f"{counted(len(rasters), 'raster')} came: name them two by two, source and target of each.")
+    from datasets import disable_progress_bars
+    from tqdm import tqdm
+
+    from pix2pix_hub.data.rasters import dropped, tile_rasters
+    from pix2pix_hub.data.tools import train_command
+
+    disable_progress_bars()  # one for each file
+    pairs = list(zip(rasters[::2], rasters[1::2], strict=True))
+    with tqdm(unit="tile", disable=None) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        tiling = tile_rasters(pairs, options, output, report)
+    for (_, second), how in zip(pairs, tiling.resampling, strict=True):
+        if how is not None:
+            say(f"{second} was brought onto the grid of its partner ({how} resampling).")
+    say(dropped(tiling))
+    counts = ", ".join(f"{len(tiles)} {name}" for name, tiles in tiling.splits.items())
+    say(f"{counts} pairs in {output}.")
+    say(f"Train on it: {train_command(str(output))}")

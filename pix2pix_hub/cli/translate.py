@@ -38,12 +38,14 @@ def translate_images(
     skip_existing: bool = False,
     num_samples: int = 1,
     make_source: bool = False,
+    cog: bool = False,
     device: str = "auto",
 ) -> int:
     """Translate image files.
 
     Results keep the names of their sources, EXIF and colour profile. A kind of file that cannot hold a result (JPEG:
-    16 bits, classes, transparency) gives way to PNG, and that to TIFF. The exit status is 1 where some could not be
+    16 bits, classes, transparency) gives way to PNG, and that to TIFF. A GeoTIFF, of any size, becomes one of the same
+    place, mask and blocks. The exit status is 1 where some could not be
     translated.
 
     Args:
@@ -53,6 +55,7 @@ def translate_images(
         overwrite: Replace results that exist.
         skip_existing: Leave results that exist as they are: a run that was stopped goes on.
         num_samples: Variants of each image, with --stochastic.
+        cog: Write GeoTIFFs as cloud-optimised ones (COG).
         make_source: The files are photos: make sources of them first, as data make did for training.
         device: auto, cpu, cuda, cuda:1, mps, ….
     """
@@ -74,6 +77,7 @@ def translate_images(
             pipe,
             jobs,
             existing=existing,
+            cog=cog,
             report=bar.update,
             progress=lambda done, total: bar.set_postfix_str(f"step {done}/{total}"),
             num_samples=num_samples,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeVar
@@ -12,9 +13,11 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from pix2pix_hub.export import Preprocessor
+from pix2pix_hub.image.raster import has_coordinates
 from pix2pix_hub.image.read import read_bytes, read_image
 from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for
 from pix2pix_hub.inference.pipeline import Canvas, Pix2PixPipeline, Prepared, prepare
+from pix2pix_hub.inference.raster import translate_raster
 from pix2pix_hub.util import UserError, write_aside
 
 WINDOW_IMAGES, WINDOW_PIXELS = 32, 2**25  # read together: what batches of one size are made from; two are in memory
@@ -84,16 +87,20 @@ def translate_files(
     *,
     existing: Existing = "refuse",
     make_source: bool = False,
+    cog: bool = False,
     report: Callable[[], object],
     **options: Any,
 ) -> dict[Path, str]:
     """Translate and write all files; no input and no other result is replaced.
+
+    GeoTIFFs become GeoTIFFs, one after the other: see `raster.py`.
 
     Args:
         pipe: the model.
         jobs: of `plan_jobs`.
         existing: as in `plan_jobs`, for results that cannot be of the kind of file that was planned.
         make_source: the files are photos, of which sources are made first.
+        cog: write GeoTIFFs as cloud-optimised ones.
         report: called after each file.
         options: of `Pix2PixPipeline.__call__`.
 
@@ -127,8 +134,29 @@ def translate_files(
             with write_aside(path) as aside:
                 aside.write_bytes(content)
 
+    def raster(source: Path) -> Exception | None:
+        places = dict(enumerate(jobs[source]))
+        there = [number for number, place in places.items() if place.exists()]
+        try:
+            if make_source:
+                raise UserError(f"{source} has coordinates, and sources are made of plain photos only: leave it out.")
+            if there and existing == "refuse":
+                raise UserError(f"{places[there[0]]} exists: replace it with --overwrite, or name another --output.")
+            used = {name: options[name] for name in ("tile_size", "stochastic", "seed", "progress") if name in options}
+            if existing == "skip":
+                places = {number: place for number, place in places.items() if number not in there}
+            translate_raster(pipe, source, places, cog=cog, **used)
+        except (UserError, OSError) as error:
+            return error
+        return None
+
+    rasters = {source for source in jobs if has_coordinates(source)}
+    images = [source for source in jobs if source not in rasters]
     bad: dict[Path, str] = {}
-    for source, outcome in translate_each(pipe, list(jobs), read, write, **options):
+    for source, outcome in chain(
+        translate_each(pipe, images, read, write, **options),
+        ((source, raster(source)) for source in jobs if source in rasters),
+    ):
         if isinstance(outcome, Exception):
             name, reason = str(source), str(outcome)
             bad[source] = reason if reason.startswith(name) else f"{name}: {reason}"

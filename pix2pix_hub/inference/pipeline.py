@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class Prepared:
         """Height and width, without padding."""
         return self.stored.shape[-2], self.stored.shape[-1]
 
-    def padded(self, multiple: int, least: int) -> Prepared:
+    def padded(self, multiple: int, least: int) -> Self:
         """In the middle of the next size of such multiples, at least `least`: reflected as far as there are pixels, the
         border repeated beyond."""
 
@@ -209,15 +209,21 @@ class Canvas:
         self.in_model_range = self.type == "torch" and not stored_tensor
         self.keeps_axis = isinstance(image, np.ndarray) and self.type == came and image.shape[2:] == (1,)
         planes = 1 if self.format.mode == "labels" and not self.in_model_range else channels
-        dtype = torch.float32 if self.in_model_range else getattr(torch, self.format.dtype)
-        self.pixels = torch.empty(planes, *prepared.size, dtype=dtype)
+        self.shape = (planes, *prepared.size)
         sizes = zip(prepared.padded_size, prepared.size, strict=True)
         self._before = [(padded - size) // 2 for padded, size in sizes]
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """`(C, H, W)`, filled by `put`."""
+        return torch.empty(
+            self.shape, dtype=torch.float32 if self.in_model_range else getattr(torch, self.format.dtype)
+        )
 
     @property
     def alike(self) -> tuple[Any, ...]:
         """What is equal for canvases whose images can be handed on together."""
-        return self.in_model_range, self.format, self.pixels.shape, self._before
+        return self.in_model_range, self.format, self.shape, self._before
 
     def values(self, made: Tensor) -> Tensor:
         """`(…, C, h, w)` in [-1, 1] as the canvas holds it, computed where it is, then brought to the CPU."""
@@ -226,11 +232,15 @@ class Canvas:
     def place(self, top: int, left: int, values: Tensor) -> None:
         """Put `(C, h, w)` so that its corner is there in the padded image; what is padding is cut off."""
         top, left = top - self._before[0], left - self._before[1]
-        height, width = self.pixels.shape[1:]
+        height, width = self.shape[1:]
         rows = slice(max(0, top), max(0, min(height, top + values.shape[1])))
         columns = slice(max(0, left), max(0, min(width, left + values.shape[2])))
         inside = values[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        self.pixels[:, rows, columns] = inside
+        self.put(rows, columns, inside)
+
+    def put(self, rows: slice, columns: slice, values: Tensor) -> None:
+        """Take the pixels `(C, h, w)` of a part of the image, without padding."""
+        self.pixels[:, rows, columns] = values
 
     def finish(self) -> Any:
         """The image, as it was asked for."""
@@ -506,6 +516,27 @@ class Pix2PixPipeline:
         if isinstance(images, Tensor) and several and num_samples == 1 and output_type in (None, "torch"):
             return torch.stack(made) if made else images.new_empty(0, self.generator.out_channels, *images.shape[2:])
         return made if several else made[0]
+
+    def translate_large(
+        self,
+        image: Prepared,
+        canvas: Canvas,
+        *,
+        tile_size: int = TILE_SIZE,
+        seed: Seed | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Fill the canvas of one image in tiles, whatever its size. Both may be windows of files.
+
+        Args:
+            image: padded to what the generator takes.
+            canvas: its.
+            tile_size, progress: of a call.
+            seed: of the dropout; None: without.
+        """
+        partition = partition_for(self.generator, *image.padded_size)
+        steps = partition.passes * len(partition.tiles(image.padded_size, tile_size))
+        self._run([_Job(image, canvas, seed, partition, steps)], 1, tile_size, progress)
 
     def realism(self, source: AnyImage, image: AnyImage) -> NDArray[np.float32]:
         """Rate how real each patch of `image` looks as the translation of `source`: float32 `(h, w)` in [0, 1].
