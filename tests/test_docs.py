@@ -143,8 +143,8 @@ def test_a_page_runs_as_pasted(page: str) -> None:
     """From top to bottom, each command and snippet where the ones before it left off."""
     names: dict[str, Any] = {}
     for language, text in blocks(page):
-        if page == "docs/data.md" and "app.py" in text:
-            continue  # has a test of its own
+        if page == "docs/data.md" and ("app.py" in text or "data tile" in text):
+            continue  # have tests of their own
         forget_accelerate()
         exec(compile(text, page, "exec") if language == "python" else "", names)
         for words in command_lines(language, text):
@@ -181,6 +181,25 @@ def test_the_designers_walk_as_it_stands(tmp_path: Path) -> None:
         app.terminate()
         app.communicate()
     assert made[0].shape == (128, 160, 3) and np.array_equal(*made)
+
+
+def test_the_walk_with_rasters_as_it_stands(tmp_path: Path) -> None:
+    """Two GeoTIFFs → tiles → model → GeoTIFF."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
+    place = {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(500_000, 5_400_000, 2, 2)}
+    for name, side in (("aerial", 1), ("map", 0), ("elsewhere", 1)):
+        halves = [np.asarray(render_pair(number, (640, 400))[side]) for number in range(2)]
+        values = np.moveaxis(np.concatenate(halves, axis=1), -1, 0)
+        size = {"count": 3, "height": 640, "width": 800, "dtype": "uint8"}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **size, **place) as raster:
+            raster.write(values)
+    (tmp_path / "train_accelerate.py").symlink_to(ROOT / "train_accelerate.py")
+    (walk,) = [text for _, text in blocks("docs/data.md") if "data tile" in text]
+    variables = environment() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in walk.splitlines():
+        subprocess.run(["bash", "-euc", command], cwd=tmp_path, env=variables, check=True)
+    with rasterio.open(tmp_path / "maps" / "elsewhere.tif") as made:
+        assert (made.crs, made.transform, made.shape) == (*place.values(), (640, 800)) and made.read().std() > 10
 
 
 @pytest.mark.usefixtures("place")
