@@ -37,6 +37,12 @@ TIMEOUT_SECONDS = 20  # of a connection that says nothing
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")  # first digits of a published file's SHA-256
 
 
+NEAR_THE_ENDS = 0.01  # of the range: values that near an end are saturated
+MOST_SATURATED = (
+    0.1  # so much larger than that of real images may their share be: a generator that ran away makes others
+)
+
+
 @dataclass(frozen=True)
 class MetricNetworks:
     """Networks that metrics compare with, each None until one needs it. Any network of these forms will do."""
@@ -70,6 +76,11 @@ class Metric:
 def l1(generated: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of each image, float64."""
     return (generated - target).abs().double().mean(dim=(1, 2, 3))
+
+
+def saturated(images: Tensor) -> Tensor:
+    """Share of values within a hundredth of the range of its ends: (N, C, H, W) in [-1, 1] → (N,)."""
+    return (images.abs() >= 1 - 2 * NEAR_THE_ENDS).float().flatten(1).mean(1)
 
 
 class _GivenFeatures(nn.Identity):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pix2pix_hub.image.format import RGB, PixelFormat, to_unit_range
-from pix2pix_hub.metrics import ratio_interval
+from pix2pix_hub.metrics import MOST_SATURATED, ratio_interval, saturated
 from pix2pix_hub.util import counted
 
 NEAR = 0.5  # of the median distance of real images to the nearest training target
@@ -28,8 +28,6 @@ SHARPNESS = (0.5, 1.5)
 MOST_STRIDE_ENERGY = 2.0
 LEAST_GRID = 1 / 255  # a fainter pattern is not seen
 MOST_COLOR_BIAS = 0.05
-NEAR_THE_ENDS = 0.01  # of the range: values that near an end are saturated
-MOST_SATURATED = 0.1  # so much larger than that of real images may the share of saturated values be
 LEAST_SPOT = 1 / 8
 SPOT_DEVIATIONS = 4
 LEAST_DIFFERENCE = 1 / 255  # root mean square of targets from their mean: below, one image is right for all
@@ -150,7 +148,7 @@ def traces_of(images: Tensor) -> Traces:
     return Traces(
         thumbnails_of(images),
         unit.double().mean(dim=(-2, -1)),
-        ((unit - 0.5).abs() >= 0.5 - NEAR_THE_ENDS).double().mean(dim=(1, 2, 3)),
+        saturated(images.detach().float()).double().cpu(),
         (down + across) / 2,
         torch.stack(at, dim=1),
         torch.stack(nearby, dim=1),

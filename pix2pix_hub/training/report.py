@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.export import CURVES_NAME
-from pix2pix_hub.metrics import METRICS
+from pix2pix_hub.metrics import METRICS, MOST_SATURATED
 from pix2pix_hub.training.checkpoint import Progress, fail_together
-from pix2pix_hub.training.validation import TRAIN_L1
+from pix2pix_hub.training.validation import SATURATED, TRAIN_L1
 from pix2pix_hub.util import UserError, write_aside
 
 METRICS_NAME = "metrics.jsonl"
@@ -203,6 +203,17 @@ def waiting_words(progress: Progress, cache: str) -> str | None:
         return None
     advice = " and --cache memory or disk" if cache == "off" else ""
     return f"{share:.0%} of the training time was spent waiting for pairs: try a larger --num-workers{advice}."
+
+
+def saturation_words(measured: dict[str, float]) -> str | None:
+    """What a person could do where the generator paints the ends of the range only; None where it does not."""
+    ours, real = (measured[name] for name in SATURATED)
+    if ours <= real + MOST_SATURATED:
+        return None
+    return (
+        f"{ours:.0%} of the generated values are at an end of their range (of the targets' {real:.0%}): the generator may "
+        "have run away, which it hardly comes back from. Start again with a lower --learning-rate, or --max-grad-norm 1."
+    )
 
 
 def overfitting_words(validations: Sequence[dict[str, Any]]) -> str | None:

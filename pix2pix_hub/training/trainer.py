@@ -47,7 +47,14 @@ from pix2pix_hub.training.checkpoint import (
 )
 from pix2pix_hub.training.loaders import SHARDS_NAME, TrainLoader, make_cache, open_together
 from pix2pix_hub.training.published import find_start
-from pix2pix_hub.training.report import Reporter, draw_curves, overfitting_words, read_metrics, waiting_words
+from pix2pix_hub.training.report import (
+    Reporter,
+    draw_curves,
+    overfitting_words,
+    read_metrics,
+    saturation_words,
+    waiting_words,
+)
 from pix2pix_hub.training.run_folder import (
     check_same_pairs,
     check_same_run,
@@ -286,6 +293,8 @@ class Pix2PixTrainer:
             self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
             shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in config.eval_metrics)
             logger.info("Epoch %d: %s; D loss %.3f.", progress.epoch, shown, losses.get("d_loss", math.nan))
+            if words := saturation_words(metrics):
+                logger.warning("%s", words)
             value, best = metrics[config.best_metric], progress.best_value
             higher_is_better = METRICS[config.best_metric].higher_is_better
             if best is None or (value > best if higher_is_better else value < best):

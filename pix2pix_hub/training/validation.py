@@ -17,13 +17,14 @@ from pix2pix_hub.data.cache import RunCache
 from pix2pix_hub.data.pairs import PairSplits
 from pix2pix_hub.data.transforms import PairTensors
 from pix2pix_hub.image.format import save_grid
-from pix2pix_hub.metrics import METRICS, ImageMetrics, MetricNetworks, load_networks, unusable
+from pix2pix_hub.metrics import METRICS, ImageMetrics, MetricNetworks, load_networks, saturated, unusable
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.loaders import make_transform, make_validation_loader
 from pix2pix_hub.training.setup import Learner
 from pix2pix_hub.util import UserError
 
 TRAINING_PAIRS = 20  # evenly spread, whose L1 stands beside that of the validation pairs
+SATURATED = ("saturated", "saturated_of_real")  # keys of the shares of saturated values in what is measured
 TRAIN_L1 = "train_l1"  # key of that in what is measured
 
 
@@ -60,11 +61,11 @@ class Validation:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Both losses and the metrics, over all processes; and L1 of some training pairs, where L1 is measured."""
+        """Both losses, shares of saturated values and the metrics, over all processes; and L1 of some training pairs, where L1 is measured."""
         accelerator, loss = self._accelerator, self._learner.loss
         generator, discriminator = self._learner.exported_generator, self._learner.discriminator.eval()
         metrics = ImageMetrics(self._config.eval_metrics, self._networks)
-        sums = torch.zeros(3, device=accelerator.device)  # d_loss, g_loss, pairs
+        sums = torch.zeros(5, device=accelerator.device)  # both losses, shares of saturated values, pairs
         for batch in self._loader:
             source, target = self._converted(batch)
             generated = self._generate(generator, source)
@@ -75,10 +76,12 @@ class Validation:
                 )
             d_loss = loss.discriminator_loss(real_logits, fake_logits)
             g_loss = loss.generator_loss(fake_logits, generated, target, fake_maps, real_maps)["total"]
-            sums += torch.stack([d_loss, g_loss, torch.ones_like(d_loss)]) * len(source)
+            shares = saturated(generated).mean(), saturated(target).mean()
+            sums += torch.stack([d_loss, g_loss, *shares, torch.ones_like(d_loss)]) * len(source)
             metrics.update(*accelerator.gather_for_metrics((generated, target)))
-        d_sum, g_sum, count = accelerator.reduce(sums).tolist()
-        measured = {"d_loss": d_sum / count, "g_loss": g_sum / count, **metrics.compute()}
+        *totals, count = accelerator.reduce(sums).tolist()
+        names = ("d_loss", "g_loss", *SATURATED)
+        measured = {name: total / count for name, total in zip(names, totals, strict=True)} | metrics.compute()
         if self.training_loader is not None:  # as the validation pairs' L1: no augmentation, no dropout
             metrics = ImageMetrics(("l1",))
             for batch in self.training_loader:

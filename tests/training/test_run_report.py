@@ -3,7 +3,7 @@
 import pytest
 
 from pix2pix_hub.training.checkpoint import Progress
-from pix2pix_hub.training.report import overfitting_words, waiting_words
+from pix2pix_hub.training.report import overfitting_words, saturation_words, waiting_words
 
 
 def curves(validation: list[float], training: list[float]) -> list[dict]:
@@ -39,3 +39,10 @@ def test_a_long_wait_for_pairs_is_said() -> None:
     assert waiting_words(Progress(elapsed_seconds=100, waiting_seconds=5), "off") is None
     words = str(waiting_words(Progress(elapsed_seconds=100, waiting_seconds=25), "off"))
     assert words.startswith("25%") and "--cache" in words
+
+
+def test_a_generator_that_ran_away_is_told_at_the_end_of_an_epoch() -> None:
+    assert saturation_words({"saturated": 0.3, "saturated_of_real": 0.25}) is None
+    told = str(saturation_words({"saturated": 0.87, "saturated_of_real": 0.02}))
+    assert told.startswith("87% of the generated values are at an end of their range (of the targets' 2%)")
+    assert "lower --learning-rate" in told
