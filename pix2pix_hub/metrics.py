@@ -38,9 +38,7 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")  # first digits of a publish
 
 
 NEAR_THE_ENDS = 0.01  # of the range: values that near an end are saturated
-MOST_SATURATED = (
-    0.1  # so much larger than that of real images may their share be: a generator that ran away makes others
-)
+MOST_SATURATED = 0.1  # so much larger than that of real images their share may be
 
 
 @dataclass(frozen=True)

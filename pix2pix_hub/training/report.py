@@ -207,12 +207,13 @@ def waiting_words(progress: Progress, cache: str) -> str | None:
 
 def saturation_words(measured: dict[str, float]) -> str | None:
     """What a person could do where the generator paints the ends of the range only; None where it does not."""
-    ours, real = (measured[name] for name in SATURATED)
+    ours, real = (measured.get(name, 0.0) for name in SATURATED)
     if ours <= real + MOST_SATURATED:
         return None
     return (
-        f"{ours:.0%} of the generated values are at an end of their range (of the targets' {real:.0%}): the generator may "
-        "have run away, which it hardly comes back from. Start again with a lower --learning-rate, or --max-grad-norm 1."
+        f"{ours:.0%} of the generated values are at an end of their range (of the targets' {real:.0%}): the generator "
+        "may have run away. It hardly comes back from there: start again with a lower --learning-rate, or with "
+        "--max-grad-norm 1."
     )
 
 

@@ -61,7 +61,7 @@ class Validation:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Both losses, shares of saturated values and the metrics, over all processes; and L1 of some training pairs, where L1 is measured."""
+        """Both losses, shares of saturated values and metrics, over all processes; L1 of some training pairs, too."""
         accelerator, loss = self._accelerator, self._learner.loss
         generator, discriminator = self._learner.exported_generator, self._learner.discriminator.eval()
         metrics = ImageMetrics(self._config.eval_metrics, self._networks)
