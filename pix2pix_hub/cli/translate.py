@@ -22,6 +22,11 @@ def open_model(model: str, how: TranslationOptions, device: str | torch.device, 
     """The pipeline, which refuses options of a call (also `others`) that do not go together."""
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
+    if not how.stochastic and (how.seed is not None or others.get("num_samples", 1) != 1):
+        raise UserError(
+            "--seed and --num-samples are for --stochastic: without dropout every sample is the same. Add it, or leave "
+            "them out."
+        )
     pipe = Pix2PixPipeline.from_pretrained(
         model, revision=how.revision, device=device, dtype=how.dtype, compile=how.compile
     )

@@ -227,9 +227,14 @@ class Pix2PixTrainer:
         if checkpoint is not None:
             with sharing_failures():
                 load_checkpoint(self.accelerator, checkpoint, self._own)
-            logger.info("Resuming from %s: epoch %d, step %d.", checkpoint, self.progress.epoch + 1, self.progress.step)
+            epoch, step = self.progress.epoch, self.progress.step
             if self._finished():
-                logger.info("The run is finished: give a larger --epochs (or --max-steps) to train on.")
+                told = (
+                    "The run is finished, after epoch %d, step %d: give a larger --epochs (or --max-steps) to train on."
+                )
+                logger.info(told, epoch, step)
+            else:
+                logger.info("Resuming from %s: epoch %d, step %d.", checkpoint, epoch + 1, step)
         elif self.config.resume:
             logger.info("%s has no checkpoint yet: starting at step %d.", self.run_folder, self.progress.step)
         self.cache.fill(self.accelerator)
