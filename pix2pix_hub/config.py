@@ -166,8 +166,7 @@ class MakerOptions:
     """
 
     kind: MakerKind
-    """edges: a line drawing; gray; lowres: made small, then as large as before; blur; noise; mask: holes to fill in, in
-    magenta; palette: few colours."""
+    """edges: a line drawing; lowres: made small, then enlarged; mask: magenta holes to fill; palette: few colours."""
     style: Literal["canny", "pencil"] | None = None
     """Of edges. canny: black lines on white (default); pencil: soft shades."""
     factor: Annotated[int, Range(least=2, most=8)] | None = None

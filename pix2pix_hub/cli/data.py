@@ -105,8 +105,7 @@ class NamedMaker(MakerOptions):
     """How sources are made. An option of another kind is refused."""
 
     kind: Positional[MakerKind] = field()
-    """edges: a line drawing; gray; lowres: made small, then as large as before; blur; noise; mask: holes to fill in, in
-    magenta; palette: few colours."""
+    """edges: a line drawing; lowres: made small, then enlarged; mask: magenta holes to fill; palette: few colours."""
 
 
 @dataclass(frozen=True)
