@@ -27,7 +27,7 @@ from pix2pix_hub.image.palette import Color
 from pix2pix_hub.image.read import open_image
 from pix2pix_hub.util import UserError, is_own_file
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "demo_model"
+SHIPPED, SHIPPED_DRAWING = (Path(__file__).parents[1] / "assets" / name for name in ("demo_model", "drawing_model"))
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
 SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME)
 SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
@@ -45,7 +45,7 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
 
     Args:
         asked: repository ids or folders with commas between them; None: what `PIX2PIX_MODEL` says. Without either the
-            newest export under `runs`, else the model shipped with the package.
+            newest export under `runs`, else the two models shipped with the package.
         runs: folder of runs.
 
     Raises:
@@ -65,7 +65,7 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
     if not locations:
         files = [path for folder in EXPORT_FOLDERS for path in runs.glob(f"*/{folder}/{PREPROCESSOR_NAME}")]
         if not files:
-            return {"demo": SHIPPED}
+            return {"demo": SHIPPED, "drawing": SHIPPED_DRAWING}
         locations = [max(files, key=lambda file: (file.stat().st_mtime, file.parent.name == "model")).parent]
     models: dict[str, Location] = {}
     for location in locations:

@@ -16,7 +16,7 @@ from tiny_exports import LABELS, write_tiny_export
 
 from pix2pix_hub.export import SAMPLES_NAME
 from pix2pix_hub.ui.handlers import Handlers
-from pix2pix_hub.ui.models import SHIPPED, choose_models
+from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING, choose_models
 from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
@@ -32,12 +32,12 @@ def made_export(folder: Path, age: int) -> Path:
     return folder
 
 
-def test_asked_models_come_before_runs_and_runs_before_the_shipped_one(
+def test_asked_models_come_before_runs_and_runs_before_the_shipped_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PIX2PIX_MODEL", raising=False)
     runs = tmp_path / "runs"
-    assert choose_models(None, runs) == {"demo": SHIPPED}
+    assert choose_models(None, runs) == {"demo": SHIPPED, "drawing": SHIPPED_DRAWING}
     made_export(runs / "older" / "model", 200)
     newest = made_export(runs / "newer" / "model", 100)
     made_export(runs / "newer" / "model_best", 100)

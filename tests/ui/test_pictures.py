@@ -15,6 +15,7 @@ from PIL import Image
 
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.image.read import Decoded, from_memory, read_image
+from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.synthetic import CMP_CLASSES
 from pix2pix_hub.ui.handlers import (
     FAKE,
@@ -27,7 +28,7 @@ from pix2pix_hub.ui.handlers import (
     nearest_paints,
     shown,
 )
-from pix2pix_hub.ui.models import SHIPPED, ModelInfo, paints
+from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING, ModelInfo, paints
 from pix2pix_hub.util import UserError
 
 BLUE, RED, GREEN = (0, 0, 255), (255, 0, 0), (0, 200, 0)
@@ -122,6 +123,15 @@ def test_the_shipped_model_shows_itself() -> None:
         assert example.source.size == example.generated.size == example.target.size == (256, 256)
     assert export.numbers["psnr"] > 20
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*.safetensors")) <= 6e6
+
+
+def test_the_shipped_model_of_drawings_makes_them_itself_of_photos() -> None:
+    export, pipe = ModelInfo(SHIPPED_DRAWING, "drawing"), Pix2PixPipeline.from_pretrained(SHIPPED_DRAWING, device="cpu")
+    assert (export.height, export.width) == (256, 256) and export.numbers["psnr"] > 17
+    for example in export.examples:
+        assert set(np.unique(np.asarray(example.source)).tolist()) <= {0, 255}
+        assert np.array_equal(np.asarray(pipe.make_source(example.target).convert("RGB")), np.asarray(example.source))
+    assert sum(path.stat().st_size for path in SHIPPED_DRAWING.rglob("*.safetensors")) <= 6e6
 
 
 def test_exports_of_strangers(tmp_path: Path) -> None:
