@@ -452,7 +452,7 @@ class TrainingConfig(PairOptions):
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; auto: bf16 where the device has units for it, else float32."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Put the networks through torch.compile, which takes a minute or more at first; auto: off (it loses on a CPU)."""
+    """on: torch.compile the networks, a minute or more; auto: on a GPU what pays, steps replayed as a CUDA graph."""
     seed: WholeNumber = 0
     """Seed of initial weights, sample order, augmentation and dropout."""
 

@@ -298,6 +298,20 @@ def fitting_batch(generator: Generator, height: int, width: int) -> int:
     return max(1, min(LARGEST_BATCH, int(memory / of_one)))
 
 
+def _recorded(network: Callable[[Tensor], Tensor], batch: Tensor) -> Callable[[Tensor], Tensor]:
+    """`network` on such batches as a CUDA graph. Any thread may replay it; inductor's own graphs are one thread's."""
+    source, graph = torch.zeros_like(batch), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        made = network(source)
+
+    def replay(batch: Tensor) -> Tensor:
+        source.copy_(batch)
+        graph.replay()
+        return made.clone()
+
+    return replay
+
+
 class CompiledGenerator:
     """A generator compiled by `torch.compile`, `(N, C, H, W)` → `(N, C, H, W)`, the same within rounding.
 
@@ -327,15 +341,14 @@ class CompiledGenerator:
         if shape not in self.graphs and len(self.graphs) < MOST_SHAPES:
             from torch._inductor import config as inductor_config  # a second of imports that eager networks need not
 
-            # on a GPU launches are what small batches cost most
-            options: dict[str, Any] = {"freezing": True} if self._freezing else {"triton.cudagraphs": True}
+            options: dict[str, Any] = {"freezing": True} if self._freezing else {}
             graph = torch.compile(self._bare, dynamic=False, fullgraph=True, options=options)
             # the tracer asks the configuration itself, not `options`, whether weights are constants: packing needs that
             with torch.inference_mode(), inductor_config.patch(freezing=self._freezing):
                 graph(torch.zeros_like(batch))
-            self.graphs[shape] = graph
-        made = self.graphs.get(shape, self.generator)(batch)
-        return made if self._freezing else made.clone()  # a CUDA graph writes its next result to the same place
+                # on a GPU launches are what small batches cost most
+                self.graphs[shape] = _recorded(graph, batch) if batch.is_cuda else graph
+        return self.graphs.get(shape, self.generator)(batch)
 
 
 # -------------------------------------------------------------------------------------------------------- pipeline

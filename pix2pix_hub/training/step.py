@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from textwrap import shorten
 
 import torch
@@ -195,9 +196,13 @@ class GANStep:
 class CudaGraphs:
     """Records what a function does on a GPU, as one CUDA graph: replayed, it costs the host one launch."""
 
+    @cached_property
+    def _aside(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream()
+
     def warm_up(self, call: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Call it beside the default stream, to which nothing of a later recording may be tied."""
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        here, aside = torch.cuda.current_stream(), self._aside
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             made = call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,6 +114,21 @@ def test_a_compiled_pipeline_gives_the_same_images(export: Path, compiled: Pix2P
     drawn = dict(stochastic=True, seed=3)
     assert torch.equal(compiled(floats, **drawn), plain(floats, **drawn))
     assert torch.equal(compiled(floats, tile_size=64), plain(floats, tile_size=64))
+
+
+def test_a_compiled_pipeline_on_a_gpu_replays_one_graph_in_any_thread(
+    export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a stand-in for CUDA, which has no Triton: the network itself stands for what is compiled of it."""
+    count = pytest.importorskip("count", reason="no stand-in for CUDA is loaded, whose module this is").count
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    monkeypatch.setattr(pipeline, "missing_for_compilation", lambda device_type: None)
+    pipe = Pix2PixPipeline.from_pretrained(export, device="cuda", dtype="bf16", compile=True)
+    image = torch.rand(1, 3, 72, 72) * 2 - 1
+    pipe(image)
+    with count() as asked, ThreadPoolExecutor(2) as pool:
+        assert [made.shape for made in pool.map(pipe, [image] * 4)] == [image.shape] * 4
+    assert asked.graphs == 4
 
 
 def test_only_so_many_shapes_are_compiled() -> None:

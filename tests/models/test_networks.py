@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.models import PatchGANDiscriminator, SpectralNormConv2d, UNetGenerator
-from pix2pix_hub.models.layers import INIT_STD
+from pix2pix_hub.models.layers import INIT_STD, make_norm
 
 
 def count(network: nn.Module) -> int:
@@ -214,3 +214,19 @@ def test_spectral_norm_is_torchs_own(channels_last: bool) -> None:
     gradients = [layer.parametrizations.weight.original.grad for layer in (ours, theirs)]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(ours.eval().weight, theirs.eval().weight, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("number", [1, 2])
+def test_instance_norm_is_torchs_own_to_the_last_digit(number: int, affine: bool) -> None:
+    torch.manual_seed(0)
+    layers = make_norm("instance", 4, affine=affine), nn.InstanceNorm2d(4, affine=affine)
+    found = []
+    for layer in layers:
+        images = torch.linspace(-3, 5, number * 4 * 36).view(number, 4, 6, 6).requires_grad_()
+        if affine:
+            nn.init.constant_(layer.weight, 0.7)
+        made = layer(images)
+        made.square().mean().backward()
+        found.append((made, images.grad, *(parameter.grad for parameter in layer.parameters())))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))

@@ -21,7 +21,8 @@ count = pytest.importorskip("count", reason="no stand-in for CUDA is loaded, who
 
 def learner(preset: str, folder: Path, batch_size: int = 1, **options) -> Learner:
     """At an eighth of the networks' width, which changes no count."""
-    config = preset_config(preset, batch_size=batch_size, mixed_precision="bf16", base_channels=8, **options)
+    options = dict(mixed_precision="bf16", base_channels=8) | options
+    config = preset_config(preset, batch_size=batch_size, **options)
     made = make_learner(make_accelerator(config, folder), config, 3, 3, total_steps=1000)
     made.generator.train()
     made.discriminator.train()
@@ -66,3 +67,20 @@ def test_steps_of_one_shape_become_one_replay_each(
     with count() as asked:
         step(*torch.empty(2, 2, 3, 256, 256, device="cuda"))
     assert (asked.graphs, asked.syncs, asked.h2d, asked.d2h) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_layouts_of_half_precision_are_channels_last(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said to have cuDNN, which the stand-in has not; a step also runs so."""
+    monkeypatch.setattr(type(torch.backends.cudnn), "enabled", True)
+    monkeypatch.setattr(type(torch.backends.cudnn), "benchmark", False)
+    made = learner("default", tmp_path, mixed_precision=precision)
+    for network in (made.generator, made.discriminator):
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                assert parameter.is_contiguous(memory_format=torch.channels_last) == (precision == "bf16")
+    assert torch.backends.cudnn.benchmark
+    for _ in range(3):
+        made.step(*torch.empty(2, 1, 3, 256, 256, device="cuda"))
