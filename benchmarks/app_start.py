@@ -56,7 +56,7 @@ def translate(url: str, picture: bytes) -> float:
     """Seconds from asking to having the answer."""
     began = time.perf_counter()
     path = httpx.post(f"{url}gradio_api/upload", files={"files": ("a.png", picture)}, timeout=60).json()[0]
-    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, None, False, 0]}
+    message = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, None, False, 0, False]}
     event = httpx.post(f"{url}gradio_api/call/translate", json=message, timeout=60).json()["event_id"]
     answer = httpx.get(f"{url}gradio_api/call/translate/{event}", timeout=60).text
     assert answer.startswith("event: complete"), answer

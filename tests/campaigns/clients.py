@@ -77,7 +77,7 @@ def served(url: str, number: int, sources: list[Image.Image], wanted: list[np.nd
         for source, right in zip(sources, wanted, strict=True):
             start = time.monotonic()
             try:
-                answer = called(http, "translate", [upload(http, source), None, False, 0])
+                answer = called(http, "translate", [upload(http, source), None, False, 0, False])
                 assert "event: complete" in answer, answer[:200]
                 made = http.get(json.loads(answer.rsplit("data: ", 1)[1])[0]["url"]).content
                 same = np.array_equal(np.asarray(Image.open(io.BytesIO(made))), right)
@@ -98,7 +98,7 @@ def attack(url: str, number: int, random: Random, places: list[str], stop: Event
         while not stop.wait(PAUSE):
             hostile, session = {"path": random.choice(places)}, secrets.token_hex(4)
             picture = random.choice([large, large, bomb, hostile])
-            join = {"data": [picture, None, False, 0], "fn_index": event, "session_hash": session}
+            join = {"data": [picture, None, False, 0, False], "fn_index": event, "session_hash": session}
             with contextlib.suppress(httpx.HTTPError):
                 match random.randrange(4):
                     case 0:  # nobody waits for the answer
@@ -108,7 +108,7 @@ def attack(url: str, number: int, random: Random, places: list[str], stop: Event
                         with http.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
                             next(stream.iter_lines(), None)
                     case 2:
-                        ask(http, {**join, "data": [random.choice([bomb, hostile]), None, False, 0]})
+                        ask(http, {**join, "data": [random.choice([bomb, hostile]), None, False, 0, False]})
                     case 3:
                         with http.stream(**junk_request(random)):
                             pass

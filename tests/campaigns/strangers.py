@@ -48,7 +48,7 @@ def cases(random: Random, folder: Path) -> Iterator[tuple[str, str]]:
                     outcome = asyncio.run(told_by_mcp(app.url, random.choice(["translate", "draw"]), sent))
                 else:
                     event = random.choice([each for each in events if each["api_name"] in ("translate", "draw")])
-                    values = [mine, None, False, 0][: len(event["inputs"])]
+                    values = [mine, None, False, 0, False][: len(event["inputs"])]
                     outcome = "right" if ask(http, body(event, values))[0] else "an upload is refused"
             except httpx.TransportError as error:
                 outcome = repr(error)

@@ -355,7 +355,7 @@ def test_junk_is_answered_in_a_line(http: httpx.Client, caplog: pytest.LogCaptur
 
 def test_nothing_is_fetched_from_addresses(app: RunningApp, http: httpx.Client) -> None:
     address = f"{app.url}static/img/logo.svg"
-    answer = called(http, "translate", [{"path": address, "url": address, **META}, None, False, 0])
+    answer = called(http, "translate", [{"path": address, "url": address, **META}, None, False, 0, False])
     assert "web address came in place of a picture" in answer
     for route in (f"file={address}", "file=HTTPS://example.com/", "proxy=https://example.hf.space/x"):
         assert http.get(f"gradio_api/{route}").status_code == 403
@@ -364,9 +364,9 @@ def test_nothing_is_fetched_from_addresses(app: RunningApp, http: httpx.Client) 
 def test_values_of_other_types(http: httpx.Client) -> None:
     """Refused in words, also for who speaks plain HTTP, and without filling the log."""
     for endpoint, data in (
-        ("translate", [3, None, False, 0]),
-        ("translate", [SECRET, None, False, 0]),
-        ("translate", [{"path": 7}, None, False, 0]),
+        ("translate", [3, None, False, 0, False]),
+        ("translate", [SECRET, None, False, 0, False]),
+        ("translate", [{"path": 7}, None, False, 0, False]),
         ("translate", [None, None, True, "seven"]),
         ("translate", [None, None, True, [7]]),
         ("translate", []),
