@@ -24,7 +24,7 @@ def cases(random: Random, folder: Path) -> Iterator[tuple[str, str]]:
         uploads = Path(mine["path"]).parents[1]
         places = hostile_places(secret, uploads)
         events = http.get("config").json()["dependencies"]
-        assert ask(http, body(events[0], [mine, None, 1, 0]))[0]
+        assert ask(http, body(events[0], [mine, None, 1, 0, False]))[0]
         app.start = app.peak
         while True:
             kind = random.choice(["path"] * 6 + ["junk"] * 6 + ["values"] * 6 + ["mcp", "upload"])
