@@ -29,6 +29,7 @@ MOST_SHIFT, MOST_SHIFT_OF_ALL = 4, 3  # pixels of `SIDE` that a pair may be off,
 LEAST_PEAK = 7.0  # standard deviations, of a correlation that shows a pair's shift
 CLEARLY, CLEARER = 1.25, 3.0  # times as high as of sources with other targets, where one pair is off; where the mean is
 THUMBNAIL, WAVES = 32, 16  # pixels; of its cosine transform so many frequencies a side are hashed
+MOST_COMPARED = 2000  # validation pairs whose hashes are compared with those of all training pairs
 SAME_BITS = 0.1  # of the hashes may differ: stored anew 0.06 do, of the two most similar different pairs 0.25
 CLEAR_SIDE = 0.3  # of the usual difference of source and target: what differs by less is of neither kind
 
@@ -84,7 +85,7 @@ class Look:
             (part, index) in self.held_out,
             _hashes(small),
             np.stack(looks) if len(looks) == 2 else None,
-            *((small, colors) if sampled else (small[:, :0], ())),
+            *((small, colors) if sampled else (np.empty((2, 0), np.float32), ())),
         )
         spectra = [_edges(gray) for gray in grays] if sampled else []
 
@@ -103,7 +104,7 @@ class Look:
         sides = list(enumerate(zip(("sources", "targets"), formats, strict=True)))
         sampled = [one for one in self.seen if one.colors]
         found = [*self._shifted(), *self._repeated(), *self._swapped()]
-        for side, (name, stored) in sides:
+        for side, (name, stored) in sides if sampled else ():
             images = np.stack([one.thumbnails[side] for one in sampled])
             span = stored.classes[-1] - stored.classes[0] if stored.classes else stored.high - stored.low
             if len(images) > 1 and all_alike(images / (span or 1)):
@@ -115,10 +116,10 @@ class Look:
             training = [not one.held_out for one in sampled]
             for color, count in rare_colors([one.colors[side] for one in sampled], training, stored).items():
                 known = {entry.color: entry.name for entry in stored.palette}.get(color)
+                where = f"{f'only {count}' if count else 'none'} of {counted(sum(training), 'training pair')}"
                 found.append(
-                    f"class {known or '#' + bytes(color).hex()} of the {name} is in "
-                    f"{f'only {count}' if count else 'none'} of {counted(sum(training), 'training pair')} looked at: add "
-                    "pairs that show it, or merge it into another class."
+                    f"class {known or '#' + bytes(color).hex()} of the {name} is in {where} looked at: add pairs that "
+                    "show it, or merge it into another class."
                 )
         return found
 
@@ -153,17 +154,22 @@ class Look:
         train, held_out = ([one for one in self.seen if one.held_out == side] for side in (False, True))
         if not train or not held_out:
             return []
-        bits, found = [_signs(train, side) for side in (0, 1)], []
-        for one in held_out:
-            agreeing = np.minimum(*(own @ _signs([one], side)[0] for side, own in enumerate(bits)))
-            if agreeing.max() > (1 - 2 * SAME_BITS) * WAVES**2:
-                found.append(f"{self._name(one)} as {self._name(train[int(agreeing.argmax())])}")
-        start = f"{counted(len(found), 'pair')} of {len(held_out)} that do not train stand in training, too: "
-        return (
-            [f"{start}{_listed(found)}. Take them out of training: they measure what was learnt by heart."]
-            if found
-            else []
-        )
+        held_out = held_out[:: -(-len(held_out) // MOST_COMPARED)]
+        asked = [_signs(held_out, side) for side in (0, 1)]
+        best, where = np.zeros((2, len(held_out)))
+        for start in range(0, len(train), MOST_COMPARED):  # which bounds memory
+            some = train[start : start + MOST_COMPARED]
+            agreeing = np.minimum(*(own @ _signs(some, side).T for side, own in enumerate(asked)))
+            better = agreeing.max(axis=1) > best
+            best, where = np.where(better, [agreeing.max(axis=1), start + agreeing.argmax(axis=1)], [best, where])
+        found = [
+            f"{self._name(held_out[number])} as {self._name(train[int(where[number])])}"
+            for number in np.flatnonzero(best > (1 - 2 * SAME_BITS) * WAVES**2)
+        ]
+        if not found:
+            return []
+        words = f"{counted(len(found), 'pair')} of {len(held_out)} that do not train stand in training, too: "
+        return [f"{words}{_listed(found)}. Take them out of training: else they measure what was learnt by heart."]
 
     def _swapped(self) -> list[str]:
         """Pairs whose source looks like the other targets and whose target like the other sources.
