@@ -42,7 +42,7 @@ class InspectedDataset(RevisedDataset, ImageOptions):
 
 
 def data_inspect(data: InspectedDataset, grid: Path = Path("pairs.png"), rows: int = 6) -> int:
-    """Say what a set of pairs is, and draw some of them, before anything is trained.
+    """Say what a set of pairs is and what in it would spoil training, and draw some of it, before anything is trained.
 
     The exit status is 1 where it has bad pairs.
 

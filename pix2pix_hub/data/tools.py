@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from datasets import Image as ImageFeature
 
 from pix2pix_hub.config import MakerOptions, PairOptions
 from pix2pix_hub.data.decode import LISTED_FAULTS, Findings, PairDataset, examine, file_of, write_bad_pairs
-from pix2pix_hub.data.pairs import MAKER_NAME, FoundPairs, find_pairs
+from pix2pix_hub.data.findings import SAMPLED_PAIRS, Look
+from pix2pix_hub.data.pairs import MAKER_NAME, FoundPairs, assign_splits, find_pairs
 from pix2pix_hub.data.transforms import PairTransform, has_colors
 from pix2pix_hub.image.format import RGB, PixelFormat, displayed, save_grid, to_model_range
 from pix2pix_hub.image.write import encode, suffix_for
@@ -57,13 +59,16 @@ class Inspection:
     found: FoundPairs
     parts: list[PairDataset]  # of each split, bad pairs included
     findings: Findings
+    warnings: list[str] | None = None  # what may spoil training, in sentences; None: not looked for
 
     @classmethod
-    def of(cls, request: PairOptions) -> Inspection:
-        """Decode every pair of every split once."""
+    def of(cls, request: PairOptions, *, warn: bool = False) -> Inspection:
+        """Decode every pair of every split once, and look for what may spoil training where `warn` says so."""
         found = find_pairs(request)
         parts = [found.pairs(split, request.swap) for split in found.splits]
-        return cls(found, parts, examine(parts, request, names=found.class_names))
+        look = Look(parts, _held_out(found, request), request) if warn else None
+        findings = examine(parts, request, names=found.class_names, visit=look)
+        return cls(found, parts, findings, look.warnings([findings.source, findings.target]) if look else None)
 
     def describe(self) -> str:
         """Describe it in several lines, for a person."""
@@ -71,11 +76,15 @@ class Inspection:
         sizes = self.findings.sizes.most_common()
         shown = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes[:5])
         more = f", and {len(sizes) - 5} more" if len(sizes) > 5 else ""
+        this, other = ("BtoA", "AtoB") if self.parts[0].swap else ("AtoB", "BtoA")
         lines = [
             f"form       {self.found.form}: {counts}",
-            f"direction  {'BtoA' if self.parts[0].swap else 'AtoB'}: {' → '.join(self.parts[0].sides)}",
+            f"direction  {this}: {' → '.join(self.parts[0].sides)}",
             f"sizes      {shown}{more} (height x width, pairs)",
         ]
+        if self.findings.target.palette and not self.findings.source.palette:
+            drawn = f"{INDENT}makes drawings or label maps of pictures; for pictures of those: --direction {other}"
+            lines.insert(2, drawn)
         for side, stored in (("source", self.findings.source), ("target", self.findings.target)):
             note = f", palette of {counted(len(stored.palette), 'colour')}" if stored.palette else ", no palette"
             if stored.mode in ("channels", "rgba"):
@@ -90,7 +99,24 @@ class Inspection:
             lines.append(f"ignored    {self.found.ignored}")
         faults = self.findings.faults
         lines.append(f"bad pairs  {len(faults) or 'none'}")
-        return "\n".join(lines + [f"{INDENT}{fault.reason}" for fault in faults[:LISTED_FAULTS]])
+        lines += [f"{INDENT}{fault.reason}" for fault in faults[:LISTED_FAULTS]]
+        if self.warnings is not None:
+            count = sum(map(len, self.parts))
+            looked = f" (shifts and classes: {SAMPLED_PAIRS} of {count} pairs, drawn at random, were looked at)"
+            lines.append(f"warnings   {len(self.warnings) or 'none'}{looked if count > SAMPLED_PAIRS else ''}")
+            lines += [f"{INDENT}{warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+
+def _held_out(found: FoundPairs, request: PairOptions) -> set[tuple[int, int]]:
+    """Places (number of the split, row) of what does not train: other splits than "train", or what is set aside."""
+    splits = [*found.splits]
+    if len(splits) > 1:
+        others = [(part, split) for part, split in enumerate(splits) if split != request.train_split]
+        return {(part, row) for part, split in others for row in range(len(found.splits[split]))}
+    with suppress(UserError):  # too few pairs to set some aside
+        return {(0, row) for row in assign_splits(found, request)[1].indices}
+    return set()
 
 
 # --- inspect
@@ -108,7 +134,7 @@ def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6)
     Raises:
         UserError: no form fits, or not a single pair is sound.
     """
-    seen = Inspection.of(replace(request, on_bad_pair="skip"))
+    seen = Inspection.of(replace(request, on_bad_pair="skip"), warn=True)
     if grid is not None:
         formats = {"source": seen.findings.source, "target": seen.findings.target}
         fit = PairTransform(request.image_height_width, augment=False, resize=request.resize, formats=formats)

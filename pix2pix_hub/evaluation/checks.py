@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pix2pix_hub.data.findings import all_alike
 from pix2pix_hub.image.format import RGB, PixelFormat, to_unit_range
 from pix2pix_hub.metrics import MOST_SATURATED, ratio_interval, saturated
 from pix2pix_hub.util import counted
@@ -30,7 +31,6 @@ LEAST_GRID = 1 / 255  # a fainter pattern is not seen
 MOST_COLOR_BIAS = 0.05
 LEAST_SPOT = 1 / 8
 SPOT_DEVIATIONS = 4
-LEAST_DIFFERENCE = 1 / 255  # root mean square of targets from their mean: below, one image is right for all
 FEW_IMAGES = 20  # fewer say little
 _PARTNERS = 4  # other sources that each target is compared with
 _MOST_PAIRWISE = 2000  # images compared with each other
@@ -256,8 +256,7 @@ def _distances(images: Tensor, others: Tensor) -> Tensor:
 
 def _all_alike(target: Traces) -> bool:
     """Whether no output could be told from its neighbour's: the targets are one image."""
-    images = target.thumbnails.double()
-    return float((images - images.mean(0)).square().mean().sqrt()) < LEAST_DIFFERENCE
+    return all_alike(target.thumbnails.double().numpy())
 
 
 def source_use(generated: Traces, target: Traces, order: Tensor) -> Check:

@@ -26,6 +26,10 @@ CHROMA = 16  # largest difference between R, G and B of what counts as gray
 LABEL_FLATNESS, LABEL_CHROMA = 0.4, 0.1  # label maps: shares of flat and of coloured pixels, at least
 PEAKS, PEAK_RADIUS, PEAK_SHARE = 16, 3, 0.42  # so much of what is flat, beside the commonest colour, lies in peaks
 
+RARE = 0.02  # of the images: in fewer a class hardly occurs
+RARE_AREA = 0.02  # of what is flat in one image: noise makes up less (0.006), where it is in few images
+
+PACKED = np.array([1 << 16, 1 << 8, 1], np.int32)  # a colour as one number is its product with this
 Color = tuple[int, int, int]
 # (n, 4), of pixels: R, G, B in [0, 255], and whether the pixels to the right and below are nearly the same
 ColorSample = NDArray[np.int16]
@@ -87,8 +91,8 @@ def _are_labels(pixels: NDArray[np.int16], flat: NDArray[np.bool_]) -> bool:
 
 def _clusters(pixels: NDArray[np.int16], radius: int, most: int, least: float = 0.0) -> dict[Color, float]:
     """The commonest colour with all within `radius` of it, then the commonest of the others, …: their shares."""
-    packed, counts = np.unique(pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32), return_counts=True)
-    values = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1).astype(np.int16)
+    packed, counts = np.unique(pixels.astype(np.int32) @ PACKED, return_counts=True)
+    values = _unpacked(packed)
     found: dict[Color, float] = {}
     total = max(1, counts.sum())
     while len(counts) and len(found) < most:
@@ -101,6 +105,46 @@ def _clusters(pixels: NDArray[np.int16], radius: int, most: int, least: float = 
         found[red, green, blue] = share
         values, counts = values[~near], counts[~near]
     return found
+
+
+def rare_colors(
+    samples: Sequence[ColorSample | None], counting: Sequence[bool], format: PixelFormat
+) -> dict[Color, int]:
+    """Colours of classes (of label maps by their values: the format's colours) that hardly any image shows.
+
+    Args:
+        samples: of some of a side's images.
+        counting: which of them count; the others only tell that there is such a class.
+        format: of the side, with its palette.
+
+    Returns:
+        In how many of those that count they are.
+    """
+    known = [(sample, counts) for sample, counts in zip(samples, counting, strict=True) if sample is not None]
+    images = np.repeat(np.arange(len(known)), [len(sample) for sample, _ in known])
+    sampled = np.concatenate([sample for sample, _ in known])
+    pixels, flat = sampled[:, :3], sampled[:, 3] > 0
+    classes = {entry.color: entry.color for entry in format.palette}
+    radius = 0
+    if format.mode == "labels":
+        classes = {color: (value,) * 3 for value, color in zip(format.classes, format.colors, strict=True)}
+    elif len(_clusters(pixels, 0, MOST_COLORS + 1)) > MOST_COLORS:
+        radius = COLOR_RADIUS
+        classes |= {color: color for color in _clusters(pixels[flat], radius, MOST_COLORS)}
+    rare: dict[Color, int] = {}
+    distinct, numbers = np.unique(pixels.astype(np.int32) @ PACKED, return_inverse=True)
+    here, flats = np.array([counts for _, counts in known]), np.bincount(images[flat], minlength=len(known)) + 1
+    for color, value in classes.items():
+        near = (np.abs(_unpacked(distinct) - np.array(value, np.int16)).max(axis=1) <= radius)[numbers]
+        areas = np.bincount(images[near & flat], minlength=len(known)) / flats
+        shown = np.bincount(images[near], minlength=len(known)) > (LEAST_SHARE * PIXELS_PER_IMAGE if radius else 0)
+        if shown[here].sum() < RARE * here.sum() and (not radius or areas.max() > RARE_AREA):
+            rare[color] = int(shown[here].sum())
+    return rare
+
+
+def _unpacked(packed: NDArray[np.int32]) -> NDArray[np.int16]:
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1).astype(np.int16)
 
 
 def palette_of(

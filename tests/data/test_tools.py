@@ -152,7 +152,7 @@ def test_the_real_sets_are_named_rightly(
     assert seen.findings.sizes == {(256, 512): sum(counts.values())}
     palettes = {side: getattr(seen.findings, side).palette for side in ("source", "target")}
     assert {side: len(palette) for side, palette in palettes.items() if palette} == labels
-    assert not seen.findings.faults
+    assert not seen.findings.faults and seen.warnings == []
     with Image.open(grid) as picture:
         assert picture.size == (3 * 66 + 2, 6 * 66 + 2)
 

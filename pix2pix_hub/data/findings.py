@@ -1,0 +1,253 @@
+"""What spoils training and can be seen in the pairs: shifted ones, validation pairs that also train, a side that is all
+alike, classes that hardly occur, pairs the other way round.
+
+All thresholds are ours, between real sets (façades, maps, shoes) and the same with such faults planted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pix2pix_hub.config import PairOptions
+from pix2pix_hub.data.decode import PairDataset
+from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.palette import ColorSample, color_sample, rare_colors
+from pix2pix_hub.image.read import Decoded
+from pix2pix_hub.util import counted
+
+SAMPLED_PAIRS, SAMPLE_SEED = 200, 0  # looked at for shifts and classes, drawn from all
+NAMED_PAIRS = 10  # at most, in words
+FEWEST_PAIRS = 20  # fewer say nothing about what most are like
+LEAST_DIFFERENCE = 1 / 255  # root mean square of images from their mean: below, one image is right for all
+SIDE, REACH = 256, 32  # pixels: every image is looked at in this size; a shift is looked for this far
+MOST_SHIFT, MOST_SHIFT_OF_ALL = 4, 3  # pixels of `SIDE` that a pair may be off, as drawn façades are, and the mean
+LEAST_PEAK = 7.0  # standard deviations, of a correlation that shows a pair's shift
+CLEARLY, CLEARER = 1.25, 3.0  # times as high as of sources with other targets, where one pair is off; where the mean is
+THUMBNAIL, WAVES = 32, 16  # pixels; of its cosine transform so many frequencies a side are hashed
+MOST_COMPARED = 2000  # validation pairs whose hashes are compared with those of all training pairs
+SAME_BITS = 0.1  # of the hashes may differ: stored anew 0.06 do, of the two most similar different pairs 0.25
+CLEAR_SIDE = 0.3  # of the usual difference of source and target: what differs by less is of neither kind
+
+
+class _Seen(NamedTuple):
+    """What is kept of a pair; of both sides where the first axis is of two."""
+
+    part: int
+    row: int
+    held_out: bool
+    hashes: NDArray[np.uint8]  # (2, WAVES² / 8)
+    looks: NDArray[np.float64] | None  # (2, 4), see `_looks`
+    thumbnails: NDArray[np.float32]  # (2, THUMBNAIL, THUMBNAIL), stored values; of sampled pairs
+    colors: tuple[ColorSample | None, ...]  # two, of sampled pairs
+
+
+def all_alike(images: NDArray[np.floating[Any]]) -> bool:
+    """Whether (N, …) images in [0, 1] are one image, but for less than a level of 255."""
+    return float(np.sqrt(np.square(images - images.mean(0)).mean())) < LEAST_DIFFERENCE
+
+
+class Look:
+    """Called by `examine` with each pair, it keeps what `warnings` needs.
+
+    Args:
+        parts: the splits, as given to `examine`.
+        held_out: places (part, index) of the pairs that validate.
+        request: says what the pixels are.
+    """
+
+    def __init__(self, parts: Sequence[PairDataset], held_out: Collection[tuple[int, int]], request: PairOptions):
+        self.parts, self.held_out = parts, held_out
+        self.labels = request.source_mode == "labels", request.target_mode == "labels"
+        places = [(part, index) for part, pairs in enumerate(parts) for index in range(len(pairs))]
+        chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(places))[:SAMPLED_PAIRS]
+        self.sampled = {places[number] for number in chosen}
+        self.seen: list[_Seen] = []
+        self.correlations: list[tuple[str, tuple[int, int], NDArray[np.float64]]] = []  # with name and size
+        self.unrelated: list[NDArray[np.float64]] = []  # correlations of sources with other targets
+        self.last: NDArray[np.complexfloating[Any, Any]] | None = None
+
+    def __call__(self, part: int, index: int, source: Decoded, target: Decoded) -> Callable[[], object]:
+        """Look at a pair, in any thread; what is returned adds it, in order."""
+        sampled = (part, index) in self.sampled
+        images = list(zip((source, target), self.labels, strict=True))
+        grays = [_gray(*image) for image in images]
+        small = np.stack([np.asarray(gray.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)) for gray in grays])
+        colors = tuple(color_sample(*image) for image in images)
+        looks = [_looks(one) for one in colors if one is not None]
+        seen = _Seen(
+            part,
+            index,
+            (part, index) in self.held_out,
+            _hashes(small),
+            np.stack(looks) if len(looks) == 2 else None,
+            *((small, colors) if sampled else (np.empty((2, 0), np.float32), ())),
+        )
+        spectra = [_edges(gray) for gray in grays] if sampled else []
+
+        def add() -> None:
+            self.seen.append(seen)
+            if spectra and all(spectrum.any() for spectrum in spectra):  # else there is nothing that could be off
+                self.correlations.append((self._name(seen), source.size, _correlation(*spectra)))
+                if self.last is not None:
+                    self.unrelated.append(_correlation(spectra[0], self.last))
+                self.last = spectra[1]
+
+        return add
+
+    def warnings(self, formats: Sequence[PixelFormat]) -> list[str]:
+        """A sentence for each finding, with what to do; `formats` of source and target."""
+        sides = list(enumerate(zip(("sources", "targets"), formats, strict=True)))
+        sampled = [one for one in self.seen if one.colors]
+        found = [*self._shifted(), *self._repeated(), *self._swapped()]
+        for side, (name, stored) in sides if sampled else ():
+            images = np.stack([one.thumbnails[side] for one in sampled])
+            span = stored.classes[-1] - stored.classes[0] if stored.classes else stored.high - stored.low
+            if len(images) > 1 and all_alike(images / (span or 1)):
+                labels = "" if stored.classes else f" If they hold class values, give --{name[:-1]}-mode labels."
+                found.append(f"the {name} are all alike, to less than a level of 255: look at the files.{labels}")
+        for side, (name, stored) in sides:
+            if not stored.palette or len(sampled) < FEWEST_PAIRS:
+                continue
+            training = [not one.held_out for one in sampled]
+            for color, count in rare_colors([one.colors[side] for one in sampled], training, stored).items():
+                known = {entry.color: entry.name for entry in stored.palette}.get(color)
+                where = f"{f'only {count}' if count else 'none'} of {counted(sum(training), 'training pair')}"
+                found.append(
+                    f"class {known or '#' + bytes(color).hex()} of the {name} is in {where} looked at: add pairs that "
+                    "show it, or merge it into another class."
+                )
+        return found
+
+    def _name(self, seen: _Seen) -> str:
+        return self.parts[seen.part].name(seen.row)
+
+    def _shifted(self) -> list[str]:
+        if len(self.correlations) < FEWEST_PAIRS:
+            return []
+        chance = max(LEAST_PEAK, *(float(other.max()) for other in self.unrelated))
+        clear = []  # peak, name and shift, down and right in stored pixels
+        for name, size, one in self.correlations:
+            if one.max() > chance:
+                clear.append((one.max() / chance, name, _place(one), _place(one) * np.array(size) / SIDE))
+        clear.sort(key=lambda one: -np.hypot(*one[3]))
+        mean = np.mean([one for *_, one in self.correlations], axis=0)
+        sure = mean.max() > CLEARER * np.mean(self.unrelated, axis=0).max()
+        down, right = np.median([shift for *_, shift in clear], axis=0) if clear else (0.0, 0.0)
+        if sure and np.hypot(*_place(mean)) > MOST_SHIFT_OF_ALL and np.hypot(down, right) >= 1:
+            words = [f"{abs(right):.0f} to the {'right' if right > 0 else 'left'}"] if round(right) else []
+            words += [f"{abs(down):.0f} {'below' if down > 0 else 'above'}"] if round(down) else []
+            start = f"sources lie {' and '.join(words)} of their targets (pixels, median of {len(clear)}), the worst: "
+        else:
+            clear = [
+                one for one in clear if one[0] > CLEARLY and np.hypot(*one[2]) > MOST_SHIFT and np.hypot(*one[3]) >= 1
+            ]
+            start = f"shifted by so many pixels, {counted(len(clear), 'pair')} of {len(self.correlations)} looked at: "
+        listed = _listed([f"{name} ({np.hypot(*shift):.0f})" for _, name, _, shift in clear])
+        return [f"{start}{listed}. Align them, or leave them out."] if clear else []
+
+    def _repeated(self) -> list[str]:
+        train, held_out = ([one for one in self.seen if one.held_out == side] for side in (False, True))
+        if not train or not held_out:
+            return []
+        held_out = held_out[:: -(-len(held_out) // MOST_COMPARED)]
+        asked = [_signs(held_out, side) for side in (0, 1)]
+        best, where = np.zeros((2, len(held_out)))
+        for start in range(0, len(train), MOST_COMPARED):  # which bounds memory
+            some = train[start : start + MOST_COMPARED]
+            agreeing = np.minimum(*(own @ _signs(some, side).T for side, own in enumerate(asked)))
+            better = agreeing.max(axis=1) > best
+            best, where = np.where(better, [agreeing.max(axis=1), start + agreeing.argmax(axis=1)], [best, where])
+        found = [
+            f"{self._name(held_out[number])} as {self._name(train[int(where[number])])}"
+            for number in np.flatnonzero(best > (1 - 2 * SAME_BITS) * WAVES**2)
+        ]
+        if not found:
+            return []
+        words = f"{counted(len(found), 'pair')} of {len(held_out)} that do not train stand in training, too: "
+        return [f"{words}{_listed(found)}. Take them out of training: else they measure what was learnt by heart."]
+
+    def _swapped(self) -> list[str]:
+        """Pairs whose source looks like the other targets and whose target like the other sources.
+
+        Along the first principal axis of their differences pairs lie on one side of 0, swapped ones on the other one.
+        Where many lie near 0, the two sides look alike, and nothing is said.
+        """
+        seen = [(self._name(one), one.looks) for one in self.seen if one.looks is not None]
+        if len(seen) < FEWEST_PAIRS:
+            return []
+        looks = np.stack([look for _, look in seen])
+        differences = (looks[:, 0] - looks[:, 1]) / np.maximum(looks.std((0, 1)), 1e-6)
+        scores = differences @ np.linalg.svd(differences, full_matrices=False)[2][0]
+        scores /= np.median(np.abs(scores)) * (1 if np.median(scores) > 0 else -1) + 1e-12
+        found = [name for (name, _), score in zip(seen, scores, strict=True) if score < -CLEAR_SIDE]
+        if not found or np.quantile(np.abs(scores), 0.05) < CLEAR_SIDE:
+            return []
+        start = f"in {counted(len(found), 'pair')} of {len(seen)} source and target look swapped, beside the others: "
+        return [f"{start}{_listed(found)}. Swap them in the files; --direction is for all pairs."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED_PAIRS]) + (
+        f" and {len(names) - NAMED_PAIRS} more" if len(names) > NAMED_PAIRS else ""
+    )
+
+
+def _gray(image: Decoded, labels: bool) -> Image.Image:
+    """Mean of the channels (labels: class values) in Pillow's mode F, `SIDE` by `SIDE`."""
+    values = image.labels if labels else np.asarray(image.over_white()) if image.palette is not None else image.values
+    values = image.values if values is None else values
+    mean = values @ np.full(values.shape[2], 1 / values.shape[2], np.float32)
+    return Image.fromarray(mean).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def _looks(colors: ColorSample) -> NDArray[np.float64]:
+    """Share of flat pixels, mean colourfulness, mean and spread of brightness."""
+    pixels, brightness = colors[:, :3], colors[:, :3] @ np.full(3, 1 / 3, np.float32)
+    chroma = np.maximum.reduce([*pixels.T]) - np.minimum.reduce([*pixels.T])
+    return np.array([colors[:, 3].mean(), chroma.mean(), brightness.mean(), brightness.std()], np.float64)
+
+
+_COSINES = np.cos(np.pi / THUMBNAIL * np.outer(np.arange(WAVES), np.arange(THUMBNAIL) + 0.5))
+
+
+def _hashes(small: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Which of the lowest frequencies of the cosine transform are above their median, as bits."""
+    waves = (_COSINES @ small @ _COSINES.T).reshape(len(small), -1)
+    return np.packbits(waves > np.median(waves[:, 1:], axis=1, keepdims=True), axis=1)
+
+
+def _signs(seen: Sequence[_Seen], side: int) -> NDArray[np.float32]:
+    """Hashes as (N, WAVES²) of -1 and 1, whose product says how many bits agree."""
+    return np.unpackbits(np.stack([one.hashes[side] for one in seen]), axis=1).astype(np.float32) * 2 - 1
+
+
+_WINDOW = np.outer(np.hanning(SIDE), np.hanning(SIDE)).astype(np.float32)
+
+
+def _edges(gray: Image.Image) -> NDArray[np.complexfloating[Any, Any]]:
+    """Spectrum of how much each pixel differs from its four neighbours: of a line most on it, not at its two sides."""
+    values = np.asarray(gray)
+    strength = np.zeros_like(values)
+    for along, sums in ((values, strength), (values.T, strength.T)):
+        steps = np.abs(np.diff(along, axis=0))
+        sums[1:] += steps
+        sums[:-1] += steps
+    return np.fft.rfft2((strength - strength.mean()) * _WINDOW)
+
+
+def _correlation(source: Any, target: Any) -> NDArray[np.float64]:
+    """Correlation of two spectra, halfway to pure phase, over shifts up to `REACH`, in its standard deviations."""
+    cross = source * np.conj(target)
+    whole = np.fft.irfft2(cross / np.sqrt(np.abs(cross) + 1e-12), s=(SIDE, SIDE))
+    near = np.roll(whole, (REACH, REACH), axis=(0, 1))[: 2 * REACH + 1, : 2 * REACH + 1]
+    return np.asarray((near - near.mean()) / (near.std() + 1e-12), np.float64)
+
+
+def _place(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far down and to the right the source lies of its target, in pixels of `SIDE`."""
+    return np.array(np.unravel_index(correlation.argmax(), correlation.shape), np.float64) - REACH
