@@ -318,7 +318,7 @@ class EvaluationOptions:
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Arithmetic of the generator; no: float32."""
     batch_size: Count | None = None
-    """Pairs a process translates at once; None: as many as training did."""
+    """Pairs a process translates at once; None: as many as validation in training did."""
     num_workers: WholeNumber = 0
     """Processes that read pairs, per process; 0: none."""
     cpu_threads: WholeNumber = 0

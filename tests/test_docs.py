@@ -188,9 +188,9 @@ def test_the_walk_with_rasters_as_it_stands(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
     place = {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(500_000, 5_400_000, 2, 2)}
     for name, side in (("aerial", 1), ("map", 0), ("elsewhere", 1)):
-        halves = [np.asarray(render_pair(number, (640, 400))[side]) for number in range(2)]
+        halves = [np.asarray(render_pair(number, (384, 256))[side]) for number in range(2)]
         values = np.moveaxis(np.concatenate(halves, axis=1), -1, 0)
-        size = {"count": 3, "height": 640, "width": 800, "dtype": "uint8"}
+        size = {"count": 3, "height": 384, "width": 512, "dtype": "uint8"}
         with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **size, **place) as raster:
             raster.write(values)
     (tmp_path / "train_accelerate.py").symlink_to(ROOT / "train_accelerate.py")
@@ -199,7 +199,7 @@ def test_the_walk_with_rasters_as_it_stands(tmp_path: Path) -> None:
     for command in walk.splitlines():
         subprocess.run(["bash", "-euc", command], cwd=tmp_path, env=variables, check=True)
     with rasterio.open(tmp_path / "maps" / "elsewhere.tif") as made:
-        assert (made.crs, made.transform, made.shape) == (*place.values(), (640, 800)) and made.read().std() > 10
+        assert (made.crs, made.transform, made.shape) == (*place.values(), (384, 512)) and made.read().std() > 10
 
 
 @pytest.mark.usefixtures("place")
@@ -246,7 +246,7 @@ def options(text: str) -> set[str]:
 def test_options_exist() -> None:
     """Those of a command line are that command's, those named in the text of any."""
     lines, others = commands(*PAGES), {f"--{name}" for name in OF_OTHERS.split()}
-    assert len({subcommand(words) for words in lines if words[0] == "pix2pix-hub"}) == 9, "every command is shown"
+    assert len({subcommand(words) for words in lines if words[0] == "pix2pix-hub"}) == 11, "every command is shown"
     for words in lines:
         assert options(" ".join(words)) <= options_of(*subcommand(words)) | others, words
     known = others.union(*(options_of(*subcommand(words)) for words in lines))

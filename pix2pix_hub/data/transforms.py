@@ -229,6 +229,9 @@ class Pairs(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]: ...
 
 
+VALIDATION_IMAGES, VALIDATION_PIXELS = 16, 2**20  # in a batch, unless training's own is larger
+
+
 class PairTensors(Dataset[dict[str, Any]]):
     """Stored pairs through a `PairTransform`.
 
@@ -253,6 +256,16 @@ class PairTensors(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def validation_batch(self, batch_size: int, processes: int) -> int:
+        """Pairs in a batch, where each process looks at its share of all: as many as in training's `batch_size` or,
+        since nothing is kept for a backward pass, more where images are small. Batches are of about the same size, so
+        that few pairs fill up the last.
+        """
+        height, width = self.transform.image_size
+        most = max(batch_size, min(VALIDATION_IMAGES, VALIDATION_PIXELS // (height * width)))
+        rounds = math.ceil(len(self) / (most * processes))
+        return math.ceil(len(self) / (rounds * processes))
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """`{"source", "target"}`, `(C, H, W)`, float32 in [-1, 1] or as `vary` gives them, and `"index"`, the place in

@@ -62,7 +62,7 @@ class EvaluatedModel:
     revision: str | None  # commit on the Hub
     weights_sha256: str
     data_options: dict[str, str]  # those of `INHERITED` that it was trained with
-    batch_size: int  # that it was validated with
+    batch_size: int  # that it was trained with
 
 
 def load_model(model: str, *, revision: str | None = None) -> EvaluatedModel:
@@ -235,7 +235,8 @@ def measure(
         networks: those that `names` need.
         scorer: counts classes, for the segmentation scores.
     """
-    loader = share_of(pairs, options.batch_size or model.batch_size, options, state)
+    batch_size = options.batch_size or pairs.validation_batch(model.batch_size, state.num_processes)
+    loader = share_of(pairs, batch_size, options, state)
     rows: list[dict[str, dict[str, Tensor]]] = []  # of a batch each: table → column → values of its pairs
     for batch in tqdm(loader, "pairs", disable=None if state.is_main_process else True, leave=False):  # not in files
         indices, target = batch["index"].tolist(), batch["target"].to(state.device)

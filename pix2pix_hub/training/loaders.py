@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,6 @@ STREAM_WORKERS = 2  # where none are asked for; on every machine, since the orde
 MOST_WORKERS = 8  # that are started unasked
 SHARED_MEMORY = Path("/dev/shm")  # 64 MB in many containers; a worker whose batch does not fit is killed
 BATCHES_AHEAD, BATCHES_TAKEN = 2, 2  # of each worker, as `DataLoader` has them; of the process that trains
-VALIDATION_IMAGES, VALIDATION_PIXELS = 16, 2**20  # in a batch, unless training's own is larger
 SHARDS_NAME = "shards.json"  # in a run folder: rows of each shard that it is streamed from
 
 
@@ -251,15 +249,8 @@ class TrainLoader(DataLoaderStateMixin):
 def make_validation_loader(
     accelerator: Accelerator, config: TrainingConfig, dataset: PairTensors, cache: RunCache | None = None
 ) -> Any:
-    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch.
-
-    Batches are as large as in training or, since nothing is kept for a backward pass, larger where images are small.
-    They are of about the same size, so that few pairs fill up the last.
-    """
-    height, width = config.image_height_width
-    most = max(config.batch_size, min(VALIDATION_IMAGES, VALIDATION_PIXELS // (height * width)))
-    rounds = math.ceil(len(dataset) / (most * accelerator.num_processes))
-    batch_size = math.ceil(len(dataset) / (rounds * accelerator.num_processes))
+    """Accelerate's sharding, whose `gather_for_metrics` leaves out the pairs that fill up the last batch."""
+    batch_size = dataset.validation_batch(config.batch_size, accelerator.num_processes)
     in_order = EpochSampler(len(dataset), shuffle=False)
     kept = cache is not None and cache.plan.mode != "off"
     if cache is not None:

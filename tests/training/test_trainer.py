@@ -182,7 +182,7 @@ def test_what_is_written_now_and_then_takes_its_share_of_the_time(monkeypatch: p
 def test_validation_does_not_depend_on_how_its_pairs_are_batched(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
     for images in (2, 16):  # in batches of 2, 2 and 1, and at once
-        monkeypatch.setattr(loaders, "VALIDATION_IMAGES", images)
+        monkeypatch.setattr("pix2pix_hub.data.transforms.VALIDATION_IMAGES", images)
         trainer = Pix2PixTrainer(tiny(max_validation_pairs=5, batch_size=1))
         measured.append(trainer.validation.measure())
     assert measured[0] == pytest.approx(measured[1], rel=1e-5)

@@ -212,7 +212,7 @@ def test_forty_clients_each_get_their_own_picture_of_any_size(app: RunningApp, h
     before = psutil.Process().memory_info().rss
 
     def translated(picture: Image.Image) -> NDArray[np.uint8]:
-        answer = called(http, "translate", [upload(http, picture), "demo", False, 0])
+        answer = called(http, "translate", [upload(http, picture), "demo", False, 0, False])
         assert "event: complete" in answer, answer
         result = http.get(json.loads(answer.rsplit("data: ", 1)[1])[0]["url"])
         return np.asarray(Image.open(io.BytesIO(result.content)))
@@ -232,7 +232,7 @@ def test_one_client_leaves_places_to_others_and_a_full_queue_says_so(
         transport = httpx.HTTPTransport(local_address=address)
         with httpx.Client(base_url=f"{app.url}gradio_api/call/", timeout=60, transport=transport) as at:
             while len(refused) == (address == "127.0.0.2"):
-                answer = at.post("translate", json={"data": [small, "demo", False, 0]})
+                answer = at.post("translate", json={"data": [small, "demo", False, 0, False]})
                 if answer.status_code == 200:
                     events.append(answer.json()["event_id"])
                 else:
