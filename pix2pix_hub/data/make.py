@@ -36,21 +36,14 @@ from pix2pix_hub.data.pairs import (
 )
 from pix2pix_hub.data.shards import Shard, ShardPlan, image_cells, write_shard
 from pix2pix_hub.data.stream import ShardPlaces, ShardRows, open_shards, shard_lengths
-from pix2pix_hub.data.tools import train_command
+from pix2pix_hub.data.tools import CARD_HEAD, train_command
 from pix2pix_hub.image.maker import make_pair
 from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, public_name, publish_folder
 
 ROWS_PER_FILE = 64
-CARD = """---
-task_categories:
-- image-to-image
-tags:
-- pix2pix
-- paired
----
-# {name}
-
-Pairs of images for paired image-to-image translation, lossless: `target` is a photo, `source` was made from it
+CARD = (
+    CARD_HEAD
+    + """Pairs of images for paired image-to-image translation, lossless: `target` is a photo, `source` was made from it
 ({maker}).
 
 {counts}
@@ -61,6 +54,7 @@ Photos: `{dataset}` ({fingerprint}).
 
 Say here where the photos come from and under which licence they may be used.
 """
+)
 
 
 # --- photos

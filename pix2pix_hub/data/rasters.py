@@ -20,7 +20,7 @@ import numpy as np
 from pix2pix_hub.config import TileOptions
 from pix2pix_hub.data.pairs import MADE_COLUMNS
 from pix2pix_hub.data.shards import ShardPlan, image_cells, write_shard
-from pix2pix_hub.data.tools import train_command
+from pix2pix_hub.data.tools import CARD_HEAD, train_command
 from pix2pix_hub.image.raster import bands_of, fill_of, looked_at, open_raster, rasterio_of, read_window
 from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, counted, publish_folder
 
@@ -28,17 +28,10 @@ PLAN_NAME = "tiles.json"
 ROWS_PER_FILE = 64
 BLOCKS = 40  # about so many that the ground is dealt out in, so that a tenth of it is several places
 MOST_CLASSES = 64
-CARD = """---
-task_categories:
-- image-to-image
-tags:
-- pix2pix
-- paired
----
-# {name}
-
-Tiles of {size}x{size} pixels for paired image-to-image translation, lossless: `source` of {sources}, `target` of
-{targets}.
+CARD = (
+    CARD_HEAD
+    + """Tiles of {size}x{size} pixels for paired image-to-image translation, lossless: `source` of {sources},
+`target` of {targets}.
 
 {counts} {dropped} Training and validation lie in different places: no pixel is in both.
 
@@ -46,6 +39,7 @@ Tiles of {size}x{size} pixels for paired image-to-image translation, lossless: `
 
 Say here where the rasters come from and under which licence they may be used.
 """
+)
 
 
 class Tile(NamedTuple):

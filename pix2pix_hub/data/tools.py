@@ -31,7 +31,7 @@ FEATURES = Features({"source": ImageFeature(), "target": ImageFeature()})
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}  # what `datasets` calls them
 SHARD_BYTES = 256 * 2**20  # of encoded images in one Parquet file
 INDENT = " " * 11  # of lines that belong to the one before
-CARD = """---
+CARD_HEAD = """---
 task_categories:
 - image-to-image
 tags:
@@ -40,7 +40,10 @@ tags:
 ---
 # {name}
 
-Pairs of images for paired image-to-image translation: columns `source` and `target`, lossless.
+"""
+CARD = (
+    CARD_HEAD
+    + """Pairs of images for paired image-to-image translation: columns `source` and `target`, lossless.
 
 {counts}
 
@@ -50,6 +53,7 @@ Read from: {form}, {layout}. Stored pixels: source {source}, target {target}.
 
 Say here where the images come from and under which licence they may be used.
 """
+)
 
 
 @dataclass(frozen=True)
