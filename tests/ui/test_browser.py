@@ -7,6 +7,7 @@ import io
 import re
 import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,15 @@ def pixels(image: Locator) -> NDArray[np.int16]:
 def wait_for_another(image: Locator, source: str | None) -> None:
     """Until the <img> shows another file."""
     expect(image).not_to_have_attribute("src", source or "")
+
+
+def becomes(page: Page, seen: Callable[[], NDArray[np.generic]], wanted: NDArray[np.generic]) -> None:
+    """Wait until they are the same: answers to what was drawn earlier may still come before it."""
+    for _ in range(PATIENCE // 100):
+        if np.array_equal(seen(), wanted):
+            return
+        page.wait_for_timeout(100)
+    np.testing.assert_array_equal(seen(), wanted)
 
 
 def expected(app: RunningApp, source: Image.Image) -> NDArray[np.int16]:
@@ -147,7 +157,7 @@ def test_a_stroke_changes_the_picture_where_it_was_drawn(page: Page, app: Runnin
     assert 300 < changed.sum() < 4000 and changed[: 128 * 7 // 10].sum() == 0
     assert {tuple(color) for color in after[changed]} == {CMP_CLASSES["shop"]}, "only the class's own colour is drawn"
     wait_for_another(result, before_source)
-    np.testing.assert_array_equal(pixels(result), shown_answer(app, after))
+    becomes(page, lambda: pixels(result), shown_answer(app, after))
     example = np.asarray(shown(app.store.info("demo").examples[0].generated))
     far, near = (np.abs(pixels(result) - example)[rows].mean() for rows in (slice(0, 250), slice(400, 512)))
     assert near > 10 and near > 5 * far
@@ -180,7 +190,7 @@ def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
     before = result.get_attribute("src")
     page.locator("#draw-examples").get_by_role("button").nth(2).click()
     wait_for_another(result, before)
-    np.testing.assert_array_equal(drawing(canvas), np.asarray(app.store.info("demo").examples[2].source))
+    becomes(page, lambda: drawing(canvas), np.asarray(app.store.info("demo").examples[2].source))
 
 
 def test_compare_a_validation_pair_and_ones_own(page: Page, app: RunningApp, tmp_path: Path) -> None:
