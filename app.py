@@ -1,4 +1,4 @@
-"""Show a pix2pix model in the browser; also what a Hugging Face Space runs.
+"""`pix2pix-hub app`: show a pix2pix model in the browser; also what a Hugging Face Space runs.
 
 python app.py                                          # the newest model under runs/, else the one shipped
 python app.py --model user/pix2pix-maps,runs/facades   # several, with a picker
@@ -7,7 +7,7 @@ python app.py --help
 
 import sys
 
-from pix2pix_hub.ui.serve import serve
+from pix2pix_hub.cli import main
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1:]))
+    sys.exit(main(["app", *sys.argv[1:]]))

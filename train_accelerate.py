@@ -1,4 +1,4 @@
-"""Train pix2pix on pairs of images.
+"""`pix2pix-hub train`, to be launched: train pix2pix on pairs of images.
 
 accelerate launch train_accelerate.py                                       # preset demo on the embedded set
 accelerate launch train_accelerate.py --dataset path/to/pairs --direction BtoA
@@ -7,7 +7,7 @@ accelerate launch train_accelerate.py --resume                              # go
 
 import sys
 
-from pix2pix_hub.cli import train
+from pix2pix_hub.cli import main
 
 if __name__ == "__main__":
-    sys.exit(train(sys.argv[1:]))
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -349,22 +349,28 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
-class TrainingConfig(PairOptions):
-    """Every option of a training run. Defaults are preset `default`."""
+class TrainingPairs(PairOptions):
+    """Which pairs train and which validate, and how they are read."""
 
-    preset: PresetName = "default"
-    """Set of defaults that the other options start from (demo: small, minutes on a CPU; paper: Isola et al. 2017)."""
     streaming: bool = False
     """Read Parquet, Arrow or WebDataset shards as they come: nothing downloaded ahead, bounded memory."""
     shuffle_buffer: Count = 1000
     """Consecutive pairs of a shard that are put in random order, held by each worker (pairs); --streaming only."""
 
-    # --- where to start ---
 
+@dataclass(frozen=True)
+class StartOptions:
+    """What a run begins with."""
+
+    preset: PresetName = "default"
+    """Set of defaults that the other options start from (demo: small, minutes on a CPU; paper: Isola et al. 2017)."""
     init_from: str | None = None
     """Fine-tune: begin with both networks of a published model, user/name[@revision], or of an export or run here."""
 
-    # --- augmentation, drawn once per pair ---
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """How pairs are varied, drawn once for both images of a pair."""
 
     flip_probability: Annotated[float, Range(least=0, most=1)] = 0.5
     """Chance that a pair is mirrored left to right, in [0, 1]."""
@@ -377,7 +383,10 @@ class TrainingConfig(PairOptions):
     color_jitter_side: Literal["source", "target", "both"] = "source"
     """Which side the colour changes touch."""
 
-    # --- networks ---
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Both networks."""
 
     generator: Literal["unet", "resnet_6", "resnet_9"] = "unet"
     """Generator: a U-Net, or residual blocks at a quarter of the size (for pairs not aligned to the pixel)."""
@@ -404,7 +413,10 @@ class TrainingConfig(PairOptions):
     output_stride: Literal[8, 16] = 16
     """Pixels per discriminator output: 16 gives 16x16 patches from 256x256, 8 the paper's 30x30."""
 
-    # --- losses ---
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What the networks minimise."""
 
     gan_loss: Literal["bce", "lsgan", "hinge"] = "bce"
     """Adversarial loss."""
@@ -427,7 +439,10 @@ class TrainingConfig(PairOptions):
     buffer_size: WholeNumber = 50
     """Past generated pairs kept to train the discriminator on (pairs); 0: none."""
 
-    # --- optimisation ---
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How long, and by what steps."""
 
     epochs: Count = 200
     """Passes over the training pairs, in all."""
@@ -456,7 +471,10 @@ class TrainingConfig(PairOptions):
     seed: WholeNumber = 0
     """Seed of initial weights, sample order, augmentation and dropout."""
 
-    # --- the run ---
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where the run is kept, what it reports, and what it may take of the machine."""
 
     output_dir: str | None = None
     """Run folder; None: a new numbered folder under runs/."""
@@ -487,7 +505,10 @@ class TrainingConfig(PairOptions):
     dry_run: bool = False
     """Check everything, say what would be trained, write nothing."""
 
-    # --- publishing ---
+
+@dataclass(frozen=True)
+class HubOptions:
+    """Where the model is published."""
 
     push_to_hub: str | None = None
     """Model repository on the Hub, user/name, to publish model/ in; made where it is new. Needs `hf auth login`."""
@@ -497,6 +518,20 @@ class TrainingConfig(PairOptions):
     """Branch of that repository to push to; None: the main one."""
     push_every: Count | None = None
     """Epochs between pushes, in the background (epochs); None: only at the end."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig(
+    HubOptions,
+    RunOptions,
+    ScheduleOptions,
+    LossOptions,
+    NetworkOptions,
+    AugmentationOptions,
+    StartOptions,
+    TrainingPairs,
+):
+    """Every option of a training run. Defaults are preset `default`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,7 +25,7 @@ from PIL import Image
 from tiny_options import TINY_OPTIONS
 
 import pix2pix_hub
-from pix2pix_hub.cli import main, train
+from pix2pix_hub.cli import main
 from pix2pix_hub.config import PRESETS, preset_config
 from pix2pix_hub.models import ResNetGenerator
 from pix2pix_hub.synthetic import render_pair
@@ -102,7 +102,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert ["accelerate", "launch", "train_accelerate.py"] in commands("README.md")
-        assert train(TINY) == 0
+        assert main(["train", *TINY]) == 0
         # in place of what is on the Hub: a path that exists comes first
         shutil.copytree("runs/synthetic_demo_001/model", "user/pix2pix-facades")
         assert main(["data", "build", "path/to/pairs", "--output", "user/pairs"]) == 0
@@ -130,11 +130,12 @@ def forget_accelerate() -> None:
 def run(words: list[str]) -> None:
     """One command line, made small, in this process; a training is a dry run, unless it resumes the run here."""
     forget_accelerate()
-    if words[0] == "pix2pix-hub":
+    if words[0] == "accelerate":
+        words = ["pix2pix-hub", "train", *words[words.index("train_accelerate.py") + 1 :]]
+    if words[:2] == ["pix2pix-hub", "train"]:
+        assert main([*words[1:], *TINY, *([] if "--resume" in words else ["--dry-run"])]) == 0, words
+    elif words[0] == "pix2pix-hub" and words[1] != "app":  # which stays
         assert main([*words[1:], *SMALL.get(words[1], "").split()]) == 0, words
-    elif words[0] == "accelerate":
-        options = words[words.index("train_accelerate.py") + 1 :]
-        assert train([*options, *TINY, *([] if "--resume" in words else ["--dry-run"])]) == 0, words
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page not in NOT_PASTED])
@@ -143,7 +144,7 @@ def test_a_page_runs_as_pasted(page: str) -> None:
     """From top to bottom, each command and snippet where the ones before it left off."""
     names: dict[str, Any] = {}
     for language, text in blocks(page):
-        if page == "docs/data.md" and ("app.py" in text or "data tile" in text):
+        if page == "docs/data.md" and ("pix2pix-hub app" in text or "data tile" in text):
             continue  # have tests of their own
         forget_accelerate()
         exec(compile(text, page, "exec") if language == "python" else "", names)
@@ -161,17 +162,15 @@ def test_the_designers_walk_as_it_stands(tmp_path: Path) -> None:
     photos.mkdir(parents=True)
     for number in range(4):
         render_pair(number, (160, 200))[1].save(photos / f"{number}.png")
-    for script in ("train_accelerate.py", "app.py"):
-        (tmp_path / script).symlink_to(ROOT / script)
-    (walk,) = [text for _, text in blocks("docs/data.md") if "app.py" in text]
+    (walk,) = [text for _, text in blocks("docs/data.md") if "pix2pix-hub app" in text]
     *commands, last = walk.splitlines()
     assert len(commands) == 4
     port = free_port()
     variables = environment() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for command in commands:
         subprocess.run(["bash", "-euc", command], cwd=tmp_path, env=variables, check=True)
-    assert last == "python app.py"
-    app = start_command(["app.py"], cwd=tmp_path, variables={"GRADIO_SERVER_PORT": str(port)})
+    assert last == "pix2pix-hub app"
+    app = start_command(["-m", "pix2pix_hub.cli", "app"], cwd=tmp_path, variables={"GRADIO_SERVER_PORT": str(port)})
     try:
         wait_for(app, lambda: reachable(port))
         client = Client(f"http://127.0.0.1:{port}", verbose=False)
@@ -193,7 +192,6 @@ def test_the_walk_with_rasters_as_it_stands(tmp_path: Path) -> None:
         size = {"count": 3, "height": 384, "width": 512, "dtype": "uint8"}
         with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **size, **place) as raster:
             raster.write(values)
-    (tmp_path / "train_accelerate.py").symlink_to(ROOT / "train_accelerate.py")
     (walk,) = [text for _, text in blocks("docs/data.md") if "data tile" in text]
     variables = environment() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for command in walk.splitlines():
@@ -246,7 +244,7 @@ def options(text: str) -> set[str]:
 def test_options_exist() -> None:
     """Those of a command line are that command's, those named in the text of any."""
     lines, others = commands(*PAGES), {f"--{name}" for name in OF_OTHERS.split()}
-    assert len({subcommand(words) for words in lines if words[0] == "pix2pix-hub"}) == 11, "every command is shown"
+    assert len({subcommand(words) for words in lines if words[0] == "pix2pix-hub"}) == 13, "every command is shown"
     for words in lines:
         assert options(" ".join(words)) <= options_of(*subcommand(words)) | others, words
     known = others.union(*(options_of(*subcommand(words)) for words in lines))

@@ -16,7 +16,8 @@ LEVELS = [  # a file or folder imports from levels above its own, and from itsel
     {"export"},
     {"models", "losses", "metrics"},
     {"training", "inference", "evaluation", "convert", "hub"},
-    {"cli", "ui"},
+    {"ui"},
+    {"cli"},
     {"__init__"},  # the package's own names, imported on first use
 ]
 

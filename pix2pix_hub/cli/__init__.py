@@ -1,60 +1,91 @@
-"""The command lines. Nothing heavy is imported before the options are known to be good.
+"""`pix2pix-hub COMMAND …`, also `python -m pix2pix_hub.cli COMMAND …`.
 
-`train` is train_accelerate.py; `main` is `pix2pix-hub COMMAND …`, also `python -m pix2pix_hub.cli COMMAND …`.
+Nothing heavy is imported before the options are known to be good.
 """
 
 from __future__ import annotations
 
+import difflib
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import tyro
+from tyro.conf import OmitArgPrefixes
 
 from pix2pix_hub.cli.data import data_build, data_inspect, data_make, data_tile
 from pix2pix_hub.cli.evaluate import evaluate_model
 from pix2pix_hub.cli.models import convert, export, push, space_push
-from pix2pix_hub.cli.training import USAGE_ERROR, set_up_logging
+from pix2pix_hub.cli.options import refuse_unknown
 from pix2pix_hub.cli.training import parse_training_config as parse_training_config
-from pix2pix_hub.cli.training import train as train
+from pix2pix_hub.cli.training import train
 from pix2pix_hub.cli.translate import translate_dataset, translate_images
+from pix2pix_hub.ui.serve import serve
 from pix2pix_hub.util import UserError, say
 
 logger = logging.getLogger(__name__)
 
+USAGE_ERROR = 2
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 
 
 def main(arguments: list[str] | None = None) -> int:
     """`pix2pix-hub COMMAND …`. Returns the exit status."""
-    import tyro
-    from tyro.conf import OmitArgPrefixes
-
     set_up_logging()
+    tyro._experimental_options["utf8_boxes"] = sys.stdout.isatty()
     words = sys.argv[1:] if arguments is None else arguments
-    for length in (2, 1):
-        name = " ".join(words[:length])
-        if name in COMMANDS:
-            try:
-                status = tyro.cli(
-                    COMMANDS[name], args=words[length:], prog=f"pix2pix-hub {name}", config=(OmitArgPrefixes,)
-                )
-            except UserError as error:
-                logger.error("error: %s", error)
-                return USAGE_ERROR
-            except KeyboardInterrupt:
-                logger.error("stopped")
-                return INTERRUPTED
-            return status or 0
-    listing = "\n".join(f"  {name:17} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
-    asked_for_help = not words or words[0] in ("-h", "--help")
-    heading = "usage: pix2pix-hub COMMAND [OPTIONS]" if asked_for_help else f"error: no command {' '.join(words[:2])!r}"
-    say(f"{heading}\n\n{listing}\n\nEach answers --help.")
-    return 0 if asked_for_help else USAGE_ERROR
+    names = (" ".join(words[:length]) for length in (2, 1))
+    name = next((name for name in names if name in COMMANDS), None)
+    if name is None:
+        return _list_commands(words)
+    options = words[name.count(" ") + 1 :]
+    try:
+        if name == "train":
+            return train(options)
+        refuse_unknown(options, COMMANDS[name], name)
+        command = COMMANDS[name]
+        return tyro.cli(command, args=options, prog=f"pix2pix-hub {name}", config=(OmitArgPrefixes,)) or 0
+    except UserError as error:
+        logger.error("error: %s", error)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        logger.error("stopped")
+        return INTERRUPTED
+
+
+def _list_commands(words: Sequence[str]) -> int:
+    """Say what commands there are, of a group (`data`, `space`) where it is named. Returns the exit status."""
+    group = [name for name in COMMANDS if words and name.startswith(f"{words[0]} ")]
+    asked = not words or words[-1] in ("-h", "--help") or (bool(group) and len(words) == 1)
+    if asked:
+        heading = f"usage: pix2pix-hub {f'{words[0]} …' if group else 'COMMAND'} [OPTIONS]"
+    else:
+        given = " ".join(words[: 2 if group else 1])
+        close = difflib.get_close_matches(given, COMMANDS, n=1)
+        heading = f"error: no command {given!r}" + (f": did you mean {close[0]}?" if close else "")
+    listing = (f"  {name:17} {(COMMANDS[name].__doc__ or '').splitlines()[0]}" for name in group or COMMANDS)
+    say("\n".join([heading, "", *listing, "", "Each answers --help."]))
+    return 0 if asked else USAGE_ERROR
+
+
+def set_up_logging() -> None:
+    """Have the package speak on standard error: of several processes the first, and of the others what fails."""
+    handler = logging.StreamHandler(sys.stderr)
+    rank = int(os.environ.get("RANK", 0))
+    handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))
+    package = logging.getLogger("pix2pix_hub")
+    package.handlers = [handler]
+    package.propagate = False
+    package.setLevel(logging.ERROR if rank else logging.INFO)
 
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
+    "train": train,
     "translate": translate_images,
     "translate-dataset": translate_dataset,
     "evaluate": evaluate_model,
+    "app": serve,
     "push": push,
     "space push": space_push,
     "convert": convert,

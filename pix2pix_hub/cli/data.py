@@ -24,7 +24,7 @@ from pix2pix_hub.util import UserError, counted, say
 class NamedDataset(DatasetOptions):
     """Which images, and which side of pairs is the source."""
 
-    dataset: Positional[str] = field()
+    dataset: Annotated[str, Positional, arg(metavar="DATASET")] = field()
     """Folder, file, Hub id, or `synthetic`."""
 
 
@@ -112,7 +112,7 @@ class NamedMaker(MakerOptions):
 class NamedPhotos:
     """Which photos."""
 
-    photos: Positional[tuple[str, ...]]
+    photos: Annotated[tuple[str, ...], Positional, arg(metavar="PHOTOS ...", help_behavior_hint="(one or more)")]
     """Folder (its folders train and val are splits), files, patterns, table file, Hub id, or `synthetic`."""
     source_column: str | None = None
     """Image column of a data set, where it has several."""
@@ -167,7 +167,11 @@ def data_make(
 
 
 def data_tile(
-    rasters: Positional[tuple[Path, ...]], options: Annotated[TileOptions, arg(name="")], output: Path
+    rasters: Annotated[
+        tuple[Path, ...], Positional, arg(metavar="SOURCE.tif TARGET.tif ...", help_behavior_hint="(one or more)")
+    ],
+    options: Annotated[TileOptions, arg(name="")],
+    output: Path,
 ) -> None:
     """Cut rasters of the same ground into pairs of tiles; training and validation share no pixel.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import Positional, arg
 
+from pix2pix_hub.cli.options import Model
 from pix2pix_hub.config import EvaluationOptions
 from pix2pix_hub.util import UserError, counted, say
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def evaluate_model(
-    model: Positional[str],
-    dataset: Positional[str],
-    evaluation: Annotated[EvaluationOptions, OmitArgPrefixes],
+    model: Model,
+    dataset: Annotated[str, Positional, arg(metavar="DATASET")],
+    evaluation: EvaluationOptions,
+    update_card: bool = False,
 ) -> None:
     """Measure a model: metrics with confidence intervals, task scores, and checks a person would make.
 
@@ -26,9 +28,9 @@ def evaluate_model(
     `accelerate launch -m pix2pix_hub.cli evaluate …`, on any number of processes.
 
     Args:
-        model: Export, run folder, or Hub id (user/name, user/name@revision).
         dataset: Pairs to measure on: as in training.
         evaluation: How the model is measured.
+        update_card: Enter the results in the model's card.
     """
     from pix2pix_hub.devices import relaunch_on_cpus
 
@@ -39,6 +41,8 @@ def evaluate_model(
     from pix2pix_hub.evaluation.evaluate import evaluate, load_model
     from pix2pix_hub.evaluation.report import FILES, check_output, describe, write_evaluation
 
+    if update_card and not Path(model).exists():
+        raise UserError(f"--update-card enters results in the card of a model on this machine, and {model} is none.")
     check_output(evaluation.output)
     set_cpu_threads(evaluation.cpu_threads)
     keep_freed_memory()
@@ -52,7 +56,7 @@ def evaluate_model(
         written = sorted(name for name in FILES if (evaluation.output / name).is_file())
         say(f"written to {evaluation.output}: {', '.join(written)}")
         if Path(model).exists() and (card := measured.folder / "README.md").is_file():
-            say(enter_in_card(card, content, measured))
+            say(enter_in_card(card, content, measured) if update_card else f"--update-card enters them in {card}")
         if all(content[name]["value"] is None for name in evaluation.metrics) and "segmentation" not in content:
             raise UserError(f"nothing that was asked for could be measured; {evaluation.output} says why of each.")
     state.destroy_process_group()

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import filecmp
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
+from pix2pix_hub.cli.options import Model
 from pix2pix_hub.util import UserError, say
+
+Repository = Annotated[str, Positional, arg(metavar="USER/NAME")]
 
 
 def convert(
-    file: Positional[Path], output: Path, norm_statistics: Literal["image", "running"] = "image", nearest: bool = False
+    file: Annotated[Path, Positional, arg(metavar="CHECKPOINT")],
+    output: Path,
+    norm_statistics: Literal["image", "running"] = "image",
+    nearest: bool = False,
 ) -> None:
     """Make an export of a generator that pytorch-CycleGAN-and-pix2pix trained.
 
@@ -31,7 +37,7 @@ def convert(
 
 
 def export(
-    model: Positional[str],
+    model: Model,
     format: Literal["onnx"],
     output: Path | None = None,
     revision: str | None = None,
@@ -39,7 +45,6 @@ def export(
     """Write a model's generator for another runtime, for images of any size, and compare it with the model.
 
     Args:
-        model: Export, run folder, or Hub id (user/name, user/name@revision).
         format: ONNX.
         output: File to write; None: the model's name with the suffix of the format, in the current folder.
         revision: Branch, tag or commit of a Hub model.
@@ -64,8 +69,8 @@ def export(
 
 
 def push(
-    run_or_export: Positional[Path],
-    repo_id: Positional[str],
+    run_or_export: Annotated[Path, Positional, arg(metavar="RUN_OR_EXPORT")],
+    repo_id: Repository,
     private: bool = False,
     revision: str | None = None,
     best: bool = False,
@@ -95,7 +100,7 @@ def push(
 
 
 def space_push(
-    repo_id: Positional[str],
+    repo_id: Repository,
     model: str,
     hardware: str | None = None,
     private: bool = False,

@@ -1,4 +1,4 @@
-"""What `train_accelerate.py` adds to training: a model card in every export, and pushes to the Hub."""
+"""What `pix2pix-hub train` adds to training: a model card in every export, and pushes to the Hub."""
 
 from __future__ import annotations
 

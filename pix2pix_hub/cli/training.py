@@ -1,4 +1,4 @@
-"""train_accelerate.py from its options to its last words; nothing heavy is imported before the options are good."""
+"""`pix2pix-hub train` from its options to its last words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import logging
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import tyro
+from tyro.conf import OmitArgPrefixes
+
+from pix2pix_hub import config as options
+from pix2pix_hub.cli.options import refuse_unknown
 from pix2pix_hub.config import PRESETS, TrainingConfig, flag, preset_config
 from pix2pix_hub.util import UserError
 
@@ -18,49 +24,59 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-USAGE_ERROR = 2
 SIGNAL_EXIT = 128  # plus the number of the signal, as shells do
+GROUPS: dict[str, Any] = {  # of options, as --help shows them
+    "start": options.StartOptions,
+    "data": options.TrainingPairs,
+    "augmentation": options.AugmentationOptions,
+    "network": options.NetworkOptions,
+    "loss": options.LossOptions,
+    "schedule": options.ScheduleOptions,
+    "run": options.RunOptions,
+    "Hub": options.HubOptions,
+}
 
 
 def train(arguments: list[str]) -> int:
-    """Run `train_accelerate.py`: parse, train, publish, say what to do next. Returns the exit status."""
-    set_up_logging()
+    """Train pix2pix on pairs of images, and say what to do next.
+
+    Raises:
+        UserError: something the person can mend.
+        SystemExit: as `parse_training_config`.
+    """
+    config = parse_training_config(arguments)
+    from pix2pix_hub.devices import process_state, relaunch_on_cpus, sharing_failures
+
+    relaunch_on_cpus()
+    from pix2pix_hub.cli.publishing import Publisher
+
+    first = process_state().is_main_process
+    with sharing_failures():
+        publisher = Publisher(config, pushes=first)
+    from pix2pix_hub.training.trainer import Pix2PixTrainer
+
+    trainer = Pix2PixTrainer(
+        config,
+        command=shlex.join([*_how_started(), *arguments]),
+        complete_export=publisher.complete_export,
+        on_export=publisher.on_export,
+    )
+    if trainer.accelerator.is_main_process:
+        logger.info("%s", trainer.describe())
+    if config.dry_run:
+        logger.info("Dry run: everything checked, nothing trained or written.")
+        return 0
+    with sharing_failures():
+        publisher.open()
     try:
-        config = parse_training_config(arguments)
-        from pix2pix_hub.devices import process_state, relaunch_on_cpus, sharing_failures
-
-        relaunch_on_cpus()
-        from pix2pix_hub.cli.publishing import Publisher
-
-        first = process_state().is_main_process
-        with sharing_failures():
-            publisher = Publisher(config, pushes=first)
-        from pix2pix_hub.training.trainer import Pix2PixTrainer
-
-        launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
-        command = shlex.join([*launcher, "train_accelerate.py", *arguments])
-        trainer = Pix2PixTrainer(
-            config, command=command, complete_export=publisher.complete_export, on_export=publisher.on_export
-        )
-        if trainer.accelerator.is_main_process:
-            logger.info("%s", trainer.describe())
-        if config.dry_run:
-            logger.info("Dry run: everything checked, nothing trained or written.")
-            return 0
-        with sharing_failures():
-            publisher.open()
-        try:
-            result = trainer.train()
-        except BaseException:
-            publisher.abandon(trainer.run_folder)
-            raise
-        if result.stop_signal:
-            publisher.abandon(result.run_folder)
-        else:
-            result = dataclasses.replace(result, stop_signal=publisher.finish(result.run_folder))
-    except UserError as error:
-        logger.error("error: %s", error)
-        return USAGE_ERROR
+        result = trainer.train()
+    except BaseException:
+        publisher.abandon(trainer.run_folder)
+        raise
+    if result.stop_signal:
+        publisher.abandon(result.run_folder)
+    else:
+        result = dataclasses.replace(result, stop_signal=publisher.finish(result.run_folder))
     if trainer.accelerator.is_main_process:
         logger.info("%s", _closing_words(result, config))
     return SIGNAL_EXIT + result.stop_signal if result.stop_signal else 0
@@ -70,18 +86,31 @@ def parse_training_config(arguments: list[str]) -> TrainingConfig:
     """Parse options, on top of the preset's values or, with `--resume`, of the run's own.
 
     Raises:
-        UserError: a value that cannot work.
-        SystemExit: `--help`, or an option that does not exist (tyro names close ones).
+        UserError: a value that cannot work, an option that does not exist.
+        SystemExit: `--help`, or a value that is none.
     """
-    import tyro
-
-    return tyro.cli(
-        TrainingConfig,
-        default=_base_of(arguments),
+    refuse_unknown(arguments, TrainingConfig, "train")
+    base = _base_of(arguments)
+    groups = [
+        (title, group, group(**{field.name: getattr(base, field.name) for field in dataclasses.fields(group)}))
+        for title, group in GROUPS.items()
+    ]
+    parsed: Any = tyro.cli(
+        dataclasses.make_dataclass("Options", groups),
         args=arguments,
-        prog="train_accelerate.py",
+        prog="pix2pix-hub train",
         description="Train pix2pix on pairs of images. Defaults are those of the preset.",
+        config=(OmitArgPrefixes,),
     )
+    return TrainingConfig(**{name: value for group in vars(parsed).values() for name, value in vars(group).items()})
+
+
+def _how_started() -> list[str]:
+    """The words of the command line before the options: as they were typed, for whom knows no more than that."""
+    launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else []
+    if Path(sys.argv[0]).name == "train_accelerate.py":
+        return [*(launcher or ["python"]), "train_accelerate.py"]
+    return [*launcher, "-m", "pix2pix_hub.cli", "train"] if launcher else ["pix2pix-hub", "train"]
 
 
 def _base_of(arguments: list[str]) -> TrainingConfig:
@@ -113,34 +142,24 @@ def _base_of(arguments: list[str]) -> TrainingConfig:
         return dataclasses.replace(base, **architecture_options(seen.init_from), init_from=seen.init_from)
 
 
-def set_up_logging() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    rank = int(os.environ.get("RANK", 0))
-    handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))
-    package = logging.getLogger("pix2pix_hub")
-    package.handlers = [handler]
-    package.propagate = False
-    package.setLevel(logging.ERROR if rank else logging.INFO)
-
-
 def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
     """Where the model is, and what a person would type next."""
     folder = result.run_folder
-    resume = f"accelerate launch train_accelerate.py --resume --output-dir {shlex.quote(str(folder))}"
+    run, start = shlex.quote(str(folder)), shlex.join(_how_started())
+    resume = f"{start} --resume --output-dir {run}"
     longer, length = ("--epochs", result.epoch) if config.max_steps is None else ("--max-steps", result.step)
     if result.stop_signal:
         return f"Stopped at step {result.step}; everything is saved. Go on with:\n  {resume}"
-    run = shlex.quote(str(folder))
     steps = {
         f"{resume} {longer} {2 * max(1, length)}": "train on to twice the length",
         f"pix2pix-hub translate {run} path/to/images --output translated": "translate images with it",
-        f"python app.py --model {run}": "see it in the browser",
+        f"pix2pix-hub app --model {run}": "see it in the browser",
     }
     if config.push_to_hub is None:
         steps[f"pix2pix-hub push {run} user/name"] = "publish it on the Hub"
     if config.dataset == TrainingConfig.dataset:  # the embedded set
-        train = "accelerate launch train_accelerate.py --dataset path/to/your/pairs --direction AtoB"
-        steps[train] = "train on your own pairs (a folder of side-by-side images, or of folders A and B)"
+        own = "train on your own pairs (a folder of side-by-side images, or of folders A and B)"
+        steps[f"{start} --dataset path/to/your/pairs --direction AtoB"] = own
     return "\n".join(
         [
             f"The model is in {folder / 'model'} (best on validation: {folder / 'model_best'}), "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from pix2pix_hub.cli.data import NamedDataset
+from pix2pix_hub.cli.options import Model
 from pix2pix_hub.config import TranslationOptions
 from pix2pix_hub.util import UserError, counted, public_name, say
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
+
+BESIDE = ".pix2pix"  # added to the names of results that have no folder of their own
+How = Annotated[TranslationOptions, arg(name="model")]
 
 
 def open_model(model: str, how: TranslationOptions, device: str | torch.device, **others: Any) -> Pix2PixPipeline:
@@ -35,10 +39,10 @@ def open_model(model: str, how: TranslationOptions, device: str | torch.device, 
 
 
 def translate_images(
-    model: Positional[str],
-    inputs: Positional[tuple[str, ...]],
-    output: Path,
-    how: TranslationOptions,
+    model: Model,
+    inputs: Annotated[tuple[str, ...], Positional, arg(metavar="IMAGES ...", help_behavior_hint="(one or more)")],
+    how: How,
+    output: Path | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
     num_samples: int = 1,
@@ -54,9 +58,8 @@ def translate_images(
     translated.
 
     Args:
-        model: Export, run folder, or Hub id (user/name, user/name@revision).
         inputs: Files, folders and patterns.
-        output: Folder of the results.
+        output: Folder of the results; without it they go beside the images, as NAME.pix2pix.png.
         overwrite: Replace results that exist.
         skip_existing: Leave results that exist as they are: a run that was stopped goes on.
         num_samples: Variants of each image, with --stochastic.
@@ -73,10 +76,14 @@ def translate_images(
     from pix2pix_hub.inference.files import Existing, plan_jobs, translate_files
 
     found = find_inputs(inputs)
+    if output is None:
+        found = {path: path.with_stem(f"{path.stem}{BESIDE}") for path in found if BESIDE not in path.stem}
+        if not found:
+            raise UserError(f"All that was named are results (NAME{BESIDE}.png): name sources, or --output FOLDER.")
     keep_freed_memory()
     pipe = open_model(model, how, device, num_samples=num_samples, make_source=make_source)
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
-    jobs = plan_jobs(found, output, pipe.preprocessor, existing=existing, num_samples=num_samples)
+    jobs = plan_jobs(found, output or Path(), pipe.preprocessor, existing=existing, num_samples=num_samples)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
         bad = translate_files(
             pipe,
@@ -90,16 +97,17 @@ def translate_images(
             **how.of_calls,
         )
     before = f", {len(found) - len(jobs)} of them from before" if len(jobs) < len(found) else ""
-    say(f"{output} holds {len(found) - len(bad)} of {counted(len(found), 'image')}{before}.")
+    place = f"Beside their sources (NAME{BESIDE}.*):" if output is None else f"{output} holds"
+    say(f"{place} {len(found) - len(bad)} of {counted(len(found), 'image')}{before}.")
     if bad:
         say(f"{len(bad)} could not be translated:" + "".join(f"\n  {reason}" for reason in bad.values()))
     return 1 if bad else 0
 
 
 def translate_dataset(
-    model: Positional[str],
+    model: Model,
     data: NamedDataset,
-    how: TranslationOptions,
+    how: How,
     output: Path | None = None,
     push: str | None = None,
     private: bool = False,
@@ -113,7 +121,6 @@ def translate_dataset(
     Stopped, the same command goes on where it was, on any number of processes.
 
     Args:
-        model: Export, run folder, or Hub id (user/name, user/name@revision).
         output: Folder to write Parquet files and a card to.
         push: Data set on the Hub to push the result to, user/name; without --output, the folder is translated/name.
         private: Make the data set on the Hub private.

@@ -201,7 +201,7 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
 
 def train_command(dataset: str, source: PixelFormat = RGB) -> str:
     """Give the command that trains on the set; colour jitter, on by default, is not for all kinds of images."""
-    command = ["accelerate", "launch", "train_accelerate.py", "--dataset", dataset]
+    command = ["pix2pix-hub", "train", "--dataset", dataset]
     return shlex.join(command if has_colors(source) else [*command, "--color-jitter", "0"])
 
 

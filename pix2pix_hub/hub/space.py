@@ -40,10 +40,10 @@ import sys
 
 os.environ.setdefault("PIX2PIX_MODEL", {joined!r})
 
-from pix2pix_hub.ui.serve import serve  # noqa: E402
+from pix2pix_hub.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(serve([]))
+    sys.exit(main(["app"]))
 '''
 README = """---
 {front}---

@@ -1,6 +1,6 @@
 """The training loop: pix2pix on Accelerate, from pairs to a run folder with checkpoints and exports.
 
-Run it with `accelerate launch train_accelerate.py`, or from Python:
+Run it with `pix2pix-hub train`, on several processes with `accelerate launch train_accelerate.py`, or from Python:
 
     Pix2PixTrainer(preset_config("demo")).train()
 """
@@ -140,7 +140,7 @@ class Pix2PixTrainer:
     ) -> None:
         if config.push_to_hub is not None and on_export is None:
             raise UserError(
-                "push_to_hub is done by train_accelerate.py: pass on_export= to push, or leave it out and call "
+                "push_to_hub is done by `pix2pix-hub train`: pass on_export= to push, or leave it out and call "
                 "pix2pix_hub.hub.push.push_export when the run is through."
             )
         self.config, self.command = config, command

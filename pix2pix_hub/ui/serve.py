@@ -1,4 +1,4 @@
-"""`python app.py`: serve the page, and meanwhile get ready for the first request."""
+"""`pix2pix-hub app`: serve the page, and meanwhile get ready for the first request."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
+from typing import Annotated
+
+from tyro.conf import arg
 
 from pix2pix_hub.util import UserError
 
 logger = logging.getLogger(__name__)
 
-USAGE_ERROR = 2
 METRICS_AFTER = 15.0  # seconds: torchmetrics takes as long to import as PyTorch, and is not what people ask for first
 
 
 @dataclass(frozen=True)
 class AppOptions:
-    """Show a pix2pix model in the browser."""
+    """What the app shows, and where."""
 
     model: str | None = None
     """Hub ids (user/name) or folders of exports or runs, with commas between them. Without it what PIX2PIX_MODEL says,
@@ -35,21 +37,14 @@ class AppOptions:
     """Port; without it the first free one from 7860."""
 
 
-def serve(arguments: list[str] | None = None) -> int:
-    """`app.py`: parse, launch, stay. Returns the exit status."""
-    import tyro
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = tyro.cli(AppOptions, args=arguments, prog="app.py")
+def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
+    """Show a pix2pix model in the browser."""
+    logging.getLogger("pix2pix_hub").setLevel(logging.WARNING)
     from pix2pix_hub.ui.models import choose_models  # with PyTorch: two seconds that no request shall wait
     from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 
-    try:
-        limits = Limits.from_environment()
-        store = ModelStore(choose_models(options.model), limits, allow_any=options.allow_any_model)
-    except UserError as error:
-        logger.error("error: %s", error)
-        return USAGE_ERROR
+    limits = Limits.from_environment()
+    store = ModelStore(choose_models(options.model), limits, allow_any=options.allow_any_model)
 
     def get_ready() -> None:
         """Load the first model, and later what measures it, so that requests need not."""
@@ -72,4 +67,3 @@ def serve(arguments: list[str] | None = None) -> int:
         demo.launch(server_name=options.host, server_port=options.port, prevent_thread_lock=True, **looks)
         Thread(target=get_ready, daemon=True).start()
         demo.block_thread()
-    return 0

@@ -82,9 +82,9 @@ def _train(
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     _watch_files(str(cwd), count, fault)
-    from pix2pix_hub.cli import train
+    from pix2pix_hub.cli import main
 
-    sys.exit(train(list(options)))
+    sys.exit(main(["train", *options]))
 
 
 def _watch_files(cwd: str, count: Any, fault: Fault | None) -> None:

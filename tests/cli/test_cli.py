@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from launching import environment
 
 from pix2pix_hub import cli
+from pix2pix_hub.cli.options import ELSEWHERE, option_names
+from pix2pix_hub.config import TrainingConfig
 
 HEAVY = {"torch", "torchvision", "datasets", "accelerate", "gradio", "matplotlib", "scipy", "pandas"}
 
@@ -17,11 +20,9 @@ CODE = f"""
 import sys
 import pix2pix_hub
 assert not (loaded := {HEAVY} & set(sys.modules)), f"the package: {{loaded}}"
-from pix2pix_hub.cli import COMMANDS, main, train
-from pix2pix_hub.ui.serve import serve
+from pix2pix_hub.cli import COMMANDS, main
 
-calls = {{name: lambda name=name: main([*name.split(), "--help"]) for name in ("", *COMMANDS)}}
-calls |= {{"train": lambda: train(["--help"]), "app": lambda: serve(["--help"])}}
+calls = {{name: lambda name=name: main([*name.split(), "--help"]) for name in ("", "data", *COMMANDS)}}
 for name, call in calls.items():
     try:
         call()
@@ -41,13 +42,52 @@ def test_no_help_text_imports_anything_heavy(tmp_path: Path) -> None:
     assert asked >= 10, run.stdout[-500:]
 
 
-@pytest.mark.parametrize(("words", "status", "said"), [([], 0, "usage: "), (["paint"], 2, "error: no command 'paint'")])
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("", 0, "usage: "),
+        ("paint", 2, "error: no command 'paint'"),
+        ("tranlsate a.png", 2, "error: no command 'tranlsate': did you mean translate?"),
+        ("data --help", 0, "usage: pix2pix-hub data"),
+        ("space", 0, "usage: pix2pix-hub space"),
+        ("data inspct x", 2, "error: no command 'data inspct': did you mean data inspect?"),
+    ],
+)
 def test_without_a_known_command_all_are_listed(
-    words: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+    words: str, status: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(words) == status
+    assert cli.main(words.split()) == status
     answer = capsys.readouterr().out
-    assert said in answer and all(f"\n  {name} " in answer for name in cli.COMMANDS)
+    group = words.split()[0] if words.startswith(("data", "space")) else ""
+    for name in cli.COMMANDS:
+        assert (f"\n  {name} " in answer) == name.startswith(group), name
+    assert said in answer
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_options_are_known_by_the_names_that_help_shows_and_others_answered(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "129")  # the widest without two columns of groups
+    with pytest.raises(SystemExit):
+        cli.main([*name.split(), "--help"])
+    told = capsys.readouterr().out
+    assert not re.search(r"^ +\[*(STR|INT|PATH)", told, re.MULTILINE), "a positional without a name"
+    assert not set(told) & set("│╭─"), "no terminal, no boxes"
+    shown = set(re.findall(r"(?:^ +|, )(--?[a-z][a-z0-9-]*)", told, re.MULTILINE))
+    assert option_names(TrainingConfig if name == "train" else cli.COMMANDS[name]) == shown
+    assert cli.main([*name.split(), "--x", "--hepl"]) == 2
+    assert "there is no option --x\nthere is no option --hepl; did you mean --help?" in capsys.readouterr().err
+
+
+def test_names_of_other_projects_are_answered_with_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"lr": "learning-rate", "imgsz": "image-size", "resolution": "image-size", "num_train_epochs": "epochs"}
+    for theirs, ours in names.items() | {"train_batch_size": "batch-size"}.items():
+        assert cli.main(["train", f"--{theirs}", "3"]) == 2
+        assert f"--{theirs} is called --{ours} here" in capsys.readouterr().err
+    train, others = option_names(TrainingConfig), set().union(*map(option_names, cli.COMMANDS.values()))
+    for theirs, ours in ELSEWHERE.items():
+        assert f"--{theirs}" not in train and f"--{ours}" in train | others
 
 
 def test_a_command_that_is_interrupted_says_so_in_a_word(

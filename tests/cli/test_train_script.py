@@ -1,4 +1,4 @@
-"""`train_accelerate.py` as its user meets it: help, errors, and what it says at the end."""
+"""`pix2pix-hub train` and `train_accelerate.py` as their user meets them: help, errors, and what it says at the end."""
 
 import ast
 import dataclasses
@@ -13,7 +13,7 @@ import pytest
 from launching import LAUNCH, ROOT, TINY, environment, finish
 from PIL import Image
 
-from pix2pix_hub.cli import parse_training_config, train
+from pix2pix_hub.cli import main, parse_training_config
 from pix2pix_hub.config import TrainingConfig, flag
 
 
@@ -25,7 +25,7 @@ def picture(path: Path, width: int, height: int) -> None:
 
 def test_help_names_every_option_and_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        train(["--help"])
+        main(["train", "--help"])
     told = "".join(capsys.readouterr().out.split())
     documented: dict[str, str] = {}
     for node in ast.walk(ast.parse((ROOT / "pix2pix_hub" / "config.py").read_text())):
@@ -71,11 +71,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(arguments: list[str]) -> int:
-    """`train_accelerate.py` in this process; its exit status."""
+    """`pix2pix-hub train` in this process; its exit status."""
     from accelerate.state import AcceleratorState
 
     try:
-        return train(arguments)
+        return main(["train", *arguments])
     except SystemExit as end:  # options that cannot be parsed
         return int(str(end.code))
     finally:
@@ -122,9 +122,7 @@ def test_it_ends_by_saying_where_the_model_is_and_commands_that_work(tmp_path: P
     assert "The model is in runs/synthetic_demo_001/model" in output
     recorded = json.loads((tmp_path / "runs" / "synthetic_demo_001" / "training_config.json").read_text())["command"]
     assert recorded == shlex.join(["accelerate", "launch", "train_accelerate.py", *TINY, "--epochs", "1"])
-    commands = [
-        line.strip() for line in output.splitlines() if line.startswith(("  accelerate", "  python", "  pix2pix-hub"))
-    ]
+    commands = [line.strip() for line in output.splitlines() if line.startswith(("  accelerate", "  pix2pix-hub"))]
     resume, translate, app, push, own_pairs = map(shlex.split, commands)
     status, output = finish(*resume[3:], cwd=tmp_path)
     assert status == 0, output
@@ -142,7 +140,7 @@ def test_it_ends_by_saying_where_the_model_is_and_commands_that_work(tmp_path: P
     )
     assert translated.returncode == 0, translated.stderr
     assert sorted(path.name for path in (tmp_path / "translated").iterdir()) == ["a.png", "b.png", "c.png"]
-    assert app == ["python", "app.py", "--model", "runs/synthetic_demo_001"]
+    assert app == ["pix2pix-hub", "app", "--model", "runs/synthetic_demo_001"]
     assert push == ["pix2pix-hub", "push", "runs/synthetic_demo_001", "user/name"]
 
 

@@ -152,6 +152,23 @@ def test_a_kind_of_file_that_cannot_hold_the_result_gives_way_before_anything_is
     assert f"{source} and {other} would both be written to {out / result}" in capsys.readouterr().err
 
 
+def test_without_an_output_results_go_beside_their_sources_and_are_no_sources(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, deep = picture(tmp_path / "a.jpg"), picture(tmp_path / "in" / "b.png")
+    words = ["translate", str(model), str(source), str(tmp_path / "in")]
+    assert main(words) == 0
+    assert "Beside their sources (NAME.pix2pix.*): 2 of 2 images" in capsys.readouterr().out
+    made = [tmp_path / "a.pix2pix.jpg", deep.with_name("b.pix2pix.png")]
+    with Image.open(made[0]) as one, Image.open(source) as before:
+        assert one.size == before.size and one.format == "JPEG"
+    content = [path.read_bytes() for path in made]
+    assert main(words) == 2 and "Results exist already (2 of 2)" in capsys.readouterr().err
+    assert main(["translate", str(model), str(made[0])]) == 2 and "name sources" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*.*")) == sorted([source, deep, *made])
+    assert [path.read_bytes() for path in made] == content
+
+
 def test_a_run_that_was_stopped_goes_on(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     for number, suffix in enumerate([".png", ".gif", ".jpg"]):

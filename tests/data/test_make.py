@@ -62,7 +62,7 @@ def test_a_folder_with_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     output, grid = tmp_path / "pairs", tmp_path / "grid.png"
     assert run("edges", tmp_path / "photos", "--output", output, "--grid", grid, "--rows", 2) == 0
     said = capsys.readouterr().out
-    assert "5 pairs in" in said and said.splitlines()[-1].endswith(f"train_accelerate.py --dataset {output}")
+    assert "5 pairs in" in said and said.splitlines()[-1].endswith(f"pix2pix-hub train --dataset {output}")
     for split, count in (("train", 3), ("validation" if (output / "x").exists() else "val", 2)):
         files = [tmp_path / "photos" / split / f"{number}.png" for number in range(count)]
         assert_made(output, files, MakerOptions("edges"), split)

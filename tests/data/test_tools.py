@@ -77,7 +77,7 @@ def test_deep_and_many_channels_lose_nothing_and_can_be_trained_on(
     """Colour jitter, on by default, is defined for 1 or 3 channels."""
     pairs, output = folders(tmp_path / "pairs", channels, dtype), tmp_path / "a set"
     assert main(["data", "build", str(pairs), "--output", str(output)]) == 0
-    command = f"accelerate launch train_accelerate.py --dataset '{output}'{hint}"
+    command = f"pix2pix-hub train --dataset '{output}'{hint}"
     assert capsys.readouterr().out.splitlines()[-1] == f"Train on it: {command}"
     assert f"    {command}\n" in (output / "README.md").read_text()
     assert_same_pairs(str(pairs), str(output))

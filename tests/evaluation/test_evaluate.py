@@ -220,8 +220,11 @@ def test_the_card_gets_the_results(
 ) -> None:
     text = "---\nlicense: mit\ntags:\n- pix2pix\n---\n# My model\n\nWords.\n"
     (model / "README.md").write_text(text)
+    evaluated(model, pairs, tmp_path / "out", *PLAIN, "--no-checks")
+    assert "--update-card enters them in" in capsys.readouterr().out
+    assert (model / "README.md").read_text() == text
     for _ in range(2):  # a second time replaces the first
-        content = evaluated(model, pairs, tmp_path / "out", *PLAIN, "--no-checks")
+        content = evaluated(model, pairs, tmp_path / "out", *PLAIN, "--no-checks", "--update-card")
     assert "results entered in" in capsys.readouterr().out
     card = ModelCard.load(model / "README.md")
     assert card.data.model_name == "maps"
@@ -230,7 +233,7 @@ def test_the_card_gets_the_results(
     assert card.data.license == "mit" and card.data.tags == ["pix2pix"]
     assert card.text.strip() == "# My model\n\nWords."
     entered = (model / "README.md").read_bytes()
-    l1 = ("--metrics", "l1", "--split", "train", "--no-checks")
+    l1 = ("--metrics", "l1", "--split", "train", "--no-checks", "--update-card")
     for unlike in ("--max-pairs 3", "--image-size 72x80", "--num-samples 2", "--direction BtoA --task labels"):
         scored = evaluated(model, pairs, tmp_path / "out", *l1, *unlike.split())
         assert "not entered in" in capsys.readouterr().out, unlike
@@ -247,7 +250,7 @@ def test_the_card_gets_the_results(
 def test_what_was_entered_stays_when_the_export_is_published(model: Path, pairs: Path, tmp_path: Path) -> None:
     write_card(model, "user/facades")
     own = len(ModelCard.load(model / "README.md").data.eval_results or [])
-    evaluated(model, pairs, tmp_path / "out", *PLAIN, "--no-checks")
+    evaluated(model, pairs, tmp_path / "out", *PLAIN, "--no-checks", "--update-card")
     published = ModelCard(make_card(model, "user/facades")).data.eval_results or []
     assert len(published) == own + 3
     assert {result.dataset_split for result in published} == {"validation", "val"}
@@ -321,7 +324,7 @@ def test_a_judge_that_tells_nothing_apart_is_not_believed(
 ) -> None:
     (model / "README.md").write_text("---\nlicense: mit\n---\nWords.\n")
     judge = ("--task", "segmentation", "--segmenter-steps", "2")
-    content = evaluated(model, pairs, tmp_path / "out", "--metrics", "l1", "--no-checks", *judge)
+    content = evaluated(model, pairs, tmp_path / "out", "--metrics", "l1", "--no-checks", "--update-card", *judge)
     assert content["segmentation"]["tells_apart"] is False
     assert "these scores say nothing" in capsys.readouterr().out
     entered = ModelCard.load(model / "README.md").data.eval_results or []
@@ -330,7 +333,7 @@ def test_a_judge_that_tells_nothing_apart_is_not_believed(
 
 def test_a_card_that_cannot_be_read_is_told(model: Path, pairs: Path, tmp_path: Path, capsys: Any) -> None:
     (model / "README.md").write_text("---\ntags: [\n---\nWords.\n")
-    evaluated(model, pairs, tmp_path / "out", "--metrics", "l1", "--no-checks")
+    evaluated(model, pairs, tmp_path / "out", "--metrics", "l1", "--no-checks", "--update-card")
     assert "its metadata cannot be read" in capsys.readouterr().out
     assert (model / "README.md").read_text().endswith("Words.\n")
 

@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from hub_server import HubServer
 from run_exports import REPO, make_export
 
-from pix2pix_hub.cli import train
+from pix2pix_hub.cli import main
 from pix2pix_hub.models import UNetGenerator
 from pix2pix_hub.util import UserError
 
@@ -103,7 +103,7 @@ def test_training_on_from_what_cannot_be_loaded_writes_no_run(
     monkeypatch.chdir(tmp_path / "place")
     name = f"{REPO}@{revision}" if revision else REPO
     try:
-        assert train(["--init-from", name, "--max-train-pairs", "4", "--num-workers", "0"]) == 2
+        assert main(["train", "--init-from", name, "--max-train-pairs", "4", "--num-workers", "0"]) == 2
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
     answer = " ".join(capsys.readouterr().err.split())

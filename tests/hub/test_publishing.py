@@ -18,7 +18,7 @@ from huggingface_hub import close_session
 from launching import LAUNCH_TWO, TINY, finish, start, start_command, wait_for
 from run_exports import FILES, make_export
 
-from pix2pix_hub.cli import main, parse_training_config, train
+from pix2pix_hub.cli import main, parse_training_config
 from pix2pix_hub.cli.publishing import Publisher
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.hub import push
@@ -131,7 +131,10 @@ def test_pushes_that_all_fail_end_a_run_well_and_the_export_stays(
     hub: HubServer, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.fail(COMMITS, status=403, times=99, message="quota")
-    assert train([*TINY, "--epochs", "2", "--output-dir", "run", "--push-to-hub", "tester/a", "--push-every", "1"]) == 0
+    assert (
+        main(["train", *TINY, "--epochs", "2", "--output-dir", "run", "--push-to-hub", "tester/a", "--push-every", "1"])
+        == 0
+    )
     said = capsys.readouterr().err
     assert "Not pushed to tester/a: the token may not write to tester/a (quota)." in said
     assert "  pix2pix-hub push run tester/a\n" in said
@@ -142,7 +145,7 @@ def test_pushes_that_all_fail_end_a_run_well_and_the_export_stays(
 @pytest.mark.parametrize(
     "command",
     [
-        lambda repo_id: train([*TINY, "--push-to-hub", repo_id]),
+        lambda repo_id: main(["train", *TINY, "--push-to-hub", repo_id]),
         lambda repo_id: main(["data", "build", "no/such/pairs", "--push", repo_id]),
     ],
 )
@@ -166,15 +169,15 @@ def test_who_may_not_push_is_told_before_anything_is_read_or_made(
 
 
 def test_a_dry_run_looks_at_the_token_and_makes_nothing(hub: HubServer, place: Path) -> None:
-    assert train([*TINY, "--push-to-hub", "tester/a", "--dry-run"]) == 0
+    assert main(["train", *TINY, "--push-to-hub", "tester/a", "--dry-run"]) == 0
     assert "GET /api/whoami-v2" in hub.requests and not hub.repos
 
 
 def test_fine_tuning_from_the_hub(hub: HubServer, place: Path) -> None:
     run = [*TINY, "--epochs", "1", "--output-dir"]
-    assert train([*run, "first", "--push-to-hub", "tester/a"]) == 0
+    assert main(["train", *run, "first", "--push-to-hub", "tester/a"]) == 0
     commit = hub.repo("tester/a").head().oid
-    assert train([*run, "second", "--init-from", f"tester/a@{commit}", "--push-to-hub", "tester/b"]) == 0
+    assert main(["train", *run, "second", "--init-from", f"tester/a@{commit}", "--push-to-hub", "tester/b"]) == 0
     assert json.loads(Path("second/model/training_config.json").read_text())["started_from"] == commit
     assert b"\nbase_model: tester/a\n" in hub.repo("tester/b").read("README.md")
 
