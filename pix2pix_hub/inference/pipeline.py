@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import html
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from http.client import HTTPException
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, Self
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -21,7 +26,15 @@ from PIL import Image
 from torch import Tensor
 
 from pix2pix_hub.devices import accelerated_precision, missing_for_compilation
-from pix2pix_hub.export import DISCRIMINATOR, DISCRIMINATOR_FILES, GENERATOR_FILES, Export, Preprocessor, export_of
+from pix2pix_hub.export import (
+    DISCRIMINATOR,
+    DISCRIMINATOR_FILES,
+    GENERATOR_FILES,
+    SAMPLES_NAME,
+    Export,
+    Preprocessor,
+    export_of,
+)
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
 from pix2pix_hub.image.maker import make_pair
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
@@ -30,7 +43,7 @@ from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator, Seed, SeededDropout, dropout_layers
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.fetch import fetch_files
-from pix2pix_hub.util import UserError
+from pix2pix_hub.util import UserError, __version__, is_own_file
 
 DTYPES: dict[str | torch.dtype | None, torch.dtype] = {
     None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
@@ -47,6 +60,7 @@ NO_MAKER = (
     "sources."
 )
 OUTPUT_TYPES = ("pil", "numpy", "torch", "decoded")
+MAX_DOWNLOAD_BYTES, DOWNLOAD_SECONDS = 2**28, 30  # of one image; to wait for an answer
 
 # ------------------------------------------------------------------------------------------------------ images in
 
@@ -138,6 +152,23 @@ def prepare(image: AnyImage, format: PixelFormat, name: str) -> Prepared:
         _check_range(decoded.values, 0.0, name)
     scaled = with_depth(format, depth)  # values of one depth stand for those of another
     return Prepared(to_tensor(decoded, scaled, name), scaled, depth)
+
+
+def download(address: str) -> Decoded:
+    """The image at an http or https address.
+
+    Raises:
+        UserError: no such address, no answer, more than `MAX_DOWNLOAD_BYTES`, or no image.
+    """
+    try:
+        request = Request(address, headers={"User-Agent": f"pix2pix_hub/{__version__}"})
+        with urlopen(request, timeout=DOWNLOAD_SECONDS) as answer:
+            data = answer.read(MAX_DOWNLOAD_BYTES + 1)
+    except (OSError, ValueError, HTTPException) as error:
+        raise UserError(f"{address} could not be fetched ({error}): check it, or name a file.") from error
+    if len(data) > MAX_DOWNLOAD_BYTES:
+        raise UserError(f"{address} has more than {MAX_DOWNLOAD_BYTES >> 20} MB: download it, and name the file.")
+    return read_image(data, address)
 
 
 def _from_model_range(values: Tensor, format: PixelFormat, name: str) -> Prepared:
@@ -277,6 +308,12 @@ def choose_device(device: str | torch.device) -> torch.device:
         raise UserError(f"device {str(device)!r} cannot be used ({str(error).splitlines()[0]}); try 'auto'.") from error
 
 
+def check_dtype(dtype: str | torch.dtype | None) -> None:
+    """Raise `UserError` for what is none of `DTYPES` and not "auto"."""
+    if dtype not in ("auto", *DTYPES, *DTYPES.values()):
+        raise UserError(f"dtype is {dtype!r}; expected auto, float32, bf16 or fp16.")
+
+
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, target: PixelFormat) -> torch.dtype:
     """One of `DTYPES`; "auto": what `device` accelerates, if 8 bits are all that is wanted."""
     if dtype == "auto":
@@ -385,14 +422,11 @@ class Pix2PixPipeline:
         dtype: torch.dtype,
         compile: bool = False,
     ) -> None:
-        # channels last where convolutions are made for it; in float32 on a CPU it gains nothing (docs/performance.md)
-        plain = device.type == "cpu" and dtype == torch.float32
-        self._layout = torch.contiguous_format if plain else torch.channels_last
-        self.generator = generator.to(device, dtype).to(memory_format=self._layout).eval()
-        self._compiled = CompiledGenerator(self.generator) if compile else None
         self._lock = Lock()  # dropout and statistics are put into the network for the time of a call
-        self.preprocessor, self.folder, self.device, self.dtype = preprocessor, folder, device, dtype
+        self.generator, self.preprocessor, self.folder = generator.eval(), preprocessor, folder
+        self.device, self.dtype, self._compiles = device, dtype, compile
         preprocessor.check_channels(generator.in_channels, generator.out_channels, folder)
+        self.to(device, dtype)
 
     @classmethod
     def from_pretrained(
@@ -406,7 +440,8 @@ class Pix2PixPipeline:
         compile: bool = False,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
-    ) -> Pix2PixPipeline:
+        torch_dtype: str | torch.dtype | None = None,
+    ) -> Self:
         """Load a model.
 
         Args:
@@ -418,13 +453,17 @@ class Pix2PixPipeline:
                 where the device has units for it and the model makes 8-bit images, else float32.
             compile: True: `torch.compile`, for each size and batch size that comes; its first batch waits for that,
                 some ten seconds. Not for tiles and `stochastic`.
+            torch_dtype: another name of `dtype`, Diffusers' own.
 
         Raises:
-            UserError: nothing there, or no export; a device or dtype that is none; no compiler.
+            UserError: nothing there, or no export; a device or dtype that is none; two dtypes; no compiler.
         """
         place = choose_device(device)
-        if dtype not in ("auto", *DTYPES, *DTYPES.values()):
-            raise UserError(f"dtype is {dtype!r}; expected auto, float32, bf16 or fp16.")
+        if torch_dtype is not None:
+            if dtype != "auto":
+                raise UserError(f"dtype is {dtype!r} and torch_dtype {torch_dtype!r}: give one of them.")
+            dtype = torch_dtype
+        check_dtype(dtype)
         folder = fetch_files(
             export_of(repo_or_folder_or_run),
             GENERATOR_FILES + DISCRIMINATOR_FILES,
@@ -437,6 +476,49 @@ class Pix2PixPipeline:
         number_type = choose_dtype(dtype, place, preprocessor.target)
         generator = load_generator(folder, map_location=str(place), dtype=number_type)
         return cls(generator, preprocessor, folder, place, number_type, compile)
+
+    def to(
+        self, device: str | torch.device | torch.dtype | None = None, dtype: str | torch.dtype | None = None
+    ) -> Self:
+        """Move the networks to another device, or have them compute in other numbers.
+
+        Args:
+            device: as in `from_pretrained`; or a torch dtype, in place of `dtype`. None: it stays.
+            dtype: as in `from_pretrained`, but None: it stays. What a shorter one has rounded stays rounded.
+
+        Returns:
+            The pipeline itself.
+
+        Raises:
+            UserError: a device or dtype that is none.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        place = self.device if device is None else choose_device(device)
+        check_dtype(dtype)
+        with self._lock:
+            self.dtype = self.dtype if dtype is None else choose_dtype(dtype, place, self.preprocessor.target)
+            self.device = place
+            # channels last where convolutions are made for it; in float32 on a CPU it gains nothing
+            # (docs/performance.md)
+            plain = place.type == "cpu" and self.dtype == torch.float32
+            self._layout = torch.contiguous_format if plain else torch.channels_last
+            self.generator = self.generator.to(place, self.dtype).to(memory_format=self._layout)
+            self._compiled = CompiledGenerator(self.generator) if self._compiles else None
+            if isinstance(judge := self.__dict__.get("discriminator"), PatchGANDiscriminator):
+                judge.to(place)
+        return self
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same as `repr`, and the export's samples where it has some."""
+        shown, picture = f"<p>{html.escape(repr(self))}</p>", self.folder / SAMPLES_NAME
+        if picture.is_file() and is_own_file(picture, self.folder):
+            data = base64.b64encode(picture.read_bytes()).decode()
+            caption = "Validation pairs: source | generated | target"
+            shown += (
+                f'<img src="data:image/png;base64,{data}" alt="{caption}" title="{caption}" style="max-width: 100%">'
+            )
+        return shown
 
     def __repr__(self) -> str:
         pixels, parameters = self.preprocessor, sum(values.numel() for values in self.generator.parameters())
@@ -465,6 +547,7 @@ class Pix2PixPipeline:
         batch_size: int | None = None,
         tile_size: int = TILE_SIZE,
         make_source: bool = False,
+        allow_download: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> Any:
         """Translate one image, a list of them, or a batch.
@@ -488,6 +571,7 @@ class Pix2PixPipeline:
             tile_size: height or width in pixels beyond which an image is made in tiles of that size. The result is
                 that of the whole, within 1e-4 (see `inference/tiling.py`).
             make_source: the images are photos, of which sources are made first: see `make_source`.
+            allow_download: fetch images that are named by an address (`https://…`), which are refused otherwise.
             progress: called with (done, total): images, and of large ones tiles.
 
         Returns:
@@ -520,6 +604,13 @@ class Pix2PixPipeline:
         for number, image in enumerate(given, 1):
             file = image if isinstance(image, str | Path) else getattr(image, "filename", "")
             name = str(file or ("the image" if len(given) == 1 else f"image {number}"))
+            if isinstance(image, str) and re.match("https?://", image):
+                if not allow_download:
+                    raise UserError(
+                        f"{image} is an address, and nothing is fetched unasked: pass allow_download=True, or download "
+                        "it, and name the file."
+                    )
+                image = download(image)
             source = self.make_source(image, name) if make_source else image
             jobs += self._jobs(image, source, name, output_type, seed, num_samples, tile_size)
         self._run(jobs, batch_size, tile_size, progress)

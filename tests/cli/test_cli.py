@@ -20,6 +20,7 @@ CODE = f"""
 import sys
 import pix2pix_hub
 assert not (loaded := {HEAVY} & set(sys.modules)), f"the package: {{loaded}}"
+assert dir(pix2pix_hub) == sorted(pix2pix_hub.__all__), dir(pix2pix_hub)
 from pix2pix_hub.cli import COMMANDS, main
 
 calls = {{name: lambda name=name: main([*name.split(), "--help"]) for name in ("", "data", *COMMANDS)}}

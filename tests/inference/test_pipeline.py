@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
+import re
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +136,19 @@ def test_its_repr_says_what_it_is(pipe: Pix2PixPipeline, folder: Path, make) -> 
         "trained at 32x32 (height x width), cpu, float32)"
     )
     assert "16-bit gray → labels of 3 classes" in repr(make(GRAY16, LABELS))
+
+
+def test_a_notebook_shows_what_it_is_and_samples(folder: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folder, tmp_path / "a & b"))
+    pipe = Pix2PixPipeline.from_pretrained(place, device="cpu")
+    shown = pipe._repr_html_()
+    assert html.unescape(shown) == f"<p>{pipe!r}</p>" and "a &amp; b" in shown
+    (place / "samples.png").write_bytes(encode(Decoded(noise((8, 24, 3), "uint8"), "rgb"), "samples", ".png"))
+    picture = re.search(r'src="data:image/png;base64,([^"]+)"', pipe._repr_html_())
+    assert picture is not None and base64.b64decode(picture[1]) == (place / "samples.png").read_bytes()
+    (place / "samples.png").unlink()
+    (place / "samples.png").symlink_to(Path(__file__))  # a file elsewhere, which nobody meant to show
+    assert pipe._repr_html_() == shown
 
 
 def test_lists_and_batches_keep_their_shape(pipe: Pix2PixPipeline) -> None:
@@ -378,6 +397,49 @@ def test_half_precision_is_close(folder: Path, pipe: Pix2PixPipeline, dtype) -> 
     difference = np.abs(half(image).astype(float) - pipe(image))
     assert 0 < difference.mean() < 8
     assert np.abs(half(image, tile_size=64).astype(float) - half(image)).mean() < 8
+
+
+def test_it_moves_and_knows_the_names_of_diffusers(folder: Path) -> None:
+    image = noise((20, 30, 3), "uint8")
+    short = Pix2PixPipeline.from_pretrained(folder, device="cpu", torch_dtype=torch.bfloat16)
+    pipe = Pix2PixPipeline.from_pretrained(folder, device="cpu", torch_dtype="float32")
+    exact = pipe(image)
+    assert pipe.to("cpu") is pipe and pipe.dtype == torch.float32 and np.array_equal(pipe(image), exact)
+    assert pipe.to(torch.bfloat16) is pipe and pipe.dtype == short.dtype == torch.bfloat16
+    assert {weight.dtype for weight in pipe.generator.parameters()} == {torch.bfloat16}
+    made = pipe(image)
+    assert np.array_equal(made, short(image)) and not np.array_equal(made, exact)
+    with pytest.raises(UserError, match="device 'nowhere' cannot be used"):
+        pipe.to("nowhere", "float32")
+    assert pipe.dtype == torch.bfloat16 and pipe.to("cpu", "float32").dtype == torch.float32
+    with pytest.raises(UserError, match="give one of them"):
+        Pix2PixPipeline.from_pretrained(folder, dtype="fp16", torch_dtype=torch.float16)
+
+
+def test_an_address_is_fetched_only_where_that_is_allowed(
+    pipe: Pix2PixPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            asked.append(self.path)
+
+    Image.fromarray(noise((20, 30, 3), "uint8")).save(tmp_path / "a.png")
+    (tmp_path / "words.txt").write_text("no image")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(UserError, match=f"{address}/a.png is an address.*allow_download=True"):
+            pipe(f"{address}/a.png")
+        assert not asked
+        made = pipe([f"{address}/a.png", tmp_path / "a.png"], allow_download=True)
+        assert all(np.array_equal(np.asarray(one), np.asarray(pipe(str(tmp_path / "a.png")))) for one in made)
+        monkeypatch.setattr("pix2pix_hub.inference.pipeline.MAX_DOWNLOAD_BYTES", 100)
+        for name, said in (("b.png", "404"), ("words.txt", "not a picture"), ("a.png", "has more than")):
+            with pytest.raises(UserError, match=f"{address}/{name} .*{said}"):
+                pipe(f"{address}/{name}", allow_download=True)
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
