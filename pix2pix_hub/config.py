@@ -503,7 +503,7 @@ class RunOptions:
     report_to: tuple[Tracker, ...] = ()
     """Experiment trackers to log to, besides metrics.jsonl."""
     dry_run: bool = False
-    """Check everything, say what would be trained, write nothing."""
+    """Check everything, say what would be trained and how long it takes, by a few steps; write nothing."""
 
 
 @dataclass(frozen=True)

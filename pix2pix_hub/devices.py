@@ -194,6 +194,14 @@ def available_memory() -> int:
     return max(0, available)
 
 
+def memory_words(device: torch.device) -> str:
+    """What this process takes of the device's memory, and how much there is of it."""
+    if device.type == "cuda":
+        taken, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+        return f"{taken / 1e9:.1f} of the GPU's {total / 1e9:.1f} GB of memory"
+    return f"{psutil.Process().memory_info().rss / 1e9:.1f} GB of memory, {available_memory() / 1e9:.1f} GB are free"
+
+
 def set_cpu_threads(requested: int) -> int:
     """Set torch's CPU threads and return their number.
 

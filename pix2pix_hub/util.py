@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 __version__ = "0.1.0"
 PARTIAL_SUFFIX = ".partial"
@@ -159,6 +159,21 @@ def counted(count: float, noun: str) -> str:
     number = str(count) if isinstance(count, int) else f"{count:.4g}"
     ending = "" if number == "1" else "es" if noun.endswith(("s", "x", "ch", "sh")) and noun != "epoch" else "s"
     return f"{number} {noun}{ending}"
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "3 min 20 s", "2 h 5 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(hours or minutes) + [f"{rest} s"] * (not hours)
+    return " ".join(parts)
+
+
+def styled(text: str, style: Literal["bold", "red", "yellow"]) -> str:
+    """Text for standard error, in that style where a terminal shows it and NO_COLOR is not set."""
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{dict(bold=1, red=31, yellow=33)[style]}m{text}\033[0m"
 
 
 def say(text: str) -> None:

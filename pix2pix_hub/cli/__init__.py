@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 import tyro
 from tyro.conf import OmitArgPrefixes
@@ -22,7 +24,7 @@ from pix2pix_hub.cli.training import parse_training_config as parse_training_con
 from pix2pix_hub.cli.training import train
 from pix2pix_hub.cli.translate import translate_dataset, translate_images
 from pix2pix_hub.ui.serve import serve
-from pix2pix_hub.util import UserError, say
+from pix2pix_hub.util import UserError, say, styled
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +71,23 @@ def _list_commands(words: Sequence[str]) -> int:
     return 0 if asked else USAGE_ERROR
 
 
+class TerminalHandler(logging.StreamHandler[TextIO]):
+    """Colours what is wrong, and leaves progress bars whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:
+            text = re.sub("^error:", styled("error:", "red"), text)
+        elif record.levelno == logging.WARNING:
+            text = styled(text, "yellow")
+        tqdm.write(text, file=self.stream)
+
+
 def set_up_logging() -> None:
     """Have the package speak on standard error: of several processes the first, and of the others what fails."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = TerminalHandler(sys.stderr) if sys.stderr.isatty() else logging.StreamHandler(sys.stderr)
     rank = int(os.environ.get("RANK", 0))
     handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))
     package = logging.getLogger("pix2pix_hub")

@@ -64,7 +64,9 @@ def train(arguments: list[str]) -> int:
     if trainer.accelerator.is_main_process:
         logger.info("%s", trainer.describe())
     if config.dry_run:
-        logger.info("Dry run: everything checked, nothing trained or written.")
+        words = trainer.estimate()
+        if trainer.accelerator.is_main_process:
+            logger.info("%s\nDry run: everything checked, nothing kept or written.", words)
         return 0
     with sharing_failures():
         publisher.open()

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export, Preprocessor
 from pix2pix_hub.metrics import METRICS
-from pix2pix_hub.util import UserError
+from pix2pix_hub.util import UserError, duration
 
 MAX_CARD_BYTES = 1 << 17
 # What stands below this line of a card is a person's: it survives every push.
@@ -197,7 +197,7 @@ def _facts(export: Export, place: str | Path, metrics: dict[str, tuple[str, floa
         "started_from": started_from.split("@")[0] if started_from else None,  # the model, without its revision
         "hardware": run.get("hardware") or f"{run.get('processes')} x {run.get('device')}",
         "mixed_precision": run.get("mixed_precision"),
-        "time": _duration(stood.get("seconds")),
+        "time": None if (seconds := stood.get("seconds")) is None else duration(seconds),
         "parameters": ", ".join(f"{network} {count:,}" for network, count in parameters.items()),
         "versions": ", ".join(f"{package} {number}" for package, number in versions.items()),
     }
@@ -207,15 +207,6 @@ def _license_of(card: str | None) -> str | None:
     metadata = FRONT_MATTER.match(card or "")
     found = re.search(r"^license: *([\w.-]+) *$", metadata.group(), re.MULTILINE) if metadata else None
     return found[1] if found else None
-
-
-def _duration(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(hours or minutes) + [f"{rest} s"] * (not hours)
-    return " ".join(parts)
 
 
 def read_card(path: Path) -> str | None:

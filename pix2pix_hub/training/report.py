@@ -4,10 +4,11 @@ can be told from them at its end."""
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +18,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pix2pix_hub.config import TrainingConfig
+from pix2pix_hub.devices import memory_words
 from pix2pix_hub.export import CURVES_NAME
 from pix2pix_hub.metrics import METRICS, MOST_SATURATED
 from pix2pix_hub.training.checkpoint import Progress, fail_together
 from pix2pix_hub.training.validation import SATURATED, TRAIN_L1
-from pix2pix_hub.util import UserError, write_aside
+from pix2pix_hub.util import UserError, counted, duration, styled, write_aside
+
+logger = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.jsonl"
 # (title, event, {field: label}) of each panel
@@ -29,6 +33,9 @@ LOSS_PANELS = [
     ("training losses", "train", {"d_loss": "D", "g_gan": "G, adversarial"}),
     ("training L1 (in [-1, 1])", "train", {"g_l1": "L1"}),
 ]
+# Optimizer steps that warm up (states, cuDNN's choices, the recording of a step), and those after them that are timed.
+TIMED_STEPS = {"cpu": (1, 3)}
+TIMED_STEPS_ELSEWHERE = (12, 20)
 NOTICEABLE_WAIT = 0.1  # of the training time
 LEAST_EPOCHS = 3  # that tell something of overfitting
 WORSE = 1.02  # validation L1 now ÷ at its best, above which it counts as risen
@@ -38,6 +45,40 @@ Batch = TypeVar("Batch")
 
 class TrainingDiverged(UserError):
     """A loss became NaN or infinite."""
+
+
+class Pace:
+    """Times the first optimizer steps of a session, to say how long all of them take.
+
+    Args:
+        device: that the steps are taken on, waited for while they are timed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self._steps, self._seconds = device, 0, 0.0
+        self._warm_up, self._timed = TIMED_STEPS.get(device.type, TIMED_STEPS_ELSEWHERE)
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """The next step begins now."""
+        self._clock = time.monotonic()
+
+    def step(self, remaining: int) -> str | None:
+        """A step was taken: once, when enough were, words on the time of the `remaining` ones, and on memory."""
+        self._steps += 1
+        if self._steps > self._warm_up + self._timed:
+            return None
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        self._seconds += (time.monotonic() - self._clock) * (self._steps > self._warm_up)
+        self.start_clock()
+        if self._steps < self._warm_up + self._timed:
+            return None
+        each = self._seconds / self._timed
+        return (
+            f"estimate   about {duration(remaining * each)} for {counted(remaining, 'step')} of {each:.2g} s, and "
+            f"validation besides; {memory_words(self.device)}"
+        )
 
 
 class Reporter:
@@ -61,6 +102,7 @@ class Reporter:
         self._images_per_batch = config.batch_size * accelerator.num_processes
         self._pending: list[tuple[int, dict[str, Tensor]]] = []  # (step, losses)
         self._learning_rate = config.learning_rate  # of the newest step
+        self._pace, self._total_steps, self._columns = Pace(accelerator.device), total_steps, ""
         self.start_clock()
         if accelerator.is_main_process:
             kept = [
@@ -79,6 +121,7 @@ class Reporter:
             unit="step",
             disable=not accelerator.is_local_main_process,
             mininterval=0.5 if sys.stderr.isatty() else 15.0,  # a line each where it goes to a file
+            delay=1.0,  # the estimate comes before it
             dynamic_ncols=True,
         )
 
@@ -86,6 +129,7 @@ class Reporter:
         """Time from here on counts as training."""
         self._clock = time.monotonic()
         self._waited = 0.0  # seconds since then, for pairs
+        self._pace.start_clock()
 
     def watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches; how long each was waited for is logged."""
@@ -97,6 +141,27 @@ class Reporter:
             if batch is None:
                 return
             yield batch
+
+    def step_taken(self) -> None:
+        """Move the bar on; after the first steps say how long the others will take."""
+        self.bar.update()
+        words = self._pace.step(self._total_steps - self._progress.step)
+        if words is not None and self._accelerator.is_main_process:
+            logger.info("%s", words)
+
+    def say_epoch(self, metrics: Mapping[Any, float], d_loss: float) -> None:
+        """Say what the epoch brought: in a terminal as a row of a table, else in a sentence."""
+        cells = {METRICS[name].title: f"{value:.4g}" for name, value in metrics.items()}
+        cells["D loss"] = f"{d_loss:.3f}"
+        if not sys.stderr.isatty():
+            words = ", ".join(f"{title} {value}" for title, value in cells.items())
+            logger.info("Epoch %d: %s.", self._progress.epoch, words)
+            return
+        columns = "epoch" + "".join(f"{title:>10}" for title in cells)
+        if columns != self._columns:
+            logger.info("%s", styled(columns, "bold"))
+            self._columns = columns
+        logger.info("%5d%s", self._progress.epoch, "".join(f"{value:>10}" for value in cells.values()))
 
     def add(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> None:
         """Remember one batch's losses (scalars), without waiting for the device."""

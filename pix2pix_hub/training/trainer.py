@@ -48,6 +48,7 @@ from pix2pix_hub.training.checkpoint import (
 from pix2pix_hub.training.loaders import SHARDS_NAME, TrainLoader, make_cache, open_together
 from pix2pix_hub.training.published import find_start
 from pix2pix_hub.training.report import (
+    Pace,
     Reporter,
     draw_curves,
     overfitting_words,
@@ -272,7 +273,7 @@ class Pix2PixTrainer:
             progress.step += 1
             for schedule in learner.schedules:
                 schedule.step()
-            self.reporter.bar.update()
+            self.reporter.step_taken()
             last = self.accelerator.gradient_state.end_of_dataloader or progress.step == self.total_steps
             if progress.step % self.config.log_every == 0 or last:
                 self.reporter.fetch()
@@ -296,8 +297,8 @@ class Pix2PixTrainer:
             self._record_bad_pairs()
             entry = {"step": progress.step, "epoch": progress.epoch, **metrics}
             self.reporter.record("validation", entry | {f"train_{name}": value for name, value in losses.items()})
-            shown = ", ".join(f"{METRICS[name].title} {metrics[name]:.4g}" for name in config.eval_metrics)
-            logger.info("Epoch %d: %s; D loss %.3f.", progress.epoch, shown, losses.get("d_loss", math.nan))
+            shown = {name: metrics[name] for name in config.eval_metrics}
+            self.reporter.say_epoch(shown, losses.get("d_loss", math.nan))
             if words := saturation_words(metrics):
                 logger.warning("%s", words)
             value, best = metrics[config.best_metric], progress.best_value
@@ -430,6 +431,15 @@ class Pix2PixTrainer:
         if self.published is not None:
             lines.insert(2, f"begins     with {self.published.description}")
         return "\n".join(lines)
+
+    def estimate(self) -> str:
+        """Words on time and memory of the whole run, by a few steps of it: afterwards the trainer is of no more use."""
+        pace = Pace(self.accelerator.device)
+        for batch in self.train_loader.rest_of_epoch(0, 0):
+            self.learner.step(batch["source"], batch["target"])
+            if self.accelerator.sync_gradients and (words := pace.step(self.total_steps)) is not None:
+                return words
+        return "estimate   none: an epoch has too few steps"
 
     def _facts(self) -> dict[str, Any]:
         """JSON-ready, for `training_config.json`: command, data set, machine, size of the networks, where it began."""

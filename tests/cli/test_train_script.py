@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from accelerate import Accelerator
 from launching import LAUNCH, ROOT, TINY, environment, finish
 from PIL import Image
 
 from pix2pix_hub.cli import main, parse_training_config
-from pix2pix_hub.config import TrainingConfig, flag
+from pix2pix_hub.config import TrainingConfig, flag, preset_config
+from pix2pix_hub.training import report
+from pix2pix_hub.training.checkpoint import Progress
 
 
 def picture(path: Path, width: int, height: int) -> None:
@@ -113,7 +118,37 @@ def test_a_dry_run_describes_and_writes_nothing(
     output = capsys.readouterr().err
     for words in ("10 training and 3 validation pairs", "parameters", "15 steps", "runs/synthetic_demo_001"):
         assert words in output
+    assert re.search(
+        r"\nestimate   about \d+ .*s for 15 steps of \d\S* s, .*; \d\S* GB of memory, \S+ GB are free\n", output
+    )
     assert not list(tmp_path.iterdir())
+
+
+def test_the_estimate_is_that_of_the_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1 s, 2 s, 3 s and 4 s, the first warms up; a break that is no training, of 100 s, is left out."""
+    clock = iter([0, 0, 1, 1, 3, 3, 103, 106, 106, 110, 110])
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    pace = report.Pace(torch.device("cpu"))
+    pace.start_clock()
+    assert pace.step(9) is None and pace.step(8) is None
+    pace.start_clock()
+    assert pace.step(7) is None
+    assert (pace.step(1203) or "").startswith("estimate   about 1 h 0 min for 1203 steps of 3 s, ")
+    assert pace.step(5) is None
+
+
+def test_epochs_are_a_table_where_a_terminal_is_and_sentences_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter = report.Reporter(Accelerator(cpu=True), preset_config("demo"), tmp_path, Progress(epoch=7), 10)
+    said: list[str] = []
+    monkeypatch.setattr(report.logger, "info", lambda text, *values: said.append(text % values))
+    for terminal in (False, True, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        reporter.say_epoch({"l1": 0.123456, "psnr": 17.0}, 1.5)
+    row = "    7    0.1235        17     1.500"
+    head = "\033[1mepoch        L1      PSNR    D loss\033[0m"
+    assert said == ["Epoch 7: L1 0.1235, PSNR 17, D loss 1.500.", head, row, row]
 
 
 def test_it_ends_by_saying_where_the_model_is_and_commands_that_work(tmp_path: Path) -> None:
