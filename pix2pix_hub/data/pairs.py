@@ -60,13 +60,12 @@ KNOWN_COLUMNS = (
     ("control_image", "image"), ("before", "after"), ("sketch", "photo"), ("edges", "photo"), ("label", "photo"),
 )  # fmt: skip
 ChooseColumns = Callable[[Features, DatasetOptions], tuple[str, ...]]
-FORMS_THAT_WORK = (
-    "Forms that work: a folder of images that show A (left half) and B (right half) side by side, with train/ and "
-    "val/ or without; folders A/ and B/ whose files pair by name (also train/A train/B, A/train B/train, trainA "
-    "trainB); a folder made by `save_to_disk`, Parquet, Arrow or WebDataset files, an image folder with "
-    "metadata.jsonl, or a Hub data set (user/name), each with one column of side-by-side images or two image "
-    f"columns; or `--dataset {SYNTHETIC}`."
-)
+FORMS_THAT_WORK = f"""Forms that work:
+  - a folder of images that show A (left half) and B (right half) side by side, with train/ and val/ or without;
+  - folders A/ and B/ whose files pair by name (also train/A train/B, A/train B/train, trainA trainB);
+  - a folder made by `save_to_disk`, Parquet, Arrow or WebDataset files, an image folder with metadata.jsonl, or a Hub
+    data set (user/name), each with one column of side-by-side images or two image columns;
+  - `--dataset {SYNTHETIC}`."""
 VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test")
 SPLIT_SEED = 0
 VALIDATION_FRACTION = 0.1  # of the training pairs, where there is no validation split

@@ -35,6 +35,7 @@ from pix2pix_hub.util import UserError, read_object
 logger = logging.getLogger(__name__)
 
 WAITS = (2.0, 5.0, 15.0, 45.0, 120.0)  # seconds before each new attempt
+FIRST_ATTEMPTS = 3  # to reach a Hub that has not answered yet: somebody waits to hear that there is no network
 LOGIN = "Run `hf auth login`, or set HF_TOKEN, with a token that may write (https://huggingface.co/settings/tokens)."
 # timeout, conflict, somebody else's commit, too many requests: the Hub may say yes a little later; so may 5xx
 TEMPORARY_STATUS = {408, 409, 412, 425, 429}
@@ -75,7 +76,7 @@ def push_export(
     The card is made anew from the export; what a person wrote below its marker, here or on the Hub, stays. Files of an
     earlier push that this export lacks are deleted by the same commit; files that are not an export's (LICENSE,
     .gitattributes, pictures, …) are left alone. What the Hub or the network fails at for the moment is tried again,
-    after `WAITS`.
+    after `WAITS`; at first, before it has answered at all, for a few seconds only.
 
     Args:
         folder: an export, as a run's `model/`.
@@ -95,7 +96,7 @@ def push_export(
     """
     export = Export(Path(folder))
     export.check_whole()
-    repo_id = retrying(lambda: check_account(repo_id, token), repo_id)
+    repo_id = retrying(lambda: check_account(repo_id, token), repo_id, first=True)
     retrying(lambda: open_repo(repo_id, private=private, revision=revision, token=token), repo_id)
     how: dict[str, Any] = {"revision": revision, "token": token, "message": message, "license": license}
     return retrying(lambda: commit_export(export.folder, repo_id, **how), repo_id)
@@ -296,22 +297,28 @@ def _check_existing(api: HfApi, info: Any, private: bool) -> None:
 
 
 class PushError(UserError):
-    """A push that failed; `temporary`: the same again may work."""
+    """A push that failed; `temporary`: the same again may work; `reached`: the Hub has answered, or was not asked."""
 
-    def __init__(self, text: str, *, temporary: bool = False) -> None:
+    def __init__(self, text: str, *, temporary: bool = False, reached: bool = True) -> None:
         super().__init__(text)
-        self.temporary = temporary
+        self.temporary, self.reached = temporary, reached
 
 
-def retrying(attempt: Callable[[], Result], repo_id: str) -> Result:
-    """Call `attempt`, again after each of `WAITS` while it raises a temporary `PushError`; returns its result."""
+def retrying(attempt: Callable[[], Result], repo_id: str, *, first: bool = False) -> Result:
+    """Call `attempt`, again after each of `WAITS` while it raises a temporary `PushError`; returns its result.
+
+    Args:
+        attempt: whatever asks the Hub.
+        repo_id: for the words.
+        first: nothing has been heard of the Hub yet: where it cannot be reached, `FIRST_ATTEMPTS` are enough.
+    """
     for number, wait in enumerate((*WAITS, None), 1):
         try:
             return attempt()
         except PushError as error:
             if not error.temporary:
                 raise
-            if wait is None:
+            if wait is None or (first and not error.reached and number == FIRST_ATTEMPTS):
                 text = f"pushing to {repo_id} failed {number} times, at last because {error}. Push again later."
                 raise PushError(text, temporary=True) from error
             logger.warning("Pushing to %s: %s; trying again in %g s.", repo_id, error, wait)
@@ -364,7 +371,7 @@ def _explained_alone(error: BaseException, repo_id: str) -> PushError | None:
                 f"the Hub answered {status} ({said})", temporary=status in TEMPORARY_STATUS or status >= 500
             )
     if isinstance(error, OSError | TimeoutError) or type(error).__module__.split(".")[0].startswith("httpx"):
-        return PushError(f"the Hub cannot be reached ({_one_line(error)})", temporary=True)
+        return PushError(f"the Hub cannot be reached ({_one_line(error)})", temporary=True, reached=False)
     return None
 
 

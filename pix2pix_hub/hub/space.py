@@ -118,9 +118,9 @@ def push_space(
             failed to the end.
     """
     api = HfApi(token=token)
+    space = retrying(lambda: check_account(repo_id, token), repo_id, first=True)
 
     def attempt() -> str:
-        space = check_account(repo_id, token)
         with push_errors(space):
             for model in models:
                 _check_model(api, model)

@@ -101,6 +101,22 @@ def test_what_fails_for_the_moment_is_tried_again(fault: Callable[..., Any], hub
     assert len(uploads) == len(set(uploads)) == 3  # the weights are not uploaded again
 
 
+def test_a_hub_that_cannot_be_reached_is_given_up_soon_unless_it_has_answered_before(
+    hub: HubServer, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(push, "WAITS", (11.0, 12.0, 13.0, 14.0))
+    monkeypatch.setattr("time.sleep", lambda wait: waits.append(wait) if wait > 10 else None)  # others sleep, too
+    hub.drop("GET /api/whoami", times=3)
+    with pytest.raises(PushError, match="failed 3 times, at last because the Hub cannot be reached"):
+        push_export(export, REPO)
+    assert waits == [11.0, 12.0]
+    hub.drop("GET /api/whoami", times=2)
+    hub.drop("GET /api/models/", times=3)
+    push_export(export, REPO)
+    assert waits[2:] == [11.0, 12.0, 11.0, 12.0, 13.0]
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
