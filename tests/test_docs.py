@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -219,6 +220,44 @@ def test_the_app_answers_as_its_page_says() -> None:
     assert len(names["outcomes"]) == 2 and {"l1", "psnr", "ssim"} <= set(names["metrics"])
     for words in commands("docs/app.md"):
         run(words)
+
+
+NOTEBOOK_CODE = """
+import json, os, sys
+
+shown = []
+names = {"display": lambda *things: shown.extend(type(thing).__name__ for thing in things)}
+cells = [cell["source"] for cell in json.load(open(sys.argv[1]))["cells"] if cell["cell_type"] == "code"]
+small = {"128, 200": "32, 1", 'config("demo"': 'config("demo", base_channels=4'}
+for source in map("".join, cells):
+    for text, smaller in small.items():
+        source = source.replace(text, smaller)
+    exec(source, names)
+print("shown:", *shown)
+push = "".join(cells[-1]).replace('REPO = ""', 'REPO = "tester/mine"')
+exec(push, names)
+os.environ["HF_TOKEN"] = ""
+exec(push, names)
+"""
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, hub: HubServer) -> None:
+    """At a tiny size; it pushes only with a name and a token."""
+    notebook = ROOT / "examples" / "train_your_own.ipynb"
+    run = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK_CODE, str(notebook)],
+        cwd=tmp_path,
+        env=environment() | hub.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "paired folders: 10 train" in run.stdout and len(list(tmp_path.glob("pairs/?/*.png"))) == 20
+    said = run.stdout.splitlines()[-4:]
+    assert said[1].split()[1:] == ["PngImageFile", "PngImageFile", "PngImageFile", "Pix2PixPipeline", "Image"]
+    assert said[0] == said[3] == "Nothing was pushed: that needs a name in REPO, and a token."
+    assert said[2].endswith(f"/tester/mine/commit/{hub.repo('tester/mine').head().oid}")
+    assert not any(cell.get("outputs") for cell in json.loads(notebook.read_text())["cells"])
 
 
 # ------------------------------------------------------------------------------------------------- what is named exists

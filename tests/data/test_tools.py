@@ -229,11 +229,3 @@ def test_beside_side_by_side_images_too(streets: Path) -> None:
     for place in ("", "extra"):
         side_by_side(streets / place, [(32, 64)] * 2)
     assert find_pairs(PairOptions(str(streets))).ignored == "2 .png"  # extra/ is a split, as train/ and val/ are
-
-
-@pytest.mark.parametrize(
-    ("words", "status"), [([], 0), (["--help"], 0), (["data"], 2), (["data", "mend"], 2), (["translaet"], 2)]
-)
-def test_the_commands_are_listed(words: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == status
-    assert "data inspect" in capsys.readouterr().out
