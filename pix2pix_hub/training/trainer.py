@@ -440,6 +440,7 @@ class Pix2PixTrainer:
             "dataset": {
                 "id": pairs.dataset,
                 "pairs": pairs.description,
+                "sides": list(pairs.train.sides),
                 "fingerprint": pairs.fingerprint,
                 "left_out": len(pairs.findings.faults),
             },

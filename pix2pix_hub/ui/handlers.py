@@ -120,6 +120,15 @@ class Handlers:
         with self._ready(deadline, model, source) as (pipeline, ((_, prepared),)):
             return pipeline(prepared, output_type="decoded", progress=deadline.check)
 
+    def preview(self, picture: Path | None) -> str:
+        """A small PNG of a TIFF, which browsers do not show, as a data URL; empty for other files."""
+        if picture is None or picture.suffix.lower() not in (".tif", ".tiff"):
+            return ""
+        check_picture(picture, picture.name, self.limits)
+        small = self._read(picture, Deadline(self.limits)).eight_bit()
+        small.thumbnail((SMALL_SIDE, SMALL_SIDE))
+        return encode_drawing(small)
+
     def example(self, number: int, model: str | None) -> tuple[Decoded, Decoded]:
         """Source and target of a validation pair of the model, the first being 0, as it takes them."""
         info = self.store.info(model)
@@ -298,7 +307,7 @@ def decode_drawing(data_url: Any) -> Image.Image:
 
 
 def encode_drawing(picture: Image.Image) -> str:
-    """A picture → the drawing board's value, a PNG data URL."""
+    """A picture → a PNG data URL, which is the drawing board's value."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return DATA_URL + base64.b64encode(buffer.getvalue()).decode()

@@ -18,6 +18,7 @@ from pix2pix_hub.export import (
     METRICS_NAME,
     PREPROCESSOR_NAME,
     SAMPLES_NAME,
+    TRAINING_CONFIG_NAME,
     Export,
     Preprocessor,
     export_in,
@@ -29,10 +30,19 @@ from pix2pix_hub.util import UserError, is_own_file
 
 SHIPPED, SHIPPED_DRAWING = (Path(__file__).parents[1] / "assets" / name for name in ("demo_model", "drawing_model"))
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
-SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME)
+SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME)
 SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
 MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
 MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 25e6, 16e6
+THUMBNAIL = 64  # pixels
+MADE = {  # kind of sources made from photos → what people call one
+    "edges": "edges", "gray": "gray photo", "lowres": "small photo", "blur": "blurred photo", "noise": "noisy photo",
+    "mask": "photo with holes", "palette": "photo of few colours",
+}  # fmt: skip
+# Names of columns and folders that say nothing of what is in them.
+NAMELESS = re.compile(
+    r"(source|target|input|output|conditioning|control|original|edited|before|after|image|[ _-])*[ab12]?|\w+ half"
+)
 
 Location = str | Path  # a Hub id, or the folder of an export
 
@@ -133,8 +143,34 @@ class ModelInfo:
         return [Example(*(crop((left, top, left + width, top + height)) for left in lefts)) for top in tops]
 
     @cached_property
+    def task(self) -> str:
+        """What it makes of what: "label → photo", by the names that the training pairs had."""
+        if self.maker is not None:
+            return f"{MADE[self.maker.kind]} → photo"
+        try:
+            run = self._export.run if self._export.has(TRAINING_CONFIG_NAME) else {}
+            names = [str(name)[:MAX_NAME] for name in run["dataset"]["sides"]]
+        except (UserError, KeyError, TypeError):
+            names = []
+        if len(names) != 2:
+            names = ["", ""]
+        sides = zip(names, (self.source, self.target), strict=True)
+        return " → ".join(kind_of(side) if NAMELESS.fullmatch(name.lower()) else name for name, side in sides)
+
+    @cached_property
+    def thumbnail(self) -> Image.Image | None:
+        """What it makes of what, small: an example's source and the generated image, side by side."""
+        if not self.examples:
+            return None
+        both = Image.new("RGB", (2 * THUMBNAIL, THUMBNAIL))
+        for column, picture in enumerate(self.examples[0][:2]):
+            both.paste(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), (column * THUMBNAIL, 0))
+        return both
+
+    @cached_property
     def card(self) -> str:
-        """The model card's text, without its metadata block and its pictures; empty where there is none."""
+        """The model card's text, without its metadata block, its pictures and its metrics, which are shown beside it;
+        empty where there is none."""
         if not self._export.has(CARD_NAME):
             return ""
         with (self._export.folder / CARD_NAME).open("rb") as file:
@@ -142,6 +178,7 @@ class ModelInfo:
         text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
         # none of these looks further than the next bracket of its kind: linear, whatever the text
         text = re.sub(r"!\[[^][]*\]\([^()]*\)|<img[^<>]*>", "", text)
+        text = re.sub(r"^## Metrics\n(?:(?!## ).*\n)*", "", text, flags=re.MULTILINE)
         return text.replace("![", "[").strip()
 
     @cached_property
@@ -161,11 +198,16 @@ class ModelInfo:
         return _picture(self._export.folder / SAMPLES_NAME)
 
     @cached_property
-    def curves(self) -> Image.Image | None:
-        """Its training curves: in the export, or in the run that it is of."""
+    def curves(self) -> list[Image.Image]:
+        """Its training curves, in the export or in the run that it is of: each panel, which are 4:3, by itself."""
         folder = self._export.folder
         run = folder.parent if folder.name in EXPORT_FOLDERS else folder
-        return _picture(folder / CURVES_NAME) or _picture(run / CURVES_NAME)
+        picture = _picture(folder / CURVES_NAME) or _picture(run / CURVES_NAME)
+        if picture is None:
+            return []
+        width, height = picture.height * 4 // 3, picture.height
+        lefts = range(0, picture.width, max(1, width))[:MAX_ROWS]
+        return [picture.crop((left, 0, min(left + width, picture.width), height)) for left in lefts]
 
     def summary(self) -> str:
         """One line: what it takes and makes."""
@@ -189,6 +231,13 @@ class Paint(NamedTuple):
 
     color: Color
     name: str  # of its class, else the colour in hexadecimal
+
+
+def kind_of(side: PixelFormat) -> str:
+    """What people call the images of a side whose name says nothing."""
+    if side.classes or len(side.palette) > 2:
+        return "label map"
+    return "drawing" if side.palette else f"{side.channels}-channel image" if side.mode == "channels" else "image"
 
 
 def paints(side: PixelFormat) -> list[Paint]:

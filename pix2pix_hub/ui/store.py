@@ -135,6 +135,7 @@ class ModelStore:
         """
         if not name:
             return self.names[0]
+        name = str(name)  # whatever was sent
         if name in self.models:
             return name
         known = f"choose one of: {', '.join(self.names)}"
