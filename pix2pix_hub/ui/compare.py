@@ -47,12 +47,12 @@ def compare_tab(tab: gr.Tab, handlers: Handlers, picker: gr.HTML, info: ModelInf
         source = picture_pane(handlers, "Source", "compare-own-source", **own)
         target = picture_pane(handlers, "Target", "compare-own-target", **own)
         button = gr.Button("Compare", variant="primary", min_width=120, elem_id="compare-button")
+    told = note("compare-note")
     with gr.Row():
         pictures = [
             picture_output(label, f"compare-{label.split()[0].lower()}", height=300, min_width=150)
             for label in ("Source", "Generated", "Target", "Realism of the generated image")
         ]
-    told = note("compare-note")
     gr.HTML(LEGEND, elem_id="compare-legend")
     numbers = gr.HTML(numbers_html({}), elem_id="compare-numbers")
     compared = gr.State("")  # the model whose pair is shown

@@ -59,7 +59,7 @@ def draw_tab(handlers: Handlers, picker: gr.HTML, info: ModelInfo | None) -> Fol
         picture = decode_drawing(drawing) if drawing else None
         sheet = ImageColor.getrgb(_paper(handlers.store.info(model)))
         if picture and [color for _, color in picture.getcolors(1) or []] == [sheet]:
-            return [Image.new("RGB", picture.size, "white"), said(EMPTY)]
+            return [shown(Image.new("RGB", picture.size, "white")), said(EMPTY)]
         made = shown(handlers.draw(picture, model))
         return [made, ""] if is_newest() else gr.skip()
 

@@ -1,5 +1,6 @@
 () => {
-  // Gradio's before/after slider answers to the mouse only: give its handle a role, a name and the arrow keys.
+  // What Gradio leaves out for those who do not see the page or have no mouse. Its before/after slider answers to the
+  // mouse only: give its handle a role, a name and the arrow keys.
   const STEP = 0.05;
   const drag = (handle, from, to) => {
     const y = handle.getBoundingClientRect().top + 20;
@@ -36,6 +37,9 @@
   };
   new MutationObserver(() => {
     document.querySelectorAll('[data-testid="slider"]:not([tabindex])').forEach(equip);
+    document.querySelectorAll("div[aria-label]:not([role])").forEach((each) => each.setAttribute("role", "img"));
+    document.querySelectorAll("button.upload-container[aria-label]").forEach((each) => each.removeAttribute("aria-label"));
+    document.querySelectorAll("pre:not([tabindex])").forEach((each) => (each.tabIndex = 0));  // they scroll
   }).observe(document.body, { childList: true, subtree: true });
 
   // The small buttons. What they copy is what is seen: an example is part of the link until another picture takes its place.
