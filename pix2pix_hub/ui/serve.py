@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
+from typing import Any
 
 from pix2pix_hub.util import UserError
 
@@ -72,7 +73,7 @@ def serve(arguments: list[str] | None = None) -> int:
         from pix2pix_hub.ui.page import build_demo, launch_options
 
         demo, looks = build_demo(store), launch_options(limits)
-        place = {"server_name": options.host, "server_port": options.port, "share": options.share}
+        place: dict[str, Any] = {"server_name": options.host, "server_port": options.port, "share": options.share}
         _, local, public = demo.launch(prevent_thread_lock=True, **place, **looks)
         if options.share and public is None:
             logger.warning("no public link: the tunnel through gradio.live is out of reach. The page is at %s", local)

@@ -218,13 +218,13 @@ def test_compare_a_validation_pair_and_ones_own(page: Page, app: RunningApp, tmp
     source, target = render_pair(3, (64, 64), seed=7)
     source.save(tmp_path / "source.png")
     target.save(tmp_path / "target.png")
-    before = numbers.first.inner_text()
     page.get_by_role("button", name="A pair of your own").click()
     for name in ("source", "target"):
         give(page, f"#compare-own-{name}", tmp_path / f"{name}.png")
         expect(page.locator(f"#compare-own-{name} img")).to_be_visible()
+    expect(numbers.first).to_have_text("–")  # what was measured is of another pair
     page.get_by_role("button", name="Compare", exact=True).click()
-    expect(numbers.first).not_to_have_text(before)
+    expect(numbers.first).not_to_have_text("–")
     l1 = np.abs(expected(app, source) - np.asarray(target)).mean() / 255
     assert abs(float(numbers.first.inner_text()) - l1) < 2e-3
 
@@ -238,9 +238,7 @@ def test_batch_gives_a_gallery_and_a_zip_and_lists_the_bad_file(page: Page, app:
     page.get_by_role("button", name="Translate all").click()
     expect(page.locator("#batch-gallery img")).to_have_count(2)
     expect(page.locator("#batch-outcomes")).to_contain_text("is not a picture")
-    expect(page.locator("#batch-note")).to_have_text(
-        "2 of 3 files translated: the list says what was wrong with the other."
-    )
+    expect(page.locator("#batch-note")).to_contain_text("2 of 3 files translated")
     with page.expect_download() as download:
         page.locator("#batch-zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:
