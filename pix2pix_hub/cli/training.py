@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pix2pix_hub.config import PRESETS, TrainingConfig, flag, preset_config
+from pix2pix_hub.export import MODEL, PREPROCESSOR_NAME, Export
 from pix2pix_hub.util import UserError
 
 if TYPE_CHECKING:
@@ -131,9 +132,13 @@ def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
     if result.stop_signal:
         return f"Stopped at step {result.step}; everything is saved. Go on with:\n  {resume}"
     run = shlex.quote(str(folder))
+    half = Export(folder / MODEL).read(PREPROCESSOR_NAME).get("source_half")
+    translate = {"path/to/images": "translate images with it"}
+    if half is not None:
+        translate = {f"path/to/pairs --side {half}": f"translate the {half} halves of pairs side by side"} | translate
     steps = {
         f"{resume} {longer} {2 * max(1, length)}": "train on to twice the length",
-        f"pix2pix-hub translate {run} path/to/images --output translated": "translate images with it",
+        **{f"pix2pix-hub translate {run} {what} --output translated": words for what, words in translate.items()},
         f"python app.py --model {run}": "see it in the browser",
     }
     if config.push_to_hub is None:

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -135,7 +134,7 @@ class PairDataset:
                     f"{name} is {height}x{width} (height x width): no side-by-side pair, "
                     "which has an even width of at least 1.5 times its height."
                 )
-            first, second = (replace(image, values=half) for half in np.split(image.values, 2, axis=1))
+            first, second = image.halves()
             return (second, first) if self.swap else (first, second)
         names = self.names(row, name)
         source, target = (read_stored(row[side], names[k]) for k, side in enumerate(self.sides))

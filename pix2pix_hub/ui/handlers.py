@@ -79,7 +79,7 @@ class Handlers:
         Returns:
             The result in the source's size and depth, variants in a zip.
             Source and results as the page shows them.
-            The size, and the seed of variants, in words.
+            The size, the seed of variants, and what is odd about the picture, in words.
         """
         if picture is None:
             raise UserError("there is no picture yet: upload one, or take an example.")
@@ -94,9 +94,10 @@ class Handlers:
         deadline = Deadline(self.limits, report)
         with self._ready(deadline, model, picture, make_source=make_source) as (pipeline, ((source, prepared),)):
             made = pipeline(prepared, output_type="decoded", progress=deadline.check, **options)
+            hint = pipeline.hint(prepared, picture.name)
         results = made if isinstance(made, list) else [made]
         height, width = source.size
-        said = f"{width}x{height} pixels" + (f", seed {seed}" if stochastic else "")
+        said = f"{width}x{height} pixels" + (f", seed {seed}" if stochastic else "") + (f". {hint}" if hint else "")
         stem = safe_stem(picture.name)
         if len(results) == 1:
             file = self.save(results[0], stem)

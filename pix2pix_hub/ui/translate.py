@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def translate_tab(
             (source, results[0]),
             gr.Gallery(value=named, visible=bool(named)),
             gr.DownloadButton(value=file, interactive=True),
-            said(words),
+            said(html.escape(words)),
         ]
 
     @functools.wraps(translate_picture)  # by its arguments Gradio gives it the request and its progress
