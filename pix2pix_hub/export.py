@@ -50,6 +50,7 @@ MODEL, BEST_MODEL = EXPORT_FOLDERS = ("model", "model_best")  # of a run
 
 MAX_SIDE, MAX_MULTIPLE = 2**16, 2**12
 HALVES = ("left", "right")
+FLOAT_MAX = 1e30  # beyond which float32 computes infinities
 
 
 def export_in(place: Path, *, best: bool = False) -> Path | None:
@@ -161,6 +162,10 @@ def _check_side(values: Mapping[str, Any]) -> None:
         raise ValueError(f"mode {mode!r} with {channels!r} channels")
     if dtype not in FULL_SCALE or not -math.inf < low < high < math.inf:
         raise ValueError(f"{dtype!r} from {low!r} to {high!r}")
+    if (clip := values.get("clip", False)) is not False:  # a range that was chosen
+        least, most = (0, FULL_SCALE[dtype]) if dtype == "uint16" else (-FLOAT_MAX, FLOAT_MAX)
+        if clip is not True or dtype == "uint8" or mode == "labels" or not least <= low < high <= most:
+            raise ValueError(f"clip {clip!r} of {dtype} to {low!r} … {high!r}")
     if len(colors) not in (0, len(classes)) or len(set(classes)) != len(classes):
         raise ValueError(f"{len(colors)} colors of {len(classes)} classes, or one class twice")
     _check_whole(len(palette), 0, MAX_CHANNELS)

@@ -72,7 +72,8 @@ class Inspection:
         parts = [found.pairs(split, request.swap) for split in found.splits]
         look = Look(parts, _held_out(found, request), request) if warn else None
         findings = examine(parts, request, names=found.class_names, visit=look)
-        return cls(found, parts, findings, look.warnings([findings.source, findings.target]) if look else None)
+        warnings = [*findings.narrow, *look.warnings([findings.source, findings.target])] if look else None
+        return cls(found, parts, findings, warnings)
 
     def describe(self) -> str:
         """Describe it in several lines, for a person."""

@@ -47,6 +47,7 @@ class PixelFormat:
     high: float = 255.0  # … and 1
     classes: tuple[int, ...] = ()  # labels: the stored values, in the order of the channels
     colors: tuple[tuple[int, int, int], ...] = ()  # labels: what to show each class in
+    clip: bool = False  # that range was chosen: values beyond it become its ends
     # What a drawing tool offers, by share, largest first; empty for photos. No part of how pixels are stored.
     palette: tuple[PaletteColor, ...] = field(default=(), compare=False)
 
@@ -58,7 +59,7 @@ class PixelFormat:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `bit_depth` is there for readers."""
         content = {**asdict(self), "bit_depth": {"uint8": 8, "uint16": 16, "float32": 32}[self.dtype]}
-        return {name: value for name, value in content.items() if value != ()}
+        return {name: value for name, value in content.items() if value != () and value is not False}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PixelFormat:
@@ -75,9 +76,9 @@ class PixelFormat:
         if self.mode == "labels":
             return f"labels of {counted(self.channels, 'class')}"
         kind = {"gray": "gray", "channels": f"{self.channels}-channel"}.get(self.mode, self.mode.upper())
-        if self.dtype == "float32":
-            return f"float {kind} ({self.low:g} … {self.high:g})"
-        return f"{self.dtype.removeprefix('uint')}-bit {kind}"
+        depth = "float" if self.dtype == "float32" else f"{self.dtype.removeprefix('uint')}-bit"
+        span = f" ({self.low:g} … {self.high:g})" if self.clip or self.dtype == "float32" else ""
+        return f"{depth} {kind}{span}"
 
 
 RGB = PixelFormat()
@@ -149,15 +150,16 @@ def _deep_tensor(array: NDArray[Any], format: PixelFormat) -> Tensor:
     for top in range(0, height, ROWS):
         values = torch.from_numpy(array[top : top + ROWS].astype(np.float32)).permute(2, 0, 1)
         if channels != format.channels:
-            values = _with_channels(values, format.channels, format.high)
+            values = _with_channels(values, format)
         tensor[:, top : top + ROWS] = values
     return tensor
 
 
-def _with_channels(values: Tensor, channels: int, white: float) -> Tensor:
-    """Gray, gray with alpha, RGB or RGBA → `channels` of 1, 3 or 4; transparency shows white."""
+def _with_channels(values: Tensor, format: PixelFormat) -> Tensor:
+    """Gray, gray with alpha, RGB or RGBA → the 1, 3 or 4 channels of the format; transparency shows white."""
+    channels, white = format.channels, format.high
     if values.shape[0] in (2, 4) and channels != 4:
-        colour, alpha = values[:-1], values[-1:] / white
+        colour, alpha = values[:-1], values[-1:] / (FULL_SCALE[format.dtype] if format.clip else white)
         values = colour * alpha + white * (1.0 - alpha)
     if values.shape[0] == 2:
         return torch.cat([values[:1].expand(3, -1, -1), values[1:]])
@@ -202,14 +204,16 @@ def from_model_range(tensor: Tensor, format: PixelFormat = RGB) -> Tensor:
     values = tensor.detach().to(torch.float32).clamp(-1.0, 1.0).add(1.0)
     if format.dtype == "float32":
         return values.mul_((format.high - format.low) / 2.0).add_(format.low)
-    rounded = values.mul_(format.high / 2.0).round_()
+    rounded = values.mul_((format.high - format.low) / 2.0).add_(format.low).round_()
     return rounded.to(torch.uint8) if format.dtype == "uint8" else rounded.to(torch.int32).to(torch.uint16)
 
 
 def stored_to_unit(image: Tensor, format: PixelFormat) -> Tensor:
-    """Stored values of 16-bit and float formats → float32 in [0, 1], which is what transforms work on."""
+    """Stored values of 16-bit and float formats → float32 in [0, 1], which is what transforms work on; clipped where
+    the range was chosen."""
     assert format.mode != "labels" and format.dtype != "uint8", f"{format} needs no such step"
-    return image.to(torch.float32).sub(format.low).div_(format.high - format.low)
+    unit = image.to(torch.float32).sub(format.low).div_(format.high - format.low)
+    return unit.clamp_(0.0, 1.0) if format.clip else unit
 
 
 def to_unit_range(tensor: Tensor) -> Tensor:

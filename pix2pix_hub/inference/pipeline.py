@@ -182,7 +182,7 @@ def _check_range(values: NDArray, low: float, name: str) -> None:
 
 def with_depth(format: PixelFormat, dtype: str) -> PixelFormat:
     """The same at another depth, of which all values are used."""
-    return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype])
+    return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype], clip=False)
 
 
 # ----------------------------------------------------------------------------------------------------- images out

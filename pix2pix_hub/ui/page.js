@@ -38,7 +38,10 @@
   new MutationObserver(() => {
     document.querySelectorAll('[data-testid="slider"]:not([tabindex])').forEach(equip);
     document.querySelectorAll("div[aria-label]:not([role])").forEach((each) => each.setAttribute("role", "img"));
-    document.querySelectorAll("button.upload-container[aria-label]").forEach((each) => each.removeAttribute("aria-label"));
+    document.querySelectorAll("button.upload-container").forEach((each) => {
+      if (each.innerText.trim()) each.removeAttribute("aria-label"); // it says something else than the button
+      else each.ariaLabel ||= "Choose more files";
+    });
     document.querySelectorAll("pre:not([tabindex])").forEach((each) => (each.tabIndex = 0));  // they scroll
   }).observe(document.body, { childList: true, subtree: true });
 
