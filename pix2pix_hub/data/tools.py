@@ -150,7 +150,7 @@ def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6)
             pair = fit(*part[index], epoch=0, index=0)
             source, target = (to_model_range(displayed(pair[side], stored)) for side, stored in formats.items())
             drawn.append((source, target, (source + target) / 2.0))
-        save_grid(drawn, grid)
+        save_grid(drawn, grid, titles=("source", "target", "both"))
     return seen
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pix2pix_hub.image.read import FULL_SCALE, PICTURE_MODES, ROWS, Decoded
@@ -229,27 +229,43 @@ def tensor_to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
+GRID_PADDING, TITLE_HEIGHT = 2, 18  # pixels between the images of a grid, and above its first row
+GRID_TITLES = ("source", "generated", "target")
+
+
 def save_grid(
-    rows: Sequence[tuple[Tensor, ...]], path: str | Path, formats: Sequence[PixelFormat] | None = None
+    rows: Sequence[tuple[Tensor, ...]],
+    path: str | Path,
+    formats: Sequence[PixelFormat] | None = None,
+    titles: Sequence[str] = GRID_TITLES,
 ) -> None:
-    """Write rows of images (source | generated | target) as one picture, with 2 pixels of white between them.
+    """Write rows of images as one picture, titles above its columns, with `GRID_PADDING` pixels of white between them.
 
     Args:
         rows: as many `(C, H, W)` tensors in [-1, 1] in each row, all of one height and width. Three channels show as
             they are, one or two as gray (the first), more as their first three, labels in colours of their classes.
         path: the file, its suffix the format. Written aside, then renamed: a reader never sees half a file.
         formats: of the columns; None: no labels among them.
+        titles: of the columns, as far as they have some.
     """
     from torchvision.utils import make_grid  # a second to import, and only training draws grids
 
     assert rows, "save_grid needs at least one row"
     columns = formats or [RGB] * len(rows[0])
     images = torch.stack([displayed(image, column) for row in rows for image, column in zip(row, columns, strict=True)])
-    picture = make_grid(images, nrow=len(rows[0]), padding=2, pad_value=255)
+    picture = tensor_to_pil(make_grid(images, nrow=len(rows[0]), padding=GRID_PADDING, pad_value=255))
+    titled = Image.new("RGB", (picture.width, picture.height + TITLE_HEIGHT), "white")
+    titled.paste(picture, (0, TITLE_HEIGHT))
+    drawing, width = ImageDraw.Draw(titled), images.shape[-1]
+    fonts = [ImageFont.load_default(size) for size in range(13, 5, -1)]  # the largest that fits
+    font = next((font for font in fonts if max(map(font.getlength, titles)) <= width), fonts[-1])
+    for column, title in enumerate(titles[: len(rows[0])]):
+        middle = GRID_PADDING + column * (width + GRID_PADDING) + width / 2
+        drawing.text((middle, TITLE_HEIGHT / 2 + 1), title, "#444444", font, anchor="mm")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as partial:
-        tensor_to_pil(picture).save(partial, format=Image.registered_extensions()[path.suffix.lower()])
+        titled.save(partial, format=Image.registered_extensions()[path.suffix.lower()])
 
 
 def displayed(image: Tensor, column: PixelFormat) -> Tensor:

@@ -44,8 +44,8 @@ def compare_tab(tab: gr.Tab, handlers: Handlers, picker: gr.HTML, info: ModelInf
     examples = example_strip(info, "compare-examples")
     with gr.Accordion("A pair of your own", open=False), gr.Row():
         own: dict[str, Any] = {"sources": ["upload", "clipboard"], "height": 200}
-        source = picture_pane(handlers, "Source", "compare-own-source", **own)
-        target = picture_pane(handlers, "Target", "compare-own-target", **own)
+        source = picture_pane(handlers, picker, "Source", "compare-own-source", **own)
+        target = picture_pane(handlers, picker, "Target", "compare-own-target", **own)
         button = gr.Button("Compare", variant="primary", min_width=120, elem_id="compare-button")
     told = note("compare-note")
     with gr.Row():

@@ -22,20 +22,20 @@ Followers = dict[Any, Callable[[ModelInfo], Any]]
 """Components that change when another model is picked → their value for it."""
 
 
-def picture_pane(handlers: Handlers, label: str, name: str, **options: Any) -> gr.Image:
+def picture_pane(handlers: Handlers, picker: gr.HTML, label: str, name: str, **options: Any) -> gr.Image:
     """A place for a picture of the person's own, which also shows those that browsers cannot."""
     pane, shown_instead = picture_input(label=label, elem_id=name, **options), gr.Textbox(visible=False)
 
     @answering
-    def preview(path: Path | None) -> str:
+    def preview(path: Path | None, model: str) -> str:
         """Make a PNG of a TIFF; what is wrong with a file, its translation says."""
         try:
-            return handlers.preview(path)
+            return handlers.preview(path, model)
         except UserError:
             return ""
 
     script = f"(url) => {{ if (url) document.querySelector('#{name} img').src = url; }}"
-    pane.upload(preview, pane, shown_instead, **QUIET).then(None, shown_instead, None, js=script, **QUIET)
+    pane.upload(preview, [pane, picker], shown_instead, **QUIET).then(None, shown_instead, None, js=script, **QUIET)
     return pane
 
 

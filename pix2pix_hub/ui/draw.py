@@ -57,10 +57,10 @@ def draw_tab(handlers: Handlers, picker: gr.HTML, info: ModelInfo | None) -> Fol
         """Translate the drawing, unless a newer one has come before this is ready."""
         is_newest = newest.begin(request.session_hash)
         picture = decode_drawing(drawing) if drawing else None
-        sheet = ImageColor.getrgb(_paper(handlers.store.info(model)))
+        sheet = ImageColor.getrgb(_paper(info := handlers.store.info(model)))
         if picture and [color for _, color in picture.getcolors(1) or []] == [sheet]:
             return [shown(Image.new("RGB", picture.size, "white")), said(EMPTY)]
-        made = shown(handlers.draw(picture, model))
+        made = shown(handlers.draw(picture, model), info.target)
         return [made, ""] if is_newest() else gr.skip()
 
     @answering

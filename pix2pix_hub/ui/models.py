@@ -23,7 +23,7 @@ from pix2pix_hub.export import (
     Preprocessor,
     export_in,
 )
-from pix2pix_hub.image.format import PixelFormat, distinct_colors
+from pix2pix_hub.image.format import GRID_PADDING, TITLE_HEIGHT, PixelFormat, distinct_colors
 from pix2pix_hub.image.palette import Color
 from pix2pix_hub.image.read import open_image
 from pix2pix_hub.util import UserError, is_own_file
@@ -31,7 +31,6 @@ from pix2pix_hub.util import UserError, is_own_file
 SHIPPED, SHIPPED_DRAWING = (Path(__file__).parents[1] / "assets" / name for name in ("demo_model", "drawing_model"))
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
 SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME)
-SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
 MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
 MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 25e6, 16e6
 THUMBNAIL = 64  # pixels
@@ -131,14 +130,14 @@ class ModelInfo:
     @cached_property
     def examples(self) -> list[Example]:
         """The rows of `samples.png`; none where it is missing or of another shape."""
-        step_x, step_y = self.width + SAMPLES_PADDING, self.height + SAMPLES_PADDING
-        if self.samples is None or self.samples.width != 3 * step_x + SAMPLES_PADDING:
+        step_x, step_y = self.width + GRID_PADDING, self.height + GRID_PADDING
+        if self.samples is None or self.samples.width != 3 * step_x + GRID_PADDING:
             return []
-        count, rest = divmod(self.samples.height - SAMPLES_PADDING, step_y)
-        if rest or count > MAX_ROWS:
+        count, above = divmod(self.samples.height - GRID_PADDING, step_y)
+        if above not in (0, TITLE_HEIGHT) or count > MAX_ROWS:  # grids of earlier versions have no titles
             return []
-        lefts = [SAMPLES_PADDING + column * step_x for column in range(3)]
-        tops = [SAMPLES_PADDING + row * step_y for row in range(count)]
+        lefts = [GRID_PADDING + column * step_x for column in range(3)]
+        tops = [above + GRID_PADDING + row * step_y for row in range(count)]
         crop, width, height = self.samples.crop, self.width, self.height
         return [Example(*(crop((left, top, left + width, top + height)) for left in lefts)) for top in tops]
 

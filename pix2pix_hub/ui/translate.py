@@ -41,7 +41,7 @@ def translate_tab(
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
             look: dict[str, Any] = {"height": PANE, "buttons": [], "sources": ["upload", "clipboard", "webcam"]}
-            picture = picture_pane(handlers, "Your picture", "translate-input", **look)
+            picture = picture_pane(handlers, picker, "Your picture", "translate-input", **look)
             photo = gr.Checkbox(label=PHOTO, elem_id="translate-photo", visible=_takes_photos(info))
             gr.Markdown("Or take an example", elem_classes="hint")
             examples = example_strip(info, "translate-examples")
