@@ -294,7 +294,8 @@ def strip(result: Result, column: str) -> Image.Image:
     height, width = result.measured["protocol"]["image_size"]
     with Image.open(result.folder / "model" / "samples.png") as samples:
         left = PADDING + COLUMNS.index(column) * (width + PADDING)
-        tops = range(PADDING, samples.height, height + PADDING)[:PAIRS_SHOWN]
+        titles = (samples.height - PADDING) % (height + PADDING)  # pixels of their line, which earlier grids lack
+        tops = range(titles + PADDING, samples.height, height + PADDING)[:PAIRS_SHOWN]
         cells = [samples.crop((left, top, left + width, top + height)) for top in tops]
     whole = Image.new("RGB", (len(cells) * (width + PADDING) - PADDING, height), "white")
     for place, cell in enumerate(cells):

@@ -23,25 +23,21 @@ OPTIONS = (
     "--disable-component-update --disable-sync"
 ).split()
 DOCS = Path(__file__).parents[1] / "docs"
-TABS = ("Translate", "Draw", "Compare", "Batch", "About this model")
+TABS = ("Translate", "Draw", "Compare", "Batch", "About")
 IN_DOCS = {("Translate", "light"): "app_translate.png", ("Draw", "dark"): "app_draw.png"}
 DOCS_WIDTH, DOCS_COLORS = 960, 256
 PATIENCE = 120_000  # milliseconds
 
 
 def open_tab(page: Page, name: str) -> None:
-    """Also where the tab is in the menu of those that did not fit."""
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.is_visible():
-        page.locator(".overflow-menu > button").click()
-        tab = page.locator(".overflow-dropdown button", has_text=name)
-    tab.click()
+    page.get_by_role("tab", name=name, exact=True).click()
 
 
 def draw(page: Page) -> None:
     """A door, a row of windows and a cornice on the example."""
     canvas, result = page.locator("#board canvas"), page.locator("#draw-result img")
     before = result.get_attribute("src") or ""
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     assert box is not None
     for paint, points in (("shop", [(0.35, 0.86), (0.8, 0.86)]), ("pillar", [(0.5, 0.32), (0.5, 0.7)])):
@@ -96,11 +92,11 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from pix2pix_hub.ui.models import SHIPPED
+    from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING
     from pix2pix_hub.ui.page import build_demo, launch_options
     from pix2pix_hub.ui.store import Limits, ModelStore
 
-    demo = build_demo(ModelStore({"demo": SHIPPED}, Limits()))
+    demo = build_demo(ModelStore({"demo": SHIPPED, "drawing": SHIPPED_DRAWING}, Limits()))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options(Limits()))
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:

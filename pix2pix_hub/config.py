@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,6 +104,21 @@ def parse_image_size(text: str) -> tuple[int, int]:
     if max(int(part) for part in parts) > LARGEST_SIDE:
         raise UserError(f"--image-size {text!r}: sides of more than {LARGEST_SIDE:,} pixels are not taken.")
     return int(parts[0]), int(parts[-1])
+
+
+def parse_range(text: str) -> tuple[float, float, bool]:
+    """`"0-10000"` or `"2-98%"` → lowest and highest, and whether they are percentiles.
+
+    Raises:
+        UserError: for any other text.
+    """
+    number = r"(-?\d{1,30}(?:\.\d{1,30})?)"
+    found = re.fullmatch(rf"{number}-{number}(%?)", text.strip())
+    if not found or not (low := float(found[1])) < (high := float(found[2])):
+        raise UserError(f"--range {text!r} is no range: give two values (0-10000), or two percentiles (2-98%).")
+    if found[3] and not 0 <= low < high <= 100:
+        raise UserError(f"--range {text!r}: percentiles are from 0 to 100.")
+    return low, high, bool(found[3])
 
 
 def sizes_nearby(size: tuple[int, int], step: int, least: int = 1) -> str:
@@ -238,10 +254,15 @@ class ImageOptions(DatasetOptions):
     """Pixels of the source; auto: gray if all are, else RGB on white; labels: class values become channels."""
     target_mode: PixelMode = "auto"
     """Pixels of the target, as --source-mode."""
+    range: str | None = None
+    """Values to train on, where they have more than 8 bits: `0-10000`, or percentiles of the training pairs, `2-98%`.
+    Others are clipped. By default: all that 16 bits hold, and of floats all that occur."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_image_size(self.image_size)
+        if self.range is not None:
+            parse_range(self.range)
 
     @property
     def image_height_width(self) -> tuple[int, int]:

@@ -49,6 +49,8 @@ EXPORT_FILES = (
 MODEL, BEST_MODEL = EXPORT_FOLDERS = ("model", "model_best")  # of a run
 
 MAX_SIDE, MAX_MULTIPLE = 2**16, 2**12
+HALVES = ("left", "right")
+FLOAT_MAX = 1e30  # beyond which float32 computes infinities
 
 
 def export_in(place: Path, *, best: bool = False) -> Path | None:
@@ -140,6 +142,8 @@ class Export:
                 raise ValueError(f"resize {content['resize']!r}")
             _check_side(content["source"])
             _check_side(content["target"])
+            if content.get("source_half") not in (None, *HALVES):
+                raise ValueError(f"source_half {content['source_half']!r}")
             if "source_maker" in content:
                 MakerOptions(**content["source_maker"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -158,6 +162,10 @@ def _check_side(values: Mapping[str, Any]) -> None:
         raise ValueError(f"mode {mode!r} with {channels!r} channels")
     if dtype not in FULL_SCALE or not -math.inf < low < high < math.inf:
         raise ValueError(f"{dtype!r} from {low!r} to {high!r}")
+    if (clip := values.get("clip", False)) is not False:  # a range that was chosen
+        least, most = (0, FULL_SCALE[dtype]) if dtype == "uint16" else (-FLOAT_MAX, FLOAT_MAX)
+        if clip is not True or dtype == "uint8" or mode == "labels" or not least <= low < high <= most:
+            raise ValueError(f"clip {clip!r} of {dtype} to {low!r} … {high!r}")
     if len(colors) not in (0, len(classes)) or len(set(classes)) != len(classes):
         raise ValueError(f"{len(colors)} colors of {len(classes)} classes, or one class twice")
     _check_whole(len(palette), 0, MAX_CHANNELS)
@@ -183,6 +191,7 @@ class Preprocessor:
     resize: str  # what training did to images of another size; inference keeps every image's own
     size_multiple: int  # heights and widths that the generator takes are multiples of this
     maker: MakerOptions | None = None  # how the sources were made from photos, where `data make` did it
+    half: str | None = None  # one of `HALVES`, where pairs were files that show both sides: the source's
 
     @classmethod
     def from_folder(cls, folder: Path) -> Preprocessor:
@@ -193,7 +202,8 @@ class Preprocessor:
         source, target = (PixelFormat.from_dict(content[side]) for side in ("source", "target"))
         height, width = content["image_size"]
         maker = MakerOptions(**content["source_maker"]) if "source_maker" in content else None
-        return cls(source, target, (height, width), str(content["resize"]), content["size_multiple"], maker)
+        how = (str(content["resize"]), content["size_multiple"], maker, content.get("source_half"))
+        return cls(source, target, (height, width), *how)
 
     def check_channels(self, in_channels: int, out_channels: int, folder: Path) -> None:
         """Raise `UserError` unless these are the channels of both sides: those of the generator in `folder`."""
@@ -215,6 +225,7 @@ class Preprocessor:
             "source": self.source.to_dict(),
             "target": self.target.to_dict(),
             **({"source_maker": self.maker.to_dict()} if self.maker is not None else {}),
+            **({"source_half": self.half} if self.half is not None else {}),
         }
 
 

@@ -17,6 +17,7 @@ from tyro.conf import OmitArgPrefixes
 from pix2pix_hub import config as options
 from pix2pix_hub.cli.options import refuse_unknown
 from pix2pix_hub.config import PRESETS, TrainingConfig, flag, preset_config
+from pix2pix_hub.export import MODEL, PREPROCESSOR_NAME, Export
 from pix2pix_hub.util import UserError
 
 if TYPE_CHECKING:
@@ -152,9 +153,13 @@ def _closing_words(result: TrainingResult, config: TrainingConfig) -> str:
     longer, length = ("--epochs", result.epoch) if config.max_steps is None else ("--max-steps", result.step)
     if result.stop_signal:
         return f"Stopped at step {result.step}; everything is saved. Go on with:\n  {resume}"
+    half = Export(folder / MODEL).read(PREPROCESSOR_NAME).get("source_half")
+    translate = {"path/to/images": "translate images with it"}
+    if half is not None:
+        translate = {f"path/to/pairs --side {half}": f"translate the {half} halves of pairs side by side"} | translate
     steps = {
         f"{resume} {longer} {2 * max(1, length)}": "train on to twice the length",
-        f"pix2pix-hub translate {run} path/to/images --output translated": "translate images with it",
+        **{f"pix2pix-hub translate {run} {what} --output translated": words for what, words in translate.items()},
         f"pix2pix-hub app --model {run}": "see it in the browser",
     }
     if config.push_to_hub is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -47,6 +47,7 @@ def translate_images(
     skip_existing: bool = False,
     num_samples: int = 1,
     make_source: bool = False,
+    side: Literal["left", "right", "whole"] | None = None,
     cog: bool = False,
     device: str = "auto",
 ) -> int:
@@ -65,6 +66,7 @@ def translate_images(
         num_samples: Variants of each image, with --stochastic.
         cog: Write GeoTIFFs as cloud-optimised ones (COG).
         make_source: The files are photos: make sources of them first, as data make did for training.
+        side: The files are pairs side by side, and that half is the source; whole: they are sources as they are.
         device: auto, cpu, cuda, cuda:1, mps, ….
     """
     if overwrite and skip_existing:
@@ -89,6 +91,7 @@ def translate_images(
             pipe,
             jobs,
             existing=existing,
+            side=side,
             cog=cog,
             report=bar.update,
             progress=lambda done, total: bar.set_postfix_str(f"step {done}/{total}"),

@@ -12,10 +12,11 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from pix2pix_hub.config import PairOptions
+from pix2pix_hub.config import PairOptions, parse_range
 from pix2pix_hub.image.format import PixelFormat, distinct_colors, misfit_of, stored_as, to_tensor
 from pix2pix_hub.image.palette import SAMPLED_PAIRS, Color, ColorSample, color_sample, palette_of
 from pix2pix_hub.image.read import FULL_SCALE, PICTURE_MODES, Decoded, read_image
@@ -24,6 +25,8 @@ from pix2pix_hub.util import UserError, counted, write_aside
 BAD_PAIRS_NAME = "bad_pairs.jsonl"
 LISTED_FAULTS = 20  # at most, in words
 FIRST_PAIRS = 8  # that tell the formats where not all are looked at
+RANGED_PAIRS, RANGED_PIXELS = 10_000, 1024  # looked at for the range of values: training pairs, pixels of each
+NARROW = 0.2  # of the range: where most values lie in less, networks see little of what is there
 TOGETHER = 64  # pairs decoded ahead of whoever takes them, which bounds memory
 Names = Mapping[Color, str]
 Place = tuple[int | None, int]  # shard (None: of a set that is not streamed) and row
@@ -135,7 +138,7 @@ class PairDataset:
                     f"{name} is {height}x{width} (height x width): no side-by-side pair, "
                     "which has an even width of at least 1.5 times its height."
                 )
-            first, second = (replace(image, values=half) for half in np.split(image.values, 2, axis=1))
+            first, second = image.halves()
             return (second, first) if self.swap else (first, second)
         names = self.names(row, name)
         source, target = (read_stored(row[side], names[k]) for k, side in enumerate(self.sides))
@@ -202,6 +205,7 @@ class Findings:
     target: PixelFormat
     sizes: Counter[tuple[int, int]]  # stored height and width (of the whole file where A and B share one) → pairs
     faults: tuple[Fault, ...] = ()
+    narrow: tuple[str, ...] = ()  # a sentence for each side whose values use little of their range
 
     def applied_to(self, pairs: PairDataset) -> PairDataset:
         """The sound ones of `pairs`, which can now be decoded."""
@@ -225,6 +229,7 @@ class _Look(NamedTuple):
     size: tuple[int, int]  # of the whole file where A and B share one
     stored: list[PixelFormat]  # of source and target
     colors: list[ColorSample | None] | None  # of both, where they were looked at
+    values: list[NDArray[Any]]  # some of both, of training pairs of more than 8 bits; else none
     then: Callable[[], object] | None  # of `visit`
 
 
@@ -253,6 +258,7 @@ def examine(
     keys = keys if everything else keys[:FIRST_PAIRS]
     step = max(1, -(-len(keys) // SAMPLED_PAIRS))
     modes = request.source_mode, request.target_mode
+    training = next((part for part, pairs in enumerate(parts) if pairs.split == request.train_split), None)
 
     def look(number: int) -> _Look | Fault:
         part, index = keys[number]
@@ -264,12 +270,16 @@ def examine(
         size = (height, width * (1 if len(parts[part].columns) == 2 else 2))
         both = [(image, mode == "labels") for image, mode in zip(images, modes, strict=True)]
         colors = [color_sample(*one) for one in both] if number % step == 0 else None  # evenly spread
-        return _Look(size, [stored_as(*one) for one in both], colors, visit and visit(part, index, *images))
+        ranged = part == training and index % max(1, len(parts[part]) // RANGED_PAIRS) == 0
+        values = [_some_values(image) if ranged else np.empty(0, np.uint8) for image in images]
+        return _Look(size, [stored_as(*one) for one in both], colors, values, visit and visit(part, index, *images))
 
     def settled(k: int) -> PixelFormat:
         side = ("source", "target")[k]
         stored = settle_format(side, [one.stored[k] for one in seen.values()], modes[k])
         samples = [one.colors[k] for one in seen.values() if one.colors is not None]
+        values = [one.values[k] for one in seen.values() if str(one.values[k].dtype) == stored.dtype]
+        stored = with_range(f"{side} images", stored, values, request.range)
         return replace(stored, palette=palette_of(samples, names or {}, stored))
 
     seen: dict[tuple[int, int], _Look] = {}
@@ -281,8 +291,16 @@ def examine(
             if found.then is not None:
                 found.then()
             seen[key] = found._replace(then=None)
+    narrow: tuple[str, ...] = ()
     if seen and formats is None:
         formats = settled(0), settled(1)
+        if request.range is not None and {form.dtype for form in formats} == {"uint8"}:
+            raise UserError(
+                f"--range {request.range} is for images of 16 bits or floats, and these have 8: leave it out."
+            )
+        for k, stored in enumerate(formats):
+            values = [one.values[k] for one in seen.values() if str(one.values[k].dtype) == stored.dtype]
+            narrow += narrow_words(("sources", "targets")[k], stored, values)
     for (part, index), one in seen.items():
         assert formats is not None
         misfits = [misfit_of(stored, wanted) for stored, wanted in zip(one.stored, formats, strict=True)]
@@ -298,7 +316,60 @@ def examine(
             "\nReplace or remove them and start again, or leave them out with --on-bad-pair skip."
         )
     sizes = [one.size for one in seen.values()]
-    return Findings(*formats, Counter(sizes if everything else sizes[:1]), tuple(faults) if everything else ())
+    counted_sizes = Counter(sizes if everything else sizes[:1])
+    return Findings(*formats, counted_sizes, tuple(faults) if everything else (), narrow)
+
+
+def _some_values(image: Decoded) -> NDArray[Any]:
+    """Values of evenly spread pixels of an image of more than 8 bits, which its percentiles are taken of."""
+    if image.values.dtype == np.uint8:
+        return np.empty(0, np.uint8)
+    alpha = image.kind == "rgba" or (image.kind == "gray" and image.values.shape[2] == 2)
+    pixels = image.values[:, :, :-1] if alpha else image.values
+    step = max(1, int((pixels.shape[0] * pixels.shape[1] / RANGED_PIXELS) ** 0.5))
+    return pixels[::step, ::step].ravel()
+
+
+def with_range(images: str, stored: PixelFormat, values: Sequence[NDArray[Any]], text: str | None) -> PixelFormat:
+    """The format with the range that `--range` asks for; of 8 bits, or where nothing is asked for, as it is.
+
+    Args:
+        images: what errors call them.
+        stored: their format.
+        values: some of their values.
+        text: of the option.
+
+    Raises:
+        UserError: there are no such values; of images with transparency.
+    """
+    if text is None or stored.dtype == "uint8":
+        return stored
+    low, high, percentiles = parse_range(text)
+    if stored.mode == "rgba":
+        raise UserError(f"--range {text}: the {images} have transparency, which has no range. Leave it out.")
+    if percentiles:
+        known = np.concatenate([np.empty(0), *values])
+        low, high = np.percentile(known[np.isfinite(known)], (low, high)).tolist() if len(known) else (0.0, 0.0)
+    if stored.dtype == "uint16":
+        low, high = round(low), round(high)
+        if low < 0 or high > FULL_SCALE["uint16"]:
+            raise UserError(f"--range {text}: the {images} have 16 bits, which hold 0 to 65535.")
+    if not low < high:
+        raise UserError(f"--range {text}: the {images} all have the value {low:g} there. Give other bounds.")
+    return replace(stored, low=float(low), high=float(high), clip=True)
+
+
+def narrow_words(side: str, stored: PixelFormat, values: Sequence[NDArray[Any]]) -> tuple[str, ...]:
+    """What to do about a side most of whose values lie in a small part of the range trained on; else nothing."""
+    if stored.clip or stored.dtype == "uint8" or not any(map(len, values)):
+        return ()
+    low, high = np.nanpercentile(np.concatenate(values), (2, 98)).tolist()
+    if not high - low < NARROW * (stored.high - stored.low):
+        return ()
+    return (
+        f"the {side} hardly use their range: 96% of the values lie from {low:g} to {high:g}, of {stored.low:g} to "
+        f"{stored.high:g}, and look all alike to the networks. Add --range 2-98%, or give the values to train on.",
+    )
 
 
 def in_threads(work: Callable[[int], T], count: int, words: str) -> Iterator[T]:

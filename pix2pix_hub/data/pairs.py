@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +40,8 @@ from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.util import UserError, counted, read_object
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
 # Where sides {a} and {b} of split {s} lie; without {s}: the training split.
@@ -145,6 +148,8 @@ def load_pairs(
             with suppress(UserError):  # none of the first can be read
                 keeper = keep([*map(examine(parts, request, everything=False).applied_to, parts)])
         findings = examine(parts, request, everything=everything, names=found.class_names, visit=keeper)
+        for words in findings.narrow:
+            logger.warning("%s", words)
     train, validation = (findings.applied_to(part) for part in parts)
     if not len(train) or not len(validation):
         which = "validation" if len(train) else "training"

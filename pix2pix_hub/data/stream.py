@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from datasets import IterableDataset
 from datasets.utils.file_utils import xopen
 
-from pix2pix_hub.config import DatasetOptions, PairOptions
+from pix2pix_hub.config import DatasetOptions, PairOptions, parse_range
 from pix2pix_hub.data.decode import FIRST_PAIRS, Fault, Findings, PairDataset, examine
 from pix2pix_hub.data.pairs import (
     TABLES,
@@ -69,6 +69,8 @@ def open_stream(
         UserError: nothing there, a form that is not streamed, columns or splits unknown, bad pairs, too few pairs.
     """
     dataset, split = request.dataset, request.train_split
+    if request.range is not None and parse_range(request.range)[2]:
+        raise UserError(f"--range {request.range}: percentiles need all pairs, and --streaming reads few: give values.")
     builder, streams, mark = open_shards(request)
     held_split = validation_split_of(dict.fromkeys(streams), request)
     columns = choose_columns(streams[split].features, request)

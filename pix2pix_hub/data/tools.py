@@ -72,7 +72,8 @@ class Inspection:
         parts = [found.pairs(split, request.swap) for split in found.splits]
         look = Look(parts, _held_out(found, request), request) if warn else None
         findings = examine(parts, request, names=found.class_names, visit=look)
-        return cls(found, parts, findings, look.warnings([findings.source, findings.target]) if look else None)
+        warnings = [*findings.narrow, *look.warnings([findings.source, findings.target])] if look else None
+        return cls(found, parts, findings, warnings)
 
     def describe(self) -> str:
         """Describe it in several lines, for a person."""
@@ -149,7 +150,7 @@ def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6)
             pair = fit(*part[index], epoch=0, index=0)
             source, target = (to_model_range(displayed(pair[side], stored)) for side, stored in formats.items())
             drawn.append((source, target, (source + target) / 2.0))
-        save_grid(drawn, grid)
+        save_grid(drawn, grid, titles=("source", "target", "both"))
     return seen
 
 

@@ -24,7 +24,7 @@ from pix2pix_hub.evaluation.segmentation import SCORES, class_scores, scores_wit
 from pix2pix_hub.export import METRICS_NAME
 from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
 from pix2pix_hub.metrics import LEVEL, METRICS, RESAMPLES, mean, ratio_interval
-from pix2pix_hub.util import UserError, library_versions, write_aside, write_json
+from pix2pix_hub.util import UserError, counted, library_versions, write_aside, write_json
 
 TABLE_NAME, IMAGES_NAME, NEAREST_NAME = "per_image.csv", "images.png", "nearest.png"
 FILES = (METRICS_NAME, TABLE_NAME, IMAGES_NAME, NEAREST_NAME)
@@ -158,7 +158,7 @@ def describe(content: dict[str, Any], evaluation: Evaluation) -> str:
     dataset, how = content["dataset"], content["protocol"]
     size = "x".join(str(side) for side in how["image_size"])
     samples = f", {how['num_samples']} samples of each" if how["num_samples"] > 1 else ""
-    lines = [f"{dataset['id']}, split {dataset['split']}: {dataset['pairs']} pairs at {size}{samples}"]
+    lines = [f"{dataset['id']}, split {dataset['split']}: {counted(dataset['pairs'], 'pair')} at {size}{samples}"]
     titles = {name: METRICS[name].title for name in evaluation.options.metrics} | {DIVERSITY: "diversity"}
     for name, title in titles.items():
         if (entry := content.get(name)) is None:
@@ -167,10 +167,12 @@ def describe(content: dict[str, Any], evaluation: Evaluation) -> str:
         if entry["ci95"] is not None:
             words += f"   {entry['ci95'][0]:.4g} … {entry['ci95'][1]:.4g}"
         elif "images" in entry:
-            words += f"   of {entry['images']} images"
+            words += f"   of {counted(entry['images'], 'image')}"
         lines.append(f"  {title:10} {words}")
     if (scores := content.get("segmentation")) is not None:
-        lines.append(f"  {scores['task']} score, {scores['classes']} classes: {', '.join(SCORES).replace('_', ' ')}")
+        lines.append(
+            f"  {scores['task']} score, {counted(scores['classes'], 'class')}: {', '.join(SCORES).replace('_', ' ')}"
+        )
         for kind in COUNTED:
             if kind in scores:
                 cells = [f"{scores[kind][name]['value']:.3f}" for name in SCORES]

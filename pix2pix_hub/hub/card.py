@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export, Preprocessor
 from pix2pix_hub.metrics import METRICS
-from pix2pix_hub.util import UserError, duration
+from pix2pix_hub.util import UserError, counted, duration
 
 MAX_CARD_BYTES = 1 << 17
 # What stands below this line of a card is a person's: it survives every push.
@@ -189,7 +189,9 @@ def _facts(export: Export, place: str | Path, metrics: dict[str, tuple[str, floa
         "dataset_link": f"[{name}](https://huggingface.co/datasets/{name})" if commit else f"`{name}`",
         "dataset_version": f"revision `{commit}`" if commit else f"fingerprint `{fingerprint}`",
         "metrics": [{"name": title, "text": f"{value:#.4g}".rstrip(".")} for title, value in metrics.values()],
-        "validation_pairs": stood.get("pairs"),
+        "validation_pairs": counted(pairs, "validation pair")
+        if type(pairs := stood.get("pairs")) is int
+        else "validation pairs",
         "epoch": stood.get("epoch"),
         "step": stood.get("step"),
         "command": run.get("command"),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pix2pix_hub.image.read import FULL_SCALE, PICTURE_MODES, ROWS, Decoded
@@ -47,6 +47,7 @@ class PixelFormat:
     high: float = 255.0  # … and 1
     classes: tuple[int, ...] = ()  # labels: the stored values, in the order of the channels
     colors: tuple[tuple[int, int, int], ...] = ()  # labels: what to show each class in
+    clip: bool = False  # that range was chosen: values beyond it become its ends
     # What a drawing tool offers, by share, largest first; empty for photos. No part of how pixels are stored.
     palette: tuple[PaletteColor, ...] = field(default=(), compare=False)
 
@@ -58,7 +59,7 @@ class PixelFormat:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `bit_depth` is there for readers."""
         content = {**asdict(self), "bit_depth": {"uint8": 8, "uint16": 16, "float32": 32}[self.dtype]}
-        return {name: value for name, value in content.items() if value != ()}
+        return {name: value for name, value in content.items() if value != () and value is not False}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PixelFormat:
@@ -75,9 +76,9 @@ class PixelFormat:
         if self.mode == "labels":
             return f"labels of {counted(self.channels, 'class')}"
         kind = {"gray": "gray", "channels": f"{self.channels}-channel"}.get(self.mode, self.mode.upper())
-        if self.dtype == "float32":
-            return f"float {kind} ({self.low:g} … {self.high:g})"
-        return f"{self.dtype.removeprefix('uint')}-bit {kind}"
+        depth = "float" if self.dtype == "float32" else f"{self.dtype.removeprefix('uint')}-bit"
+        span = f" ({self.low:g} … {self.high:g})" if self.clip or self.dtype == "float32" else ""
+        return f"{depth} {kind}{span}"
 
 
 RGB = PixelFormat()
@@ -149,15 +150,16 @@ def _deep_tensor(array: NDArray[Any], format: PixelFormat) -> Tensor:
     for top in range(0, height, ROWS):
         values = torch.from_numpy(array[top : top + ROWS].astype(np.float32)).permute(2, 0, 1)
         if channels != format.channels:
-            values = _with_channels(values, format.channels, format.high)
+            values = _with_channels(values, format)
         tensor[:, top : top + ROWS] = values
     return tensor
 
 
-def _with_channels(values: Tensor, channels: int, white: float) -> Tensor:
-    """Gray, gray with alpha, RGB or RGBA → `channels` of 1, 3 or 4; transparency shows white."""
+def _with_channels(values: Tensor, format: PixelFormat) -> Tensor:
+    """Gray, gray with alpha, RGB or RGBA → the 1, 3 or 4 channels of the format; transparency shows white."""
+    channels, white = format.channels, format.high
     if values.shape[0] in (2, 4) and channels != 4:
-        colour, alpha = values[:-1], values[-1:] / white
+        colour, alpha = values[:-1], values[-1:] / (FULL_SCALE[format.dtype] if format.clip else white)
         values = colour * alpha + white * (1.0 - alpha)
     if values.shape[0] == 2:
         return torch.cat([values[:1].expand(3, -1, -1), values[1:]])
@@ -202,14 +204,16 @@ def from_model_range(tensor: Tensor, format: PixelFormat = RGB) -> Tensor:
     values = tensor.detach().to(torch.float32).clamp(-1.0, 1.0).add(1.0)
     if format.dtype == "float32":
         return values.mul_((format.high - format.low) / 2.0).add_(format.low)
-    rounded = values.mul_(format.high / 2.0).round_()
+    rounded = values.mul_((format.high - format.low) / 2.0).add_(format.low).round_()
     return rounded.to(torch.uint8) if format.dtype == "uint8" else rounded.to(torch.int32).to(torch.uint16)
 
 
 def stored_to_unit(image: Tensor, format: PixelFormat) -> Tensor:
-    """Stored values of 16-bit and float formats → float32 in [0, 1], which is what transforms work on."""
+    """Stored values of 16-bit and float formats → float32 in [0, 1], which is what transforms work on; clipped where
+    the range was chosen."""
     assert format.mode != "labels" and format.dtype != "uint8", f"{format} needs no such step"
-    return image.to(torch.float32).sub(format.low).div_(format.high - format.low)
+    unit = image.to(torch.float32).sub(format.low).div_(format.high - format.low)
+    return unit.clamp_(0.0, 1.0) if format.clip else unit
 
 
 def to_unit_range(tensor: Tensor) -> Tensor:
@@ -225,27 +229,43 @@ def tensor_to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
+GRID_PADDING, TITLE_HEIGHT = 2, 18  # pixels between the images of a grid, and above its first row
+GRID_TITLES = ("source", "generated", "target")
+
+
 def save_grid(
-    rows: Sequence[tuple[Tensor, ...]], path: str | Path, formats: Sequence[PixelFormat] | None = None
+    rows: Sequence[tuple[Tensor, ...]],
+    path: str | Path,
+    formats: Sequence[PixelFormat] | None = None,
+    titles: Sequence[str] = GRID_TITLES,
 ) -> None:
-    """Write rows of images (source | generated | target) as one picture, with 2 pixels of white between them.
+    """Write rows of images as one picture, titles above its columns, with `GRID_PADDING` pixels of white between them.
 
     Args:
         rows: as many `(C, H, W)` tensors in [-1, 1] in each row, all of one height and width. Three channels show as
             they are, one or two as gray (the first), more as their first three, labels in colours of their classes.
         path: the file, its suffix the format. Written aside, then renamed: a reader never sees half a file.
         formats: of the columns; None: no labels among them.
+        titles: of the columns, as far as they have some.
     """
     from torchvision.utils import make_grid  # a second to import, and only training draws grids
 
     assert rows, "save_grid needs at least one row"
     columns = formats or [RGB] * len(rows[0])
     images = torch.stack([displayed(image, column) for row in rows for image, column in zip(row, columns, strict=True)])
-    picture = make_grid(images, nrow=len(rows[0]), padding=2, pad_value=255)
+    picture = tensor_to_pil(make_grid(images, nrow=len(rows[0]), padding=GRID_PADDING, pad_value=255))
+    titled = Image.new("RGB", (picture.width, picture.height + TITLE_HEIGHT), "white")
+    titled.paste(picture, (0, TITLE_HEIGHT))
+    drawing, width = ImageDraw.Draw(titled), images.shape[-1]
+    fonts = [ImageFont.load_default(size) for size in range(13, 5, -1)]  # the largest that fits
+    font = next((font for font in fonts if max(map(font.getlength, titles)) <= width), fonts[-1])
+    for column, title in enumerate(titles[: len(rows[0])]):
+        middle = GRID_PADDING + column * (width + GRID_PADDING) + width / 2
+        drawing.text((middle, TITLE_HEIGHT / 2 + 1), title, "#444444", font, anchor="mm")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as partial:
-        tensor_to_pil(picture).save(partial, format=Image.registered_extensions()[path.suffix.lower()])
+        titled.save(partial, format=Image.registered_extensions()[path.suffix.lower()])
 
 
 def displayed(image: Tensor, column: PixelFormat) -> Tensor:

@@ -107,6 +107,15 @@ def _clusters(pixels: NDArray[np.int16], radius: int, most: int, least: float = 
     return found
 
 
+def share_of_others(image: NDArray[np.uint8], palette: Sequence[PaletteColor]) -> float:
+    """Share of the pixels of an 8-bit `(C, H, W)`, gray or RGB, that have none of the palette's colours; JPEG's noise
+    is let pass."""
+    step = max(1, int((image.shape[1] * image.shape[2] / PIXELS_PER_IMAGE) ** 0.5))
+    pixels = np.broadcast_to(image[:3, ::step, ::step], (3, *image[0, ::step, ::step].shape)).reshape(3, 1, -1)
+    colors = np.array([entry.color for entry in palette], np.int16).T[:, :, None]  # (3, colours, 1)
+    return float((np.abs(pixels.astype(np.int16) - colors).max(axis=0).min(axis=0) > COLOR_RADIUS).mean())
+
+
 def rare_colors(
     samples: Sequence[ColorSample | None], counting: Sequence[bool], format: PixelFormat
 ) -> dict[Color, int]:

@@ -19,7 +19,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ class Decoded:
     def labels(self) -> NDArray[Any] | None:
         """`(H, W, 1)` of class values: palette indices or gray values; None: it has several channels."""
         return self.values[:, :, :1] if self.palette is not None or self.kind == "gray" else None
+
+    def halves(self) -> tuple[Decoded, Decoded]:
+        """The left and the right one; the width must be even."""
+        left, right = (replace(self, values=half) for half in np.split(self.values, 2, axis=1))
+        return left, right
 
     def picture(self) -> Image.Image | NDArray[Any]:
         """A PIL image, or where Pillow has no mode the array `(H, W)` or `(H, W, C)`."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from pix2pix_hub.export import Preprocessor
+from pix2pix_hub.export import HALVES, Preprocessor
 from pix2pix_hub.image.raster import has_coordinates
 from pix2pix_hub.image.read import read_bytes, read_image
 from pix2pix_hub.image.write import Metadata, encode, read_metadata, suffix_for
@@ -87,6 +87,7 @@ def translate_files(
     *,
     existing: Existing = "refuse",
     make_source: bool = False,
+    side: str | None = None,
     cog: bool = False,
     report: Callable[[], object],
     **options: Any,
@@ -100,6 +101,8 @@ def translate_files(
         jobs: of `plan_jobs`.
         existing: as in `plan_jobs`, for results that cannot be of the kind of file that was planned.
         make_source: the files are photos, of which sources are made first.
+        side: "left" or "right": the files are pairs side by side, of which that half is translated; "whole": they are
+            not, whatever they look like; None: the same, but what looks like a pair is pointed out.
         cog: write GeoTIFFs as cloud-optimised ones.
         report: called after each file.
         options: of `Pix2PixPipeline.__call__`.
@@ -113,9 +116,16 @@ def translate_files(
         name = str(source)
         data = read_bytes(source, name)
         image = read_image(data, name)
+        if side in HALVES:
+            if (width := image.size[1]) % 2:
+                raise UserError(f"{name} is {width} pixels wide; expected an even width, or no --side.")
+            image = image.halves()[HALVES.index(side)]
         if make_source:
             image = pipe.make_source(image, name)
-        return prepare(image, pipe.preprocessor.source, name), read_metadata(data)
+        prepared = prepare(image, pipe.preprocessor.source, name)
+        if side is None:
+            pipe.point_out(prepared, name)
+        return prepared, read_metadata(data)
 
     def write(source: Path, metadata: Metadata, made: Any) -> None:
         for place, sample in zip(jobs[source], made if isinstance(made, list) else [made], strict=True):
@@ -140,6 +150,8 @@ def translate_files(
         try:
             if make_source:
                 raise UserError(f"{source} has coordinates, and sources are made of plain photos only: leave it out.")
+            if side in HALVES:
+                raise UserError(f"{source} has coordinates, and --side is for plain pictures only: leave it out.")
             if there and existing == "refuse":
                 raise UserError(f"{places[there[0]]} exists: replace it with --overwrite, or name another --output.")
             used = {name: options[name] for name in ("tile_size", "stochastic", "seed", "progress") if name in options}

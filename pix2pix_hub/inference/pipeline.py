@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import html
+import logging
 import re
 import zlib
 from collections import defaultdict
@@ -37,6 +38,7 @@ from pix2pix_hub.export import (
 )
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
 from pix2pix_hub.image.maker import make_pair
+from pix2pix_hub.image.palette import share_of_others
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
 from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Partition, partition_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
@@ -44,6 +46,8 @@ from pix2pix_hub.models.base import Generator, Seed, SeededDropout, dropout_laye
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
 from pix2pix_hub.models.fetch import fetch_files
 from pix2pix_hub.util import UserError, __version__, is_own_file
+
+logger = logging.getLogger(__name__)
 
 DTYPES: dict[str | torch.dtype | None, torch.dtype] = {
     None: torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
@@ -54,6 +58,8 @@ MEMORY_SHARE = 1 / 8  # of an accelerator's memory, that a batch may take
 FULL_SIZE_MAPS = 6  # of `base_channels` channels, in memory at the same time for one image, generously
 MOST_SHAPES = 4  # that are compiled; each holds a copy of the weights
 LEAST_SIDE = 8  # pixels: what is smaller may be channels
+MOST_OTHERS = 0.75  # of the pixels, that have none of the training images' colours: small JPEG label maps reach 0.6
+ASPECT_TOLERANCE = 0.02  # of the width
 TOLERANCE = 1e-3  # how far floats may leave their range: rounding of whatever made them
 NO_MAKER = (
     "make_source is for models trained on pairs that `pix2pix-hub data make` made of photos, and this is none: give it "
@@ -207,7 +213,7 @@ def _check_range(values: NDArray, low: float, name: str) -> None:
 
 def with_depth(format: PixelFormat, dtype: str) -> PixelFormat:
     """The same at another depth, of which all values are used."""
-    return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype])
+    return replace(format, dtype=dtype, low=0.0, high=FULL_SCALE[dtype], clip=False)
 
 
 # ----------------------------------------------------------------------------------------------------- images out
@@ -422,6 +428,7 @@ class Pix2PixPipeline:
         dtype: torch.dtype,
         compile: bool = False,
     ) -> None:
+        self._pointed_out = False
         self._lock = Lock()  # dropout and statistics are put into the network for the time of a call
         self.generator, self.preprocessor, self.folder = generator.eval(), preprocessor, folder
         self.device, self.dtype, self._compiles = device, dtype, compile
@@ -663,6 +670,30 @@ class Pix2PixPipeline:
         with torch.inference_mode():
             return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
 
+    def hint(self, image: Prepared, name: str) -> str | None:
+        """What is odd about a source, in a sentence: a photo where label maps or drawings are expected, or a whole pair
+        where the model knows one side of it; None: nothing."""
+        stored, (height, width), half = image.stored, image.size, self.preprocessor.half
+        if half is not None and abs(width - 2 * height) <= ASPECT_TOLERANCE * width:
+            return (
+                f"{name} is twice as wide as high, as the side-by-side pairs are that this model was trained on. If it "
+                f"is such a pair, translate its {half} half alone: pix2pix-hub translate --side {half}."
+            )
+        palette = image.format.palette if image.format is not None and image.format.mode in ("gray", "rgb") else ()
+        if palette and stored.dtype == torch.uint8 and share_of_others(stored.numpy(), palette) > MOST_OTHERS:
+            advice = "" if self.preprocessor.maker is None else " Make a source of it first: --make-source."
+            return (
+                f"{name} looks like a photo, but this model was trained on images of {len(palette)} flat colours: "
+                f"expect little of the result.{advice}"
+            )
+        return None
+
+    def point_out(self, image: Prepared, name: str) -> None:
+        """Log the first `hint` that there is, as a warning, and no other."""
+        if not self._pointed_out and (words := self.hint(image, name)) is not None:
+            self._pointed_out = True
+            logger.warning("%s", words)
+
     def make_source(self, photo: AnyImage, name: str = "the photo") -> Decoded:
         """Make a source of a photo, exactly as `pix2pix-hub data make` made those that the model was trained on.
 
@@ -699,6 +730,8 @@ class Pix2PixPipeline:
         """Plan the samples of one image, which came as `image`."""
         generator, target = self.generator, self.preprocessor.target
         prepared = prepare(source, self.preprocessor.source, name)
+        if not isinstance(source, Prepared):  # else whoever prepared it has seen to that
+            self.point_out(prepared, name)
         prepared = prepared.padded(generator.size_multiple, generator.minimum_size)
         size = prepared.padded_size
         partition = partition_for(generator, *size) if max(prepared.size) > tile_size else None

@@ -396,11 +396,12 @@ class Pix2PixTrainer:
             return
         self._draw_samples(content)
         source, target = (self.pairs.formats[side] for side in ("source", "target"))
-        size, resize = self.config.image_height_width, self.config.resize
+        size, resize, columns = self.config.image_height_width, self.config.resize, self.pairs.train.columns
+        half = ("right" if self.pairs.train.swap else "left") if len(columns) == 1 else None
         write_export(
             self.run_folder / name,
             content.generator,
-            Preprocessor(source, target, size, resize, content.generator.size_multiple, self.pairs.maker),
+            Preprocessor(source, target, size, resize, content.generator.size_multiple, self.pairs.maker, half),
             discriminator=content.discriminator,
             training_config=self.run_folder / TRAINING_CONFIG_NAME,
             metrics=content.metrics,
@@ -450,6 +451,7 @@ class Pix2PixTrainer:
             "dataset": {
                 "id": pairs.dataset,
                 "pairs": pairs.description,
+                "sides": list(pairs.train.sides),
                 "fingerprint": pairs.fingerprint,
                 "left_out": len(pairs.findings.faults),
             },

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PANE, PRIVATE, gallery, table
-from pix2pix_hub.ui.guard import computing, picture_files
+from pix2pix_hub.ui.components import PANE, PRIVATE, QUIET, Followers, gallery, note, table
+from pix2pix_hub.ui.guard import computing, picture_files, said
 from pix2pix_hub.ui.handlers import TRANSLATED, Handlers
+from pix2pix_hub.ui.models import ModelInfo
+from pix2pix_hub.util import counted
 
 READ_SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
 
 
-def batch_tab(handlers: Handlers, picker: gr.Dropdown) -> None:
+def batch_tab(handlers: Handlers, picker: gr.HTML) -> Followers:
     """Lay the tab out and connect it."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=280):
@@ -22,18 +25,28 @@ def batch_tab(handlers: Handlers, picker: gr.Dropdown) -> None:
             files = picture_files(label=label, file_types=READ_SUFFIXES, height=220, elem_id="batch-files")
             button = gr.Button("Translate all", variant="primary", elem_id="batch-button")
             look: dict[str, Any] = {"column_widths": ["40%", "60%"], "wrap": True, "max_height": PANE // 2}
-            said = table("Files", "batch-outcomes", ["file", "what became of it"], **look)
+            listed = table("Files", "batch-outcomes", ["file", "outcome"], **look)
         with gr.Column(scale=7, min_width=300):
             pictures = gallery("Translated", "batch-gallery", columns=4, height=PANE)
+            told = note("batch-note")
             archive = gr.DownloadButton("Download all as a zip", interactive=False, elem_id="batch-zip")
 
-    @computing
     def batch_files(paths: list[Path], model: str, progress: gr.Progress = gr.Progress()) -> list[Any]:
         """Translate all files."""
         file, made, outcomes = handlers.batch(paths, model, lambda *parts: progress(parts, unit="files"))
-        if failed := sum(outcome != TRANSLATED for _, outcome in outcomes):
-            gr.Warning(f"{failed} of {len(outcomes)} files could not be translated; the list says why.")
+        failed = sum(outcome != TRANSLATED for _, outcome in outcomes)
+        words = f"{len(made)} of {counted(len(outcomes), 'file')} translated"
+        words += f": the list says what was wrong with the other{'s' if failed > 1 else ''}." if failed else "."
         rows = sorted(map(list, outcomes), key=lambda row: row[1] == TRANSLATED)  # what failed is seen first
-        return [made, gr.DownloadButton(value=file, interactive=file is not None), rows]
+        return [made, gr.DownloadButton(value=file, interactive=file is not None), rows, said(words, failed=failed > 0)]
 
-    button.click(batch_files, [files, picker], [pictures, archive, said], **PRIVATE)
+    emptied: list[Any] = [[], gr.update(value=None, interactive=False), None]
+    outputs = [pictures, archive, listed, told]
+    translated = computing(batch_files, emptied)
+    button.click(translated, [files, picker], outputs, show_progress_on=pictures, **PRIVATE)
+    files.change(lambda: [*emptied, ""], None, outputs, **QUIET)
+    return {part: partial(_always, value) for part, value in zip(outputs, [*emptied, ""], strict=True)}
+
+
+def _always(value: Any, info: ModelInfo) -> Any:
+    return value

@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.handlers import shown
+from pix2pix_hub.ui.guard import answering, picture_input, said
+from pix2pix_hub.ui.handlers import Handlers, shown
 from pix2pix_hub.ui.models import ModelInfo
+from pix2pix_hub.util import UserError
 
 PANE = 420  # pixels: the height of the panes that pictures come and go in, so that nothing jumps
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # events of the page, which are no endpoints
 QUIET: dict[str, Any] = PRIVATE | {"show_progress": "hidden"}
+SMALL_BUTTONS = {"copy": "Copy side by side", "link": "Copy link", "surprise": "Surprise me"}
 
 Followers = dict[Any, Callable[[ModelInfo], Any]]
 """Components that change when another model is picked → their value for it."""
+
+
+def picture_pane(handlers: Handlers, picker: gr.HTML, label: str, name: str, **options: Any) -> gr.Image:
+    """A place for a picture of the person's own, which also shows those that browsers cannot."""
+    pane, shown_instead = picture_input(label=label, elem_id=name, **options), gr.Textbox(visible=False)
+
+    @answering
+    def preview(path: Path | None, model: str) -> str:
+        """Make a PNG of a TIFF; what is wrong with a file, its translation says."""
+        try:
+            return handlers.preview(path, model)
+        except UserError:
+            return ""
+
+    script = f"(url) => {{ if (url) document.querySelector('#{name} img').src = url; }}"
+    pane.upload(preview, [pane, picker], shown_instead, **QUIET).then(None, shown_instead, None, js=script, **QUIET)
+    return pane
+
+
+def note(name: str, text: str = "") -> gr.HTML:
+    """A place for what there is to say of a result, or of there being none: the last output of its events."""
+    return gr.HTML(said(text), elem_id=name, elem_classes="note")
+
+
+def small_buttons(tab: str, *names: str) -> None:
+    """Buttons that `page.js` answers, in the browser."""
+    for name in names:
+        gr.Button(SMALL_BUTTONS[name], size="sm", scale=0, min_width=110, elem_id=f"{tab}-{name}")
 
 
 def picture_output(label: str, name: str, **options: Any) -> gr.Image:

@@ -10,20 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
+from PIL import Image, ImageColor
 
-from pix2pix_hub.ui.components import QUIET, Followers, example_pictures, example_strip, picture_output
-from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing
+from pix2pix_hub.ui.components import (
+    QUIET,
+    Followers,
+    example_pictures,
+    example_strip,
+    note,
+    picture_output,
+    small_buttons,
+)
+from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing, said
 from pix2pix_hub.ui.handlers import Handlers, decode_drawing, encode_drawing, shown
 from pix2pix_hub.ui.models import ModelInfo, hex_color, paints
 
 CANVAS = Path(__file__).with_name("canvas")
 BLACK_AND_WHITE = [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}]
+LINE_PEN = 2  # pixels: as wide as the lines are that models of edges know
+EMPTY = "The sheet is empty: draw something, or start from an example."
 OF_CLASSES = "Every colour is a class the model was trained on. Fill paints a whole area; Undo takes back any step."
+OF_LINES = "This model was trained on line drawings: draw outlines with the thin pen."
 OF_PHOTOS = "This model was trained on photos: it makes little of flat drawings, but you can paint over an example."
 
 
-def draw_tab(handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None) -> Followers:
+def draw_tab(handlers: Handlers, picker: gr.HTML, info: ModelInfo | None) -> Followers:
     """Lay the tab out and connect it."""
     newest = Newest()
     html, css, script = ((CANVAS / f"canvas.{suffix}").read_text() for suffix in ("html", "css", "js"))
@@ -32,28 +43,35 @@ def draw_tab(handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None) ->
         with gr.Column(scale=1, min_width=300):
             look: dict[str, Any] = {"label": "Your drawing", "elem_id": "board", "apply_default_css": False}
             board = gr.HTML(setup=_setup(info, 0), **files, **look)  # its value: the drawing, a PNG data URL
-        with gr.Column(scale=1, min_width=300):
+        with gr.Column(scale=1, min_width=300, elem_id="draw-out"):
             look = {"alt_text": "What the model makes of the drawing", "buttons": ["download", "fullscreen"]}
             result = picture_output("What the model makes of it", "draw-result", value=_first_result(info), **look)
+            told = note("draw-note")
+            with gr.Row(elem_classes="small-buttons"):
+                small_buttons("draw", "copy", "surprise")
             gr.Markdown("Start from an example", elem_classes="hint")
             examples = example_strip(info, "draw-examples")
-            note = gr.Markdown(_note(info), elem_classes="hint")
+            hint = gr.Markdown(_hint(info), elem_classes="hint")
 
-    @computing
     def draw_board(drawing: str | None, model: str, request: gr.Request) -> Any:
         """Translate the drawing, unless a newer one has come before this is ready."""
         is_newest = newest.begin(request.session_hash)
-        made = shown(handlers.draw(decode_drawing(drawing) if drawing else None, model))
-        return made if is_newest() else gr.skip()
+        picture = decode_drawing(drawing) if drawing else None
+        sheet = ImageColor.getrgb(_paper(info := handlers.store.info(model)))
+        if picture and [color for _, color in picture.getcolors(1) or []] == [sheet]:
+            return [shown(Image.new("RGB", picture.size, "white")), said(EMPTY)]
+        made = shown(handlers.draw(picture, model), info.target)
+        return [made, ""] if is_newest() else gr.skip()
 
     @answering
     def start(model: str, chosen: gr.EventData) -> Any:
         """Put an example on the board."""
         return gr.HTML(setup=_setup(handlers.store.info(model), chosen_index(chosen), publish=True))
 
-    board.change(draw_board, [board, picker], result, trigger_mode="always_last", **QUIET)
+    drawn = computing(draw_board, [None])
+    board.change(drawn, [board, picker], [result, told], trigger_mode="always_last", **QUIET)
     examples.select(start, picker, board, **QUIET)
-    followers: Followers = {result: _first_result, examples: example_pictures, note: _note}
+    followers: Followers = {result: _first_result, examples: example_pictures, hint: _hint, told: lambda info: ""}
     return {board: lambda info: gr.HTML(setup=_setup(info, 0)), **followers}
 
 
@@ -65,20 +83,35 @@ def _setup(info: ModelInfo | None, example: int, *, publish: bool = False) -> di
         example: the validation pair whose source is on it, where the model has so many.
         publish: translate it at once.
     """
-    setup = {"width": 256, "height": 256, "background": "#ffffff", "image": None, "publish": publish, "key": "empty"}
+    setup = {"width": 256, "height": 256, "image": None, "publish": publish, "key": "empty", "pen": None}
     colors = []
     if info:
         setup |= {"width": info.width, "height": info.height, "key": f"{info.name} {example}"}
         if example < len(info.examples):
             setup["image"] = encode_drawing(info.examples[example].source)
         colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in paints(info.source)]
-        setup["background"] = colors[0]["color"] if colors else "#ffffff"  # the most frequent one
-    return setup | {"colors": colors or BLACK_AND_WHITE, "free": not colors}
+        if _draws_lines(info):
+            setup["pen"] = LINE_PEN
+            colors = [entry | {"name": name} for entry, name in zip(colors, ("paper", "pen"), strict=True)]
+    return setup | {"colors": colors or BLACK_AND_WHITE, "free": not colors, "background": _paper(info)}
+
+
+def _paper(info: ModelInfo | None) -> str:
+    """The colour of an empty sheet: the model's most frequent one."""
+    colors = paints(info.source) if info else []
+    return hex_color(colors[0].color) if colors else "#ffffff"
+
+
+def _draws_lines(info: ModelInfo) -> bool:
+    """Whether its sources are of two colours that have no names, as drawings are."""
+    return len(info.source.palette) == 2 and not any(entry.name for entry in info.source.palette)
 
 
 def _first_result(info: ModelInfo | None) -> Image.Image | None:
     return shown(info.examples[0].generated) if info and info.examples else None
 
 
-def _note(info: ModelInfo | None) -> str:
+def _hint(info: ModelInfo | None) -> str:
+    if info and _draws_lines(info):
+        return OF_LINES
     return OF_CLASSES if info is None or paints(info.source) else OF_PHOTOS

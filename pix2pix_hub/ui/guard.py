@@ -12,7 +12,7 @@ import logging
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -312,7 +312,8 @@ def uploads_only(sent: Any, folder: Path) -> Any:
 def picture_input(**options: Any) -> gr.Image:
     """An image that reaches its event as the path of the file that was uploaded, unopened; or as None.
 
-    Gradio itself would decode it first, at any size. Events may give it a new value, not other options.
+    Gradio itself would decode it first, at any size. Events may give it a new value; other options, and `gr.skip`, make
+    an image of Gradio's own of it.
     """
     image = gr.Image(format="png", **options)
     # the path was found good by `guard_inputs`
@@ -349,39 +350,57 @@ def picture_files(**options: Any) -> gr.File:
     return files
 
 
-def told(error: UserError) -> gr.Error:
-    """An error as the person sees it. The text may hold file and model names, and is shown as HTML."""
+def sentence(error: UserError) -> str:
+    """An error's text as HTML: it may hold file and model names."""
     text = str(error).encode(errors="replace").decode()  # of half characters no answer can be made
     if re.match(r"[a-z]+ ", text):  # a word; the name of a file stays as it is
         text = text[0].upper() + text[1:]
-    return gr.Error(html.escape(text, quote=False), print_exception=False)
+    return html.escape(text, quote=False)
 
 
-def answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An event's function, whose errors become sentences."""
+def told(error: UserError) -> gr.Error:
+    """An error as programs are told of it."""
+    return gr.Error(sentence(error), print_exception=False)
+
+
+def said(text: str, *, failed: bool = False) -> str:
+    """What the page says below a result, as HTML; `failed`: why there is none, which screen readers read at once."""
+    return f'<p role="{"alert" if failed else "status"}">{text}</p>' if text else ""
+
+
+def answering(function: Callable[..., Any], emptied: Sequence[Any] | None = None) -> Callable[..., Any]:
+    """An event's function, whose errors become sentences.
+
+    Args:
+        function: as Gradio calls it.
+        emptied: its outputs where there is no result. Then an error is no event of its own: the last output, a place
+            for `said`, says why, and beside it nothing is left of an earlier result.
+    """
 
     @functools.wraps(function)
     def answered(*arguments: Any, **options: Any) -> Any:
         try:
             return function(*arguments, **options)
-        except UserError as error:
-            raise told(error) from error
         except gr.Error:
             raise
         except Exception as error:
-            logger.exception("%s failed", function.__name__)
-            raise told(UserError(UNEXPECTED)) from error
+            if not isinstance(error, UserError):
+                logger.exception("%s failed", function.__name__)
+            known = error if isinstance(error, UserError) else UserError(UNEXPECTED)
+            if emptied is None:
+                raise told(known) from error
+            return [*emptied, said(sentence(known), failed=True)]
 
     return answered
 
 
-def computing(function: Callable[..., Any]) -> Callable[..., Any]:
+def computing(function: Callable[..., Any], emptied: Sequence[Any] | None = None) -> Callable[..., Any]:
     """An event's function that needs a GPU: as `answering`; on Spaces the package `spaces` lends it one."""
     try:
         import spaces  # type: ignore[import-not-found]
     except ImportError:
-        return answering(function)
-    return answering(spaces.GPU(function))
+        return answering(function, emptied)
+    return answering(spaces.GPU(function), emptied)
 
 
 def chosen_index(event: gr.EventData) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil
+from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil, to_model_range, to_tensor
 from pix2pix_hub.image.palette import Color
 from pix2pix_hub.image.read import FORMATS, Decoded, from_memory, open_image, read_image, refuse_too_large
 from pix2pix_hub.image.tiff import directories
@@ -28,7 +28,7 @@ from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline, Prepared, prepare
 from pix2pix_hub.ui.models import free_name, paints
 from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
-from pix2pix_hub.util import UserError
+from pix2pix_hub.util import UserError, counted
 
 READ_FORMATS = tuple(kind for kind in FORMATS if kind != "GIF")
 MAX_SEED = 2**31 - 1
@@ -79,7 +79,7 @@ class Handlers:
         Returns:
             The result in the source's size and depth, variants in a zip.
             Source and results as the page shows them.
-            The size, and the seed of variants, in words.
+            The size, the seed of variants, and what is odd about the picture, in words.
         """
         if picture is None:
             raise UserError("there is no picture yet: upload one, or take an example.")
@@ -94,9 +94,10 @@ class Handlers:
         deadline = Deadline(self.limits, report)
         with self._ready(deadline, model, picture, make_source=make_source) as (pipeline, ((source, prepared),)):
             made = pipeline(prepared, output_type="decoded", progress=deadline.check, **options)
+            hint = pipeline.hint(prepared, picture.name)
         results = made if isinstance(made, list) else [made]
         height, width = source.size
-        said = f"{width}x{height} pixels" + (f", seed {seed}" if stochastic else "")
+        said = f"{width}x{height} pixels" + (f", seed {seed}" if stochastic else "") + (f". {hint}" if hint else "")
         stem = safe_stem(picture.name)
         if len(results) == 1:
             file = self.save(results[0], stem)
@@ -105,7 +106,8 @@ class Handlers:
             with zipfile.ZipFile(file, "w") as archive:  # stored: pictures are compressed
                 for number, result in enumerate(results, 1):
                     archive.writestr(*encoded(result, f"{stem}_{number}"))
-        return file, [shown(source, exact=True), *map(shown, results)], said
+        pixels = pipeline.preprocessor
+        return file, [shown(source, pixels.source, exact=True), *(shown(each, pixels.target) for each in results)], said
 
     def draw(self, drawing: Path | Image.Image | None, model: str | None) -> Decoded:
         """The model's picture of a drawing of any size, at the size trained at."""
@@ -119,6 +121,15 @@ class Handlers:
         source = as_stored(drawing, info.source, (info.width, info.height))
         with self._ready(deadline, model, source) as (pipeline, ((_, prepared),)):
             return pipeline(prepared, output_type="decoded", progress=deadline.check)
+
+    def preview(self, picture: Path | None, model: str | None) -> str:
+        """A small PNG of a TIFF, which browsers do not show, as a data URL; empty for other files."""
+        if picture is None or picture.suffix.lower() not in (".tif", ".tiff"):
+            return ""
+        check_picture(picture, picture.name, self.limits)
+        small = shown(self._read(picture, Deadline(self.limits)), self.store.info(model).source, exact=True)
+        small.thumbnail((SMALL_SIDE, SMALL_SIDE))
+        return encode_drawing(small)
 
     def example(self, number: int, model: str | None) -> tuple[Decoded, Decoded]:
         """Source and target of a validation pair of the model, the first being 0, as it takes them."""
@@ -159,10 +170,10 @@ class Handlers:
             if pipeline.discriminator is not None:
                 realism = [pipeline.realism(prepared, side) for side in (generated, true)]
                 metrics |= {"realism": float(realism[0].mean()), "realism_target": float(realism[1].mean())}
-            kind = pipeline.preprocessor.target
+            sides = pipeline.preprocessor.source, (kind := pipeline.preprocessor.target)
             made, truth = (shown(tensor_to_pil(displayed(side, kind))) for side in (generated, true))
         heat = heat_map(made, realism[0]) if realism else None
-        return shown(decoded, exact=True), made, truth, heat, metrics
+        return shown(decoded, sides[0], exact=True), made, truth, heat, metrics
 
     def batch(
         self, pictures: Sequence[Path], model: str | None, report: Report | None = None
@@ -190,7 +201,7 @@ class Handlers:
                     stem = free_name(safe_stem(picture.name), previews, "{}_{}")
                     name, content = encoded(result, stem)
                     archive.writestr(name, content)
-                    previews[stem] = shown(result), name
+                    previews[stem] = shown(result, pipeline.preprocessor.target), name
                     outcomes.append((picture.name, TRANSLATED))
                 except UserError as error:
                     outcomes.append((picture.name, str(error)))
@@ -243,7 +254,7 @@ class Handlers:
     def _one_at_a_time(self, deadline: Deadline) -> Iterator[None]:
         """Wait until no other picture of this app is decoded, or made a source of: so memory is bounded."""
         if not self._decoding.acquire(timeout=deadline.seconds_left):
-            raise UserError(f"other pictures were read for {deadline.max_seconds:g} seconds: try again later.")
+            raise UserError(f"other pictures were read for {counted(deadline.max_seconds, 'second')}: try again later.")
         try:
             yield
         finally:
@@ -298,7 +309,7 @@ def decode_drawing(data_url: Any) -> Image.Image:
 
 
 def encode_drawing(picture: Image.Image) -> str:
-    """A picture → the drawing board's value, a PNG data URL."""
+    """A picture → a PNG data URL, which is the drawing board's value."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return DATA_URL + base64.b64encode(buffer.getvalue()).decode()
@@ -347,8 +358,13 @@ def nearest_paints(pixels: NDArray[np.uint8], palette: Sequence[Color] | NDArray
 # --- results ---
 
 
-def shown(picture: Decoded | Image.Image, *, exact: bool = False) -> Image.Image:
-    """Any picture → an 8-bit RGB one for the page, neither tiny nor huge; `exact` keeps colours as they are."""
+def shown(picture: Decoded | Image.Image, side: PixelFormat | None = None, *, exact: bool = False) -> Image.Image:
+    """Any picture → an 8-bit RGB one for the page, neither tiny nor huge; `exact` keeps colours as they are.
+
+    Where a range of values was chosen for the model's `side`, of which the picture is, that is what is seen of it.
+    """
+    if isinstance(picture, Decoded) and side is not None and side.clip and str(picture.values.dtype) == side.dtype:
+        picture = tensor_to_pil(displayed(to_model_range(to_tensor(picture, side, "the picture"), side), side))
     small = picture.eight_bit() if isinstance(picture, Decoded) else picture.convert("RGB")
     longer = max(small.size)
     if longer > SHOWN_SIDE:

@@ -18,21 +18,30 @@ from pix2pix_hub.export import (
     METRICS_NAME,
     PREPROCESSOR_NAME,
     SAMPLES_NAME,
+    TRAINING_CONFIG_NAME,
     Export,
     Preprocessor,
     export_in,
 )
-from pix2pix_hub.image.format import PixelFormat, distinct_colors
+from pix2pix_hub.image.format import GRID_PADDING, TITLE_HEIGHT, PixelFormat, distinct_colors
 from pix2pix_hub.image.palette import Color
 from pix2pix_hub.image.read import open_image
 from pix2pix_hub.util import UserError, is_own_file
 
 SHIPPED, SHIPPED_DRAWING = (Path(__file__).parents[1] / "assets" / name for name in ("demo_model", "drawing_model"))
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
-SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME)
-SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
+SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME)
 MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
 MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 25e6, 16e6
+THUMBNAIL = 64  # pixels
+MADE = {  # kind of sources made from photos → what people call one
+    "edges": "edges", "gray": "gray photo", "lowres": "small photo", "blur": "blurred photo", "noise": "noisy photo",
+    "mask": "photo with holes", "palette": "photo of few colours",
+}  # fmt: skip
+# Names of columns and folders that say nothing of what is in them.
+NAMELESS = re.compile(
+    r"(source|target|input|output|conditioning|control|original|edited|before|after|image|[ _-])*[ab12]?|\w+ half"
+)
 
 Location = str | Path  # a Hub id, or the folder of an export
 
@@ -121,20 +130,46 @@ class ModelInfo:
     @cached_property
     def examples(self) -> list[Example]:
         """The rows of `samples.png`; none where it is missing or of another shape."""
-        step_x, step_y = self.width + SAMPLES_PADDING, self.height + SAMPLES_PADDING
-        if self.samples is None or self.samples.width != 3 * step_x + SAMPLES_PADDING:
+        step_x, step_y = self.width + GRID_PADDING, self.height + GRID_PADDING
+        if self.samples is None or self.samples.width != 3 * step_x + GRID_PADDING:
             return []
-        count, rest = divmod(self.samples.height - SAMPLES_PADDING, step_y)
-        if rest or count > MAX_ROWS:
+        count, above = divmod(self.samples.height - GRID_PADDING, step_y)
+        if above not in (0, TITLE_HEIGHT) or count > MAX_ROWS:  # grids of earlier versions have no titles
             return []
-        lefts = [SAMPLES_PADDING + column * step_x for column in range(3)]
-        tops = [SAMPLES_PADDING + row * step_y for row in range(count)]
+        lefts = [GRID_PADDING + column * step_x for column in range(3)]
+        tops = [above + GRID_PADDING + row * step_y for row in range(count)]
         crop, width, height = self.samples.crop, self.width, self.height
         return [Example(*(crop((left, top, left + width, top + height)) for left in lefts)) for top in tops]
 
     @cached_property
+    def task(self) -> str:
+        """What it makes of what: "label → photo", by the names that the training pairs had."""
+        if self.maker is not None:
+            return f"{MADE[self.maker.kind]} → photo"
+        try:
+            run = self._export.run if self._export.has(TRAINING_CONFIG_NAME) else {}
+            names = [str(name)[:MAX_NAME] for name in run["dataset"]["sides"]]
+        except (UserError, KeyError, TypeError):
+            names = []
+        if len(names) != 2:
+            names = ["", ""]
+        sides = zip(names, (self.source, self.target), strict=True)
+        return " → ".join(kind_of(side) if NAMELESS.fullmatch(name.lower()) else name for name, side in sides)
+
+    @cached_property
+    def thumbnail(self) -> Image.Image | None:
+        """What it makes of what, small: an example's source and the generated image, side by side."""
+        if not self.examples:
+            return None
+        both = Image.new("RGB", (2 * THUMBNAIL, THUMBNAIL))
+        for column, picture in enumerate(self.examples[0][:2]):
+            both.paste(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), (column * THUMBNAIL, 0))
+        return both
+
+    @cached_property
     def card(self) -> str:
-        """The model card's text, without its metadata block and its pictures; empty where there is none."""
+        """The model card's text, without its metadata block, its pictures and its metrics, which are shown beside it;
+        empty where there is none."""
         if not self._export.has(CARD_NAME):
             return ""
         with (self._export.folder / CARD_NAME).open("rb") as file:
@@ -142,6 +177,7 @@ class ModelInfo:
         text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
         # none of these looks further than the next bracket of its kind: linear, whatever the text
         text = re.sub(r"!\[[^][]*\]\([^()]*\)|<img[^<>]*>", "", text)
+        text = re.sub(r"^## Metrics\n(?:(?!## ).*\n)*", "", text, flags=re.MULTILINE)
         return text.replace("![", "[").strip()
 
     @cached_property
@@ -161,11 +197,16 @@ class ModelInfo:
         return _picture(self._export.folder / SAMPLES_NAME)
 
     @cached_property
-    def curves(self) -> Image.Image | None:
-        """Its training curves: in the export, or in the run that it is of."""
+    def curves(self) -> list[Image.Image]:
+        """Its training curves, in the export or in the run that it is of: each panel, which are 4:3, by itself."""
         folder = self._export.folder
         run = folder.parent if folder.name in EXPORT_FOLDERS else folder
-        return _picture(folder / CURVES_NAME) or _picture(run / CURVES_NAME)
+        picture = _picture(folder / CURVES_NAME) or _picture(run / CURVES_NAME)
+        if picture is None:
+            return []
+        width, height = picture.height * 4 // 3, picture.height
+        lefts = range(0, picture.width, max(1, width))[:MAX_ROWS]
+        return [picture.crop((left, 0, min(left + width, picture.width), height)) for left in lefts]
 
     def summary(self) -> str:
         """One line: what it takes and makes."""
@@ -189,6 +230,13 @@ class Paint(NamedTuple):
 
     color: Color
     name: str  # of its class, else the colour in hexadecimal
+
+
+def kind_of(side: PixelFormat) -> str:
+    """What people call the images of a side whose name says nothing."""
+    if side.classes or len(side.palette) > 2:
+        return "label map"
+    return "drawing" if side.palette else f"{side.channels}-channel image" if side.mode == "channels" else "image"
 
 
 def paints(side: PixelFormat) -> list[Paint]:

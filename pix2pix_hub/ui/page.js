@@ -1,5 +1,6 @@
 () => {
-  // Gradio's before/after slider answers to the mouse only: give its handle a role, a name and the arrow keys.
+  // What Gradio leaves out for those who do not see the page or have no mouse. Its before/after slider answers to the
+  // mouse only: give its handle a role, a name and the arrow keys.
   const STEP = 0.05;
   const drag = (handle, from, to) => {
     const y = handle.getBoundingClientRect().top + 20;
@@ -36,5 +37,81 @@
   };
   new MutationObserver(() => {
     document.querySelectorAll('[data-testid="slider"]:not([tabindex])').forEach(equip);
+    document.querySelectorAll("div[aria-label]:not([role])").forEach((each) => each.setAttribute("role", "img"));
+    document.querySelectorAll("button.upload-container").forEach((each) => {
+      if (each.innerText.trim()) each.removeAttribute("aria-label"); // it says something else than the button
+      else each.ariaLabel ||= "Choose more files";
+    });
+    document.querySelectorAll("pre:not([tabindex])").forEach((each) => (each.tabIndex = 0));  // they scroll
   }).observe(document.body, { childList: true, subtree: true });
+
+  // The small buttons. What they copy is what is seen: an example is part of the link until another picture takes its place.
+  const PAIRS = { "translate-copy": "#translate-result img", "draw-copy": "#board canvas, #draw-result img" };
+  let example = null; // its number, while it is what is translated
+  const answer = (button, words) => {
+    const before = button.dataset.words || button.textContent;
+    button.dataset.words = before;
+    button.textContent = words;
+    setTimeout(() => (button.textContent = before), 2000);
+  };
+  const sideBySide = async (selector) => {
+    const found = [...document.querySelectorAll(selector)];
+    const both = [found[0], found[found.length - 1]];
+    if (found.length < 2) return null;
+    await Promise.all(both.map((each) => each.decode?.()));
+    const { naturalWidth: width, naturalHeight: height } = both[1];
+    const sheet = Object.assign(document.createElement("canvas"), { width: 2 * width, height });
+    const context = sheet.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    both.forEach((each, index) => context.drawImage(each, index * width, 0, width, height));
+    return sheet;
+  };
+  const copyPair = async (button) => {
+    const sheet = await sideBySide(PAIRS[button.id]);
+    if (!sheet) return answer(button, "Nothing to copy yet");
+    const blob = new Promise((done) => sheet.toBlob(done, "image/png"));
+    try {
+      await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+      answer(button, "Copied");
+    } catch {
+      // browsers let pages write to the clipboard only over https or on this machine
+      const link = Object.assign(document.createElement("a"), { download: "side_by_side.png" });
+      link.href = URL.createObjectURL(await blob);
+      link.click();
+      answer(button, "Saved as a file");
+    }
+  };
+  const copyLink = async (button) => {
+    const query = new URLSearchParams({ model: document.body.dataset.model });
+    if (example !== null) query.set("example", example);
+    const link = `${location.origin}${location.pathname}?${query}`;
+    try {
+      await navigator.clipboard.writeText(link);
+      answer(button, "Copied");
+    } catch {
+      prompt("The link:", link);
+    }
+  };
+  const surprise = (button) => {
+    const strip = document.querySelectorAll(`#${button.id.replace("surprise", "examples")} button`);
+    const others = [...strip].filter((each, index) => String(index) !== button.dataset.last);
+    const chosen = others[Math.floor(Math.random() * others.length)];
+    if (!chosen) return answer(button, "No examples here");
+    button.dataset.last = [...strip].indexOf(chosen);
+    chosen.click();
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button?.id in PAIRS) copyPair(button);
+    else if (button?.id === "translate-link") copyLink(button);
+    else if (button?.id.endsWith("-surprise")) surprise(button);
+    else if (button?.closest("#translate-examples")) {
+      example = [...document.querySelectorAll("#translate-examples button")].indexOf(button);
+    }
+  }, true);
+  for (const type of ["change", "drop", "paste"]) {
+    document.addEventListener(type, (event) => {
+      if (event.target.closest?.("#translate-input, #model")) example = null;
+    }, true);
+  }
 }

@@ -1,11 +1,14 @@
-"""The page: a model picker above five tabs, and the endpoints beside them. Its looks: calm in light and dark, system
-fonts (nothing is fetched from elsewhere), fixed heights."""
+"""The page: what the model does and the other models above five tabs, and the endpoints beside them.
+
+Its looks: calm in light and dark, system fonts (nothing is fetched from elsewhere), fixed heights.
+"""
 
 from __future__ import annotations
 
 import html
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +19,17 @@ from starlette.middleware import Middleware
 
 from pix2pix_hub.ui.batch import batch_tab
 from pix2pix_hub.ui.compare import METRICS, compare_tab
-from pix2pix_hub.ui.components import QUIET, Followers, picture_output, table
+from pix2pix_hub.ui.components import QUIET, Followers, gallery, picture_output, table
 from pix2pix_hub.ui.draw import draw_tab
 from pix2pix_hub.ui.endpoints import add_endpoints
 from pix2pix_hub.ui.guard import FairQueue, RequestGuard, answering, guard_inputs
-from pix2pix_hub.ui.handlers import Handlers
+from pix2pix_hub.ui.handlers import Handlers, encode_drawing
 from pix2pix_hub.ui.models import ModelInfo
 from pix2pix_hub.ui.store import Limits, ModelStore
 from pix2pix_hub.ui.translate import translate_tab
 from pix2pix_hub.util import UserError
 
-TITLE = "<h1>pix2pix</h1><p>One image in, its translation out: paired image-to-image translation.</p>"
+PICKER = '<fieldset class="models"><legend>Model</legend></fieldset>'  # filled by `picker.js`
 MAX_SESSIONS = 256  # whose last inputs Gradio keeps
 NO_CARD = "The export of this model has no card."
 COUNTERS = re.compile(r"step|epoch|pairs|seconds|train_.*|.*_loss", re.DOTALL)  # measure no picture
@@ -100,22 +103,25 @@ def build_demo(store: ModelStore) -> gr.Blocks:
 def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
     first, info = store.names[0], None
     if isinstance(store.models[first], str):  # would take a download
-        said = f"Fetching {html.escape(first)} …"
+        words = f"Fetching {html.escape(first)} …"
     else:
         try:
             info = store.info(first)
-            said = info.summary()
+            words = _head(info)[1]
         except UserError as error:
-            said = html.escape(str(error))
+            words = html.escape(str(error))
     with gr.Row(elem_id="header"):
         with gr.Column(scale=3, min_width=280):
-            gr.HTML(TITLE, elem_id="title")
-            status = gr.Markdown(said, elem_id="status")
-        with gr.Column(scale=2, min_width=260):
-            look: dict[str, Any] = {"label": "Model", "elem_id": "model", "allow_custom_value": store.allow_any}
-            look |= {"info": "or any user/name on the Hub"} if store.allow_any else {}
-            several = len(store.names) > 1 or store.allow_any
-            picker = gr.Dropdown(store.names, value=first, interactive=several, **look)
+            title = gr.HTML(_head(info)[0] if info else "<h1>pix2pix</h1>", elem_id="title")
+            status = gr.Markdown(words, elem_id="status")
+        with gr.Column(scale=3, min_width=280):
+            look: dict[str, Any] = {
+                "html_template": PICKER,
+                "js_on_load": Path(__file__).with_name("picker.js").read_text(),
+                "apply_default_css": False,
+            }
+            look |= {"setup": _offered(store, fetch=False), "visible": len(store.names) > 1 or store.allow_any}
+            picker = gr.HTML(first, elem_id="model", **look)  # its value: the name of the model
     with gr.Tabs():
         with gr.Tab("Translate"):
             followers, translate_again = translate_tab(handlers, picker, info)
@@ -124,8 +130,8 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
         with gr.Tab("Compare") as tab:
             followers |= compare_tab(tab, handlers, picker, info)
         with gr.Tab("Batch"):
-            batch_tab(handlers, picker)
-        with gr.Tab("About this model"):
+            followers |= batch_tab(handlers, picker)
+        with gr.Tab("About"):
             followers |= _about_tab(info)
 
     @answering
@@ -134,20 +140,54 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
         try:
             info = store.info(model)
         except UserError as error:
-            return [html.escape(str(error)), *(gr.skip() for _ in followers)]
-        return [info.summary(), *(value(info) for value in followers.values())]
+            return [gr.skip(), html.escape(str(error)), *(gr.skip() for _ in followers)]
+        return [*_head(info), *(value(info) for value in followers.values())]
+
+    @answering
+    def open_link(request: gr.Request) -> list[Any]:
+        """Choose the model that the page's address names, and show what the other models do."""
+        asked, number = (request.query_params.get(name, "") for name in ("model", "example"))
+        chosen = {"value": asked} if asked in store.names else {}
+        return [gr.HTML(setup=_offered(store, fetch=True), **chosen), number if chosen else ""]
+
+    @answering
+    def open_example(number: str, model: str) -> Any:
+        """Take the example that the page's address names."""
+        return handlers.example(int(number), model)[0].picture()
 
     opened = [] if info else [demo.load]  # shows the first model as soon as it is there
-    done = gr.on([picker.change, *opened], follow, picker, [status, *followers], **QUIET)
+    done = gr.on([picker.change, *opened], follow, picker, [title, status, *followers], **QUIET)
     done.success(*translate_again, **QUIET)
+    _, (picture, *_), _ = translate_again
+    linked = gr.Textbox(visible="hidden")  # the number of the example of a link
+    demo.load(open_link, None, [picker, linked], **QUIET)
+    linked.change(open_example, [linked, picker], picture, **QUIET)
     add_endpoints(handlers)
 
 
+def _head(info: ModelInfo) -> list[str]:
+    """What the model does, as the page's title, and a line on its images."""
+    return [f"<h1>{html.escape(info.task)}</h1>", f"pix2pix model {html.escape(info.name)}: {info.summary()}"]
+
+
+def _offered(store: ModelStore, *, fetch: bool) -> dict[str, Any]:
+    """The models to choose from, for `picker.js`; what is on the Hub has a picture where it may be fetched."""
+    models = []
+    for name in store.names:
+        info = None
+        if fetch or not isinstance(store.models[name], str):
+            with suppress(UserError):
+                info = store.info(name)
+        picture = encode_drawing(info.thumbnail) if info and info.thumbnail else None
+        models.append({"name": name, "task": info.task if info else "", "picture": picture})
+    return {"models": models, "any": store.allow_any}
+
+
 def _about_tab(info: ModelInfo | None) -> Followers:
-    """The model's card, its metrics, its training curves, its validation pairs."""
+    """The model's metrics, validation pairs, card and training curves."""
 
     def text(info: ModelInfo) -> str:
-        return f"### {info.name}\n\n{info.summary()}\n\n{info.card or NO_CARD}"
+        return info.card or NO_CARD
 
     def rows(info: ModelInfo) -> list[list[str]] | None:
         """Metrics of pictures; not where the run stood, nor its losses."""
@@ -159,16 +199,17 @@ def _about_tab(info: ModelInfo | None) -> Followers:
         return picture_output(label, name, value=value, visible=value is not None)
 
     with gr.Row(equal_height=False):
-        with gr.Column(scale=6, min_width=300):
-            card = gr.Markdown(text(info) if info else None, elem_id="about-card", sanitize_html=True, min_height=200)
         with gr.Column(scale=5, min_width=300):
             metrics = table("Metrics", "about-metrics", ["on the validation pairs", "value"], value=info and rows(info))
             label = "Validation pairs: source | generated | target"
             samples = picture(info and info.samples, label, "about-samples")
-    curves = picture(info and info.curves, "Training curves", "about-curves")
+        with gr.Column(scale=6, min_width=300):
+            card = gr.Markdown(text(info) if info else None, elem_id="about-card", sanitize_html=True, min_height=200)
+    look: dict[str, Any] = {"value": info.curves if info else [], "visible": bool(info and info.curves)}
+    curves = gallery("Training curves", "about-curves", columns=3, **look)
     return {
         card: text,
         metrics: rows,
         samples: lambda info: gr.Image(value=info.samples, visible=info.samples is not None),
-        curves: lambda info: gr.Image(value=info.curves, visible=info.curves is not None),
+        curves: lambda info: gr.Gallery(value=info.curves, visible=bool(info.curves)),
     }

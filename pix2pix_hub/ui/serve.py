@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
@@ -35,6 +35,9 @@ class AppOptions:
     """Address to listen at: 0.0.0.0 for all of this machine's. Without it this machine alone can reach the page."""
     port: int | None = None
     """Port; without it the first free one from 7860."""
+    share: bool = False
+    """Also give the page a public address for up to a week: a tunnel through gradio.live, which anybody with the link
+    can use."""
 
 
 def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
@@ -64,6 +67,9 @@ def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
         from pix2pix_hub.ui.page import build_demo, launch_options
 
         demo, looks = build_demo(store), launch_options(limits)
-        demo.launch(server_name=options.host, server_port=options.port, prevent_thread_lock=True, **looks)
+        place: dict[str, Any] = {"server_name": options.host, "server_port": options.port, "share": options.share}
+        _, local, public = demo.launch(prevent_thread_lock=True, **place, **looks)
+        if options.share and public is None:
+            logger.warning("no public link: the tunnel through gradio.live is out of reach. The page is at %s", local)
         Thread(target=get_ready, daemon=True).start()
         demo.block_thread()

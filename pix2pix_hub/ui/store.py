@@ -17,7 +17,7 @@ from typing import Any
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.models.fetch import fetch_files
 from pix2pix_hub.ui.models import REPOSITORY_ID, SHOWN_FILES, Location, ModelInfo
-from pix2pix_hub.util import UserError
+from pix2pix_hub.util import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ class Deadline:
         if (visit := VISIT.get(None)) and visit.abandoned:
             raise UserError("nobody waits for this any more.")
         if not self.seconds_left:
-            raise UserError(f"this took longer than {self.max_seconds:g} seconds and was stopped: send less at once.")
+            raise UserError(
+                f"this took longer than {counted(self.max_seconds, 'second')} and was stopped: send less at once."
+            )
         if self._report is not None and progress:
             self._report(*progress)
 
@@ -135,6 +137,7 @@ class ModelStore:
         """
         if not name:
             return self.names[0]
+        name = str(name)  # whatever was sent
         if name in self.models:
             return name
         known = f"choose one of: {', '.join(self.names)}"
@@ -167,7 +170,9 @@ class ModelStore:
         with self._guard:
             turn = self._turns.setdefault(name, Lock())
         if not turn.acquire(timeout=deadline.seconds_left):
-            raise UserError(f"the model {name} was busy for {deadline.max_seconds:g} seconds: try again later.")
+            raise UserError(
+                f"the model {name} was busy for {counted(deadline.max_seconds, 'second')}: try again later."
+            )
         start = time.monotonic()
         try:
             yield self._pipeline(name)

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import functools
+import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pix2pix_hub.ui.components import PANE, PRIVATE, QUIET, Followers, example_pictures, example_strip, gallery
-from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing, picture_input
+from pix2pix_hub.ui.components import (
+    PANE,
+    PRIVATE,
+    QUIET,
+    SMALL_BUTTONS,
+    Followers,
+    example_pictures,
+    example_strip,
+    gallery,
+    note,
+    picture_pane,
+    small_buttons,
+)
+from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing, said
 from pix2pix_hub.ui.handlers import MAX_SEED, Handlers, shown
 from pix2pix_hub.ui.models import ModelInfo
 
-ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same."
-PHOTO = "My picture is a photo: make a source of it first, as for training"
+ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same one."
+PHOTO = "My picture is a photo: first make a source of it, as was done for training"
+FORGET = """() => [{ __type__: "update", value: [], visible: false },
+                    { __type__: "update", value: null, interactive: false }, ""]"""  # in the browser, at once
 
 
 def translate_tab(
-    handlers: Handlers, picker: gr.Dropdown, info: ModelInfo | None
+    handlers: Handlers, picker: gr.HTML, info: ModelInfo | None
 ) -> tuple[Followers, tuple[Callable[..., Any], list[Any], list[Any]]]:
     """Lay the tab out and connect it; also returns what to do after another model was picked: an event's arguments."""
     newest, most = Newest(), handlers.limits.max_variants
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
-            look: dict[str, Any] = {"height": PANE, "buttons": [], "elem_id": "translate-input"}
-            picture = picture_input(label="Your picture", sources=["upload", "clipboard", "webcam"], **look)
+            look: dict[str, Any] = {"height": PANE, "buttons": [], "sources": ["upload", "clipboard", "webcam"]}
+            picture = picture_pane(handlers, picker, "Your picture", "translate-input", **look)
             photo = gr.Checkbox(label=PHOTO, elem_id="translate-photo", visible=_takes_photos(info))
             gr.Markdown("Or take an example", elem_classes="hint")
             examples = example_strip(info, "translate-examples")
@@ -41,10 +56,11 @@ def translate_tab(
             look |= {"type": "pil", "format": "png", "interactive": False}
             slider = gr.ImageSlider(value=_first_pair(info), label="Before | after", **look)
             several = gallery("Variants", "translate-variants", columns=4, height=220, visible=False)
-            with gr.Row(elem_id="translate-said"):
-                note = gr.Markdown(_first_note(info), elem_classes="hint", elem_id="translate-note")
-                look = {"size": "sm", "scale": 0, "min_width": 140, "elem_id": "translate-download"}
+            told = note("translate-note", _first_note(info))
+            with gr.Row(elem_classes="small-buttons"):
+                look = {"size": "sm", "scale": 0, "min_width": 110, "elem_id": "translate-download"}
                 download = gr.DownloadButton("Download", interactive=False, **look)
+                small_buttons("translate", *SMALL_BUTTONS)
 
     def translate_picture(
         path: Path | None,
@@ -63,7 +79,7 @@ def translate_tab(
             "make_source": is_photo,
             "report": lambda *parts: progress(parts, unit="tiles"),
         }
-        file, (source, *results), said = handlers.translate(path, model, **options)
+        file, (source, *results), words = handlers.translate(path, model, **options)
         if not is_newest():
             return gr.skip()
         named = [(each, f"variant {place}") for place, each in enumerate(results, 1)] if len(results) > 1 else []
@@ -71,31 +87,42 @@ def translate_tab(
             (source, results[0]),
             gr.Gallery(value=named, visible=bool(named)),
             gr.DownloadButton(value=file, interactive=True),
-            said,
+            said(html.escape(words)),
         ]
 
     @functools.wraps(translate_picture)  # by its arguments Gradio gives it the request and its progress
-    def translate_new_picture(path: Path | None, *arguments: Any, **options: Any) -> Any:
-        return translate_picture(path, *arguments, **options) if path else gr.skip()
+    def translate_new_picture(path: Path | None, model: str, *arguments: Any, **options: Any) -> Any:
+        if path is None:  # it was taken away
+            newest.begin(arguments[3].session_hash)
+            return [value(handlers.store.info(model)) for value in results.values()]
+        return translate_picture(path, model, *arguments, **options)
 
     @answering
     def take_example(model: str, chosen: gr.EventData) -> Any:
         """Put an example's source where a picture is uploaded."""
         return handlers.example(chosen_index(chosen), model)[0].picture(), False
 
-    inputs, outputs = [picture, picker, variants, seed, photo], [slider, several, download, note]
-    translate_again = computing(translate_new_picture)
-    button.click(computing(translate_picture), inputs, outputs, trigger_mode="always_last", **PRIVATE)
-    picture.change(translate_again, inputs, outputs, trigger_mode="always_last", **PRIVATE)
-    photo.input(translate_again, inputs, outputs, trigger_mode="always_last", **PRIVATE)
-    examples.select(take_example, picker, [picture, photo], **QUIET)
-    followers: Followers = {
-        examples: example_pictures,
+    results: Followers = {
         slider: _first_pair,
         several: lambda info: gr.Gallery(value=[], visible=False),
         download: lambda info: gr.DownloadButton(value=None, interactive=False),
-        note: _first_note,
+        told: lambda info: said(_first_note(info)),
+    }
+    emptied = [None, gr.update(value=[], visible=False), gr.update(value=None, interactive=False)]
+    inputs, outputs = [picture, picker, variants, seed, photo], [*results]
+    translate_again = computing(translate_new_picture, emptied)
+    for event, translate in (
+        (button.click, computing(translate_picture, emptied)),
+        (picture.change, translate_again),
+        (photo.input, translate_again),
+    ):
+        forgotten = event(None, None, outputs[1:], js=FORGET, **QUIET)
+        forgotten.then(translate, inputs, outputs, trigger_mode="always_last", show_progress_on=slider, **PRIVATE)
+    examples.select(take_example, picker, [picture, photo], **QUIET)
+    followers: Followers = {
+        examples: example_pictures,
         photo: lambda info: gr.Checkbox(value=False, visible=_takes_photos(info)),
+        **results,
     }
     return followers, (translate_again, inputs, outputs)
 
@@ -112,4 +139,4 @@ def _takes_photos(info: ModelInfo | None) -> bool:
 
 
 def _first_note(info: ModelInfo | None) -> str:
-    return "An example of the model's own." if info and info.examples else ""
+    return "One of the model's own examples." if info and info.examples else ""

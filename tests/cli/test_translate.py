@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +258,19 @@ def test_photos_are_made_sources_of_first(model: Path, tmp_path: Path, capsys: p
     assert np.array_equal(made, np.asarray(Pix2PixPipeline.from_pretrained(own)(source.picture())))
     assert main(["translate", str(model), *words]) == 2
     assert "make_source is for models" in capsys.readouterr().err
+
+
+def test_half_of_a_pair_is_translated_alone(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = np.asarray(Image.open(picture(tmp_path / "pairs" / "a.png", 16, 32)))
+    picture(tmp_path / "pairs" / "odd.png", 16, 31)
+    trained = shutil.copytree(model, tmp_path / "model")
+    config = json.loads((trained / "preprocessor_config.json").read_text()) | {"source_half": "right"}
+    (trained / "preprocessor_config.json").write_text(json.dumps(config))
+    pipe = Pix2PixPipeline.from_pretrained(model)
+    for side, source in (("left", whole[:, :16]), ("right", whole[:, 16:]), ("whole", whole)):
+        out = tmp_path / side
+        bad = main(["translate", str(trained), str(tmp_path / "pairs"), "--side", side, "--output", str(out)])
+        assert bad == (side != "whole"), "odd.png has no halves"
+        np.testing.assert_array_equal(np.asarray(Image.open(out / "a.png")), pipe(source))
+    said = capsys.readouterr()
+    assert "odd.png is 31 pixels wide; expected an even width" in said.out

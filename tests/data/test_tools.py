@@ -17,6 +17,7 @@ from pix2pix_hub.config import PairOptions
 from pix2pix_hub.data import tools
 from pix2pix_hub.data.pairs import find_pairs, load_pairs
 from pix2pix_hub.data.tools import build_pairs, inspect_pairs, write_dataset
+from pix2pix_hub.image.format import TITLE_HEIGHT
 from pix2pix_hub.synthetic import CMP_CLASSES
 from pix2pix_hub.util import UserError
 
@@ -154,7 +155,7 @@ def test_the_real_sets_are_named_rightly(
     assert {side: len(palette) for side, palette in palettes.items() if palette} == labels
     assert not seen.findings.faults and seen.warnings == []
     with Image.open(grid) as picture:
-        assert picture.size == (3 * 66 + 2, 6 * 66 + 2)
+        assert picture.size == (3 * 66 + 2, TITLE_HEIGHT + 6 * 66 + 2)
 
 
 def test_the_colours_of_labels_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:

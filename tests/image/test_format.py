@@ -16,6 +16,7 @@ from tiny_exports import noise
 from pix2pix_hub.data.decode import settle_format
 from pix2pix_hub.image.format import (
     RGB,
+    TITLE_HEIGHT,
     PixelFormat,
     from_model_range,
     save_grid,
@@ -99,7 +100,8 @@ def test_grid_shows_rows_in_order_with_two_pixels_between(tmp_path: Path) -> Non
     ]
     save_grid(rows, tmp_path / "new folder" / "samples.png")
     picture = np.asarray(Image.open(tmp_path / "new folder" / "samples.png"))
-    assert picture.shape == (2 * (8 + 2) + 2, 3 * (6 + 2) + 2, 3)
+    assert picture.shape == (TITLE_HEIGHT + 2 * (8 + 2) + 2, 3 * (6 + 2) + 2, 3)
+    picture = picture[TITLE_HEIGHT:]
     for r, row in enumerate(colours):
         for c, colour in enumerate(row):
             top, left = 2 + r * 10, 2 + c * 8
@@ -107,12 +109,25 @@ def test_grid_shows_rows_in_order_with_two_pixels_between(tmp_path: Path) -> Non
     assert (picture[:2] == 255).all() and (picture[10:12] == 255).all() and (picture[:, 8:10] == 255).all()
 
 
+@pytest.mark.parametrize("size", [32, 256])
+def test_columns_of_a_grid_have_titles_of_their_own(tmp_path: Path, size: int) -> None:
+    """Dark on white, in the middle above each column, and nothing beside it."""
+    save_grid([(torch.zeros(3, size, size),) * 3], tmp_path / "samples.png")
+    titles = np.asarray(Image.open(tmp_path / "samples.png").convert("L"))[:TITLE_HEIGHT]
+    columns = [titles[:, 2 + k * (size + 2) : 2 + k * (size + 2) + size] for k in range(3)]
+    for column in columns:
+        (inked,) = np.nonzero((column < 160).any(axis=0))
+        assert abs((inked[0] + inked[-1]) / 2 - size / 2) < 3 and inked[0] >= 0 and len(inked) > 10
+    assert not np.array_equal(columns[0], columns[1]) and not np.array_equal(columns[1], columns[2])
+    assert (titles[:2] == 255).all() and (titles[-1] == 255).all()
+
+
 def test_grid_shows_other_channel_counts(tmp_path: Path) -> None:
     channel = torch.full((1, 4, 4), -1.0)
     one, two = channel, torch.cat([channel, channel + 2])
     thirteen = torch.cat([channel + 2, channel, channel, *[channel + 1] * 10])
     save_grid([(one, two, thirteen)], tmp_path / "samples.png")
-    picture = np.asarray(Image.open(tmp_path / "samples.png"))
+    picture = np.asarray(Image.open(tmp_path / "samples.png"))[TITLE_HEIGHT:]
     assert [tuple(picture[3, x]) for x in (3, 9, 15)] == [(0, 0, 0), (0, 0, 0), RED]
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,11 +31,11 @@ from pix2pix_hub.config import MakerOptions, PairOptions
 from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.evaluation.evaluate import load_model
 from pix2pix_hub.export import GENERATOR_FILES, PREPROCESSOR_NAME
-from pix2pix_hub.image.format import RGB, PixelFormat, from_model_range, to_model_range
+from pix2pix_hub.image.format import RGB, PaletteColor, PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.image.write import encode
 from pix2pix_hub.models import load_generator
-from pix2pix_hub.synthetic import render_pair
+from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
 from pix2pix_hub.ui.models import choose_models
 from pix2pix_hub.util import UserError
 
@@ -481,6 +482,45 @@ def test_a_preprocessor_that_cannot_be_is_refused(folder: Path, tmp_path: Path, 
 def change_preprocessor(model: Path, change: dict) -> None:
     path = model / PREPROCESSOR_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+# ----------------------------------------------------------------------------------------------------------- hints
+
+
+def test_a_photo_given_to_a_model_of_flat_colours_is_pointed_out_once(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels, photo = render_pair(1, (128, 128), seed=7)
+    palette = tuple(PaletteColor(color, name, 0.1) for name, color in CMP_CLASSES.items())
+    model = write_tiny_export(tmp_path / "flat", replace(RGB, palette=palette))
+    pipe = Pix2PixPipeline.from_pretrained(model, device="cpu")
+    labels.save(tmp_path / "labels.jpg", quality=50)
+    pipe([labels, str(tmp_path / "labels.jpg"), labels.resize((64, 64))])  # smoothed, it is still one
+    assert caplog.messages == []
+    pipe([photo.convert("L"), photo])
+    assert (
+        len(caplog.messages) == 1 and "image 1 looks like a photo" in caplog.text and "12 flat colours" in caplog.text
+    )
+    Pix2PixPipeline.from_pretrained(folder, device="cpu")(photo)  # whose model knows no palette
+    assert len(caplog.messages) == 1
+
+
+def test_a_whole_pair_given_to_a_model_of_pairs_side_by_side_is_pointed_out(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = shutil.copytree(folder, tmp_path / "model")
+    for half in ("middle", 1):
+        change_preprocessor(model, {"source_half": half})
+        with pytest.raises(UserError, match="source_half"):
+            Pix2PixPipeline.from_pretrained(model)
+    change_preprocessor(model, {"source_half": "right"})
+    pipe = Pix2PixPipeline.from_pretrained(model, device="cpu")
+    pipe([noise((32, 32, 3)), noise((64, 32, 3)), noise((32, 48, 3))])
+    assert caplog.messages == []
+    pipe([noise((32, 64, 3)), noise((16, 32, 3))])
+    assert len(caplog.messages) == 1 and "translate its right half alone" in caplog.text
+    Pix2PixPipeline.from_pretrained(folder, device="cpu")(noise((32, 64, 3)))
+    assert len(caplog.messages) == 1
 
 
 def test_folders_that_are_no_export_and_exports_with_more_in_them(tmp_path: Path, folder: Path) -> None:

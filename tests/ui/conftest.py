@@ -14,7 +14,7 @@ from tiny_exports import GRAY, RGB, RGB16, write_tiny_export
 
 import pix2pix_hub.metrics  # noqa: F401  # takes its time, which no test shall wait for
 from pix2pix_hub.config import MakerOptions
-from pix2pix_hub.ui.models import SHIPPED
+from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING
 from pix2pix_hub.ui.store import Limits, ModelStore
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -26,7 +26,7 @@ CHROMIUM_OPTIONS = (
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """One app for all tests: the shipped model, tiny ones of 16 bits and of edges, and one that is damaged."""
+    """One app for all tests: the shipped models, tiny ones of 16 bits and of edges, and one that is damaged."""
     folder = tmp_path_factory.mktemp("models")
     sixteen = write_tiny_export(folder / "sixteen", RGB16, RGB16, dropout=0.5)
     edges = write_tiny_export(folder / "edges", GRAY, RGB, maker=MakerOptions("edges", shorter_side=48))
@@ -37,7 +37,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     from pix2pix_hub.ui.page import build_demo, launch_options
 
     limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_places=40, max_models=2)
-    store = ModelStore({"demo": SHIPPED, "sixteen": sixteen, "edges": edges, "damaged": damaged}, limits)
+    models = {"demo": SHIPPED, "drawing": SHIPPED_DRAWING, "sixteen": sixteen, "edges": edges, "damaged": damaged}
+    store = ModelStore(models, limits)
     demo = build_demo(store)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
     yield RunningApp(url, store, limits, files)

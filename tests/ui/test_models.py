@@ -132,7 +132,7 @@ def test_a_busy_model_is_not_waited_for_for_ever() -> None:
     deadline = Deadline(short)
     with store.use("a/a", deadline):
         deadline._end = 0.0
-        with pytest.raises(UserError, match="was busy for 1 seconds"), store.use("a/a", deadline):
+        with pytest.raises(UserError, match="was busy for 1 second:"), store.use("a/a", deadline):
             pass
 
 

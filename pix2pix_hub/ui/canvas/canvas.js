@@ -1,5 +1,5 @@
 // The drawing surface: exact colours (nothing is smoothed), one pixel of it for one of the model's.
-// `props.setup` says what to draw on: {width, height, colors: [{color, name}], background, free, image, publish}.
+// `props.setup` says what to draw on: {width, height, colors: [{color, name}], background, free, pen, image, publish}.
 // `props.value` becomes the drawing as a PNG data URL each time the pen lifts, which is what Gradio's change event sends.
 
 const HISTORY = 50; // drawings kept for undo
@@ -234,7 +234,7 @@ function begin(setup) {
     setup.colors.forEach((each) => addSwatch(each.color, each.name, each.color === first));
     if (setup.free) addOwnColor();
     sizeInput.max = Math.round(setup.width / 4);
-    sizeInput.value = Math.max(2, Math.round(setup.width / 14));
+    sizeInput.value = setup.pen || Math.max(2, Math.round(setup.width / 14));
   }
   canvas.width = setup.width;
   canvas.height = setup.height;
