@@ -22,7 +22,7 @@ PresetName = Literal["demo", "default", "specification", "compact", "paper"]
 MetricName = Literal["l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid"]
 PixelMode = Literal["auto", "gray", "rgb", "rgba", "labels"]
 Direction = Literal["AtoB", "BtoA"]
-Resize = Literal["exact", "crop", "pad"]
+Resize = Literal["exact", "crop", "pad", "native"]
 OnBadPair = Literal["stop", "skip"]
 MakerKind = Literal["edges", "gray", "lowres", "blur", "noise", "mask", "palette"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"]
@@ -233,7 +233,8 @@ class ImageOptions(DatasetOptions):
     image_size: str = "256"
     """Height and width in pixels to train at: `256`, or `256x512` (height x width)."""
     resize: Resize = "exact"
-    """How images get that size: exact changes their aspect ratio, crop cuts what sticks out, pad reflects borders."""
+    """How images get that size: exact changes their aspect ratio, crop cuts what sticks out, pad reflects borders;
+    native: they keep their own, and crops of that size are cut out of them."""
     source_mode: PixelMode = "auto"
     """Pixels of the source; auto: gray if all are, else RGB on white; labels: class values become channels."""
     target_mode: PixelMode = "auto"
@@ -247,6 +248,11 @@ class ImageOptions(DatasetOptions):
     def image_height_width(self) -> tuple[int, int]:
         """`image_size` as (height, width) in pixels."""
         return parse_image_size(self.image_size)
+
+    @property
+    def least_size(self) -> tuple[int, int]:
+        """Height and width that the images of a pair need at least."""
+        return self.image_height_width if self.resize == "native" else (1, 1)
 
 
 @dataclass(frozen=True)
@@ -371,7 +377,8 @@ class TrainingConfig(PairOptions):
     rotation_degrees: Annotated[float, Range(least=0, most=45)] = 0.0
     """Largest rotation either way (degrees); cropped so that no empty corner shows; 0: none."""
     jitter_scale: Annotated[float, Range(least=1)] = 286 / 256
-    """Resize to this multiple of the image size, then crop at random (ratio, the paper's 286/256); 1: none."""
+    """Resize to this multiple of the image size, then crop at random (ratio, the paper's 286/256); 1 and with --resize
+    native: none."""
     color_jitter: Annotated[float, Range(least=0, most=1)] = 0.0
     """Strength of brightness, contrast and saturation changes (fraction); 0: none."""
     color_jitter_side: Literal["source", "target", "both"] = "source"
@@ -519,6 +526,9 @@ class TrainingConfig(PairOptions):
                 f"it {self.generator_downs} times. Next sizes that work: {sizes_nearby(size, step)} (height x width); "
                 "or give a smaller --num-downs."
             )
+        for name, none in (("rotation_degrees", 0.0), ("jitter_scale", 1.0)) if self.resize == "native" else ():
+            if (value := getattr(self, name)) not in (none, getattr(TrainingConfig, name)):
+                yield f"{flag(name)} {value:g} resizes pairs, and --resize native does not: type {flag(name)} {none:g}."
         if (decay := self.decay_epochs or 0) > self.epochs:
             yield (
                 f"--decay-epochs {decay} is more than --epochs {self.epochs}, which counts all epochs: type --epochs "

@@ -99,6 +99,7 @@ class PairDataset:
     swap: bool  # B is the source
     source: PixelFormat | None = None  # how the pixels of each side are stored
     target: PixelFormat | None = None  # None: not known yet, pairs can be read, but not be made tensors of
+    least: tuple[int, int] = (1, 1)  # height and width that are needed, see `ImageOptions.least_size`
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -122,9 +123,20 @@ class PairDataset:
         """Source and target of a record as stored, of one size. Halves of a file may be portraits, down to 3:4.
 
         Raises:
-            UserError: an image that cannot be read, has no partner or another size, or is no side-by-side pair; the
-                text starts with the file's name or, where there is none, with `name`.
+            UserError: an image that cannot be read, has no partner or another size, is too small, or is no side-by-side
+                pair; the text starts with the file's name or, where there is none, with `name`.
         """
+        source, target = self._both(row, name)
+        if any(has < least for has, least in zip(source.size, self.least, strict=True)):
+            sizes = ["{}x{}".format(*size) for size in (source.size, self.least)]
+            raise UserError(
+                f"{name}: its images are {sizes[0]} (height x width), smaller than the crops of {sizes[1]} that "
+                "--resize native takes. Give a smaller --image-size."
+            )
+        return source, target
+
+    def _both(self, row: Mapping[str, Any], name: str) -> tuple[Decoded, Decoded]:
+        """Both, of whatever size. Raises as `decode`."""
         if row.get("pair_fault"):
             raise UserError(row["pair_fault"])
         if len(self.columns) == 1:

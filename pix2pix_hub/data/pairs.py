@@ -84,10 +84,13 @@ class FoundPairs:
     ignored: str = ""  # what lies beside the images and is none of them, in words
     maker: MakerOptions | None = None  # how A was made from B, where `data make` did it
 
-    def pairs(self, split: str, swap: bool, indices: Sequence[int] | None = None) -> PairDataset:
-        """Rows of a split (None: all), for `examine` to look at."""
+    def pairs(
+        self, split: str, swap: bool, indices: Sequence[int] | None = None, least: tuple[int, int] = (1, 1)
+    ) -> PairDataset:
+        """Rows of a split (None: all), for `examine` to look at; `least` as `PairDataset` has it."""
         rows = self.splits[split]
-        return PairDataset(rows, range(len(rows)) if indices is None else indices, split, self.columns, swap)
+        indices = range(len(rows)) if indices is None else indices
+        return PairDataset(rows, indices, split, self.columns, swap, least=least)
 
     def image(self, split: str, number: int) -> tuple[str, str, Decoded]:
         """Of a row of one column that holds no pair: its name in errors, the stem of its file's name, and the image.
@@ -166,7 +169,8 @@ def describe(counts: str, request: PairOptions, pairs: PairDataset, sizes: str) 
     height, width = request.image_height_width
     pixels = dict.fromkeys(stored.describe() for stored in pairs.formats.values())
     layout = f"{request.direction}: {' → '.join(pairs.sides)}"
-    return f"{counts}, {layout}, {sizes} → {height}x{width}, {' → '.join(pixels)}"
+    shown = f"crops of {height}x{width} from {sizes}" if request.resize == "native" else f"{sizes} → {height}x{width}"
+    return f"{counts}, {layout}, {shown}, {' → '.join(pixels)}"
 
 
 # --- splits
@@ -215,8 +219,8 @@ def assign_splits(found: FoundPairs, request: PairOptions) -> tuple[PairDataset,
         held_out = range(len(found.splits[chosen]))
         note = f"; validation: split {chosen}" if request.validation_split or chosen == "test" else ""
     return (
-        found.pairs(split, request.swap, train[: request.max_train_pairs]),
-        found.pairs(chosen or split, request.swap, held_out[: request.max_validation_pairs]),
+        found.pairs(split, request.swap, train[: request.max_train_pairs], request.least_size),
+        found.pairs(chosen or split, request.swap, held_out[: request.max_validation_pairs], request.least_size),
         note,
     )
 
