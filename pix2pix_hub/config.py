@@ -120,7 +120,8 @@ class DatasetOptions:
     """
 
     dataset: str = "synthetic"
-    """Pairs: `synthetic` (embedded), a folder of side-by-side images or of folders A and B, a table file, a Hub id."""
+    """Pairs: `synthetic` (embedded), a folder of side-by-side images or of folders A and B, a table file, a Hub id,
+    two rasters of the same ground (`a.tif,b.tif`)."""
     dataset_revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     source_column: str | None = None
@@ -132,6 +133,12 @@ class DatasetOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def rasters(self) -> list[Path]:
+        """GeoTIFFs, source and target of each two (`a.tif,b.tif,…`); empty for any other data set."""
+        files = [Path(name).expanduser() for name in self.dataset.split(",")]
+        return files if len(files) > 1 and all(file.suffix.lower() in (".tif", ".tiff") for file in files) else []
 
     @property
     def swap(self) -> bool:
@@ -234,7 +241,7 @@ class ImageOptions(DatasetOptions):
     """Height and width in pixels to train at: `256`, or `256x512` (height x width)."""
     resize: Resize = "exact"
     """How images get that size: exact changes their aspect ratio, crop cuts what sticks out, pad reflects borders;
-    native: they keep their own, and crops of that size are cut out of them."""
+    native: they keep their own, and crops of that size are cut out of them (so it is with rasters)."""
     source_mode: PixelMode = "auto"
     """Pixels of the source; auto: gray if all are, else RGB on white; labels: class values become channels."""
     target_mode: PixelMode = "auto"
@@ -243,6 +250,12 @@ class ImageOptions(DatasetOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_image_size(self.image_size)
+        if len(self.rasters) % 2:
+            raise UserError(f"--dataset has {len(self.rasters)} rasters: name them two by two, a.tif,b.tif.")
+        if self.rasters:
+            if self.resize not in ("exact", "native"):
+                raise UserError(f"--resize {self.resize}: rasters are trained on as they are, in crops. Leave it out.")
+            object.__setattr__(self, "resize", "native")
 
     @property
     def image_height_width(self) -> tuple[int, int]:
@@ -539,6 +552,8 @@ class TrainingConfig(PairOptions):
                 f"--best-metric {self.best_metric} is not computed: add it to --eval-metrics "
                 f"{' '.join(self.eval_metrics)}, or choose one of those."
             )
+        if self.streaming and self.rasters:
+            yield "--streaming is for shards, and rasters are read window by window anyway: leave it out."
         if self.streaming and self.cache in ("memory", "disk"):
             yield f"--cache {self.cache} keeps all pairs, --streaming none: leave one of them out."
         names = ("perceptual_network", "perceptual_file") if not self.perceptual_weight else ()

@@ -78,13 +78,15 @@ def file_in_words(row: Mapping[str, Any], column: str) -> str:
 
 
 def read_stored(stored: Mapping[str, Any] | None, name: str) -> Decoded:
-    """Decode an image as `datasets` stores it: its bytes, or the path of its file.
+    """Decode an image as `datasets` stores it: its bytes, or the path of its file. One with `read` comes by that.
 
     Raises:
         UserError: missing, or an image that cannot be read; the text starts with `name`.
     """
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         raise UserError(f"{name} is missing (null); expected an image.")
+    if "read" in stored:
+        return stored["read"]()
     return read_image(stored["path"] if stored["bytes"] is None else stored["bytes"], name)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +36,7 @@ from huggingface_hub.errors import (
 from pix2pix_hub.config import DatasetOptions, MakerOptions, PairOptions
 from pix2pix_hub.data.cache import KeepWhileLooking
 from pix2pix_hub.data.decode import Findings, PairDataset, examine, file_in_words, file_of, read_stored
+from pix2pix_hub.data.rasters import window_rows
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
@@ -76,8 +78,8 @@ VALIDATION_FRACTION = 0.1  # of the training pairs, where there is no validation
 class FoundPairs:
     """Undecoded rows of a data set of any form."""
 
-    form: str  # "synthetic", "side by side", "paired folders", "two columns" or "one column"
-    splits: dict[str, Dataset]  # columns `columns` as {"bytes", "path"} or None; `name` where pairs are files
+    form: str  # "synthetic", "rasters", "side by side", "paired folders", "two columns" or "one column"
+    splits: Mapping[str, Any]  # `Dataset` or `RasterRows`: `columns` as {"bytes", "path"} or None; `name`, where files
     columns: tuple[str, ...]  # one: A and B side by side; two: A, B
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
     class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
@@ -237,6 +239,13 @@ def find_pairs(request: PairOptions) -> FoundPairs:
     root = Path(request.dataset).expanduser()
     if request.dataset == SYNTHETIC:
         return _render_synthetic(request)
+    if request.rasters:
+        _refuse_columns(request, "rasters have")
+        pairs = list(zip(request.rasters[::2], request.rasters[1::2], strict=True))
+        splits = window_rows(pairs, max(request.image_height_width), MADE_COLUMNS)
+        folder = Path(os.path.commonpath([file.absolute().parent for file in request.rasters]))
+        mark = fingerprint(folder, [file.absolute() for file in request.rasters])
+        return FoundPairs("rasters", splits, MADE_COLUMNS, mark)
     if request.dataset_revision is not None and root.exists():
         raise UserError(f"--dataset-revision is for Hub data sets; {request.dataset} is on this machine. Leave it out.")
     if not request.dataset or not is_loose(root):

@@ -177,6 +177,8 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     Raises:
         UserError: no form fits, bad pairs, or pixels that no image column holds.
     """
+    if request.rasters:
+        raise UserError(f"{request.dataset}: of rasters `pix2pix-hub data tile` makes a data set.")
     seen = Inspection.of(request)
     splits = DatasetDict()
     for part in map(seen.findings.applied_to, seen.parts):

@@ -1,6 +1,7 @@
 """Rasters with coordinates: cut into pairs of tiles on one grid, and translated to rasters of the same place."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,12 @@ from datasets import Image, load_dataset
 from tiny_exports import GRAY, write_tiny_export
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.config import TileOptions
-from pix2pix_hub.data.rasters import plan_tiles, resampling_of, tile_rasters
+from pix2pix_hub.config import PairOptions, TileOptions, preset_config
+from pix2pix_hub.data.pairs import find_pairs
+from pix2pix_hub.data.rasters import opened, plan_tiles, resampling_of
+from pix2pix_hub.data.tile import tile_rasters
 from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.raster import bands_of
 from pix2pix_hub.image.read import read_image
 from pix2pix_hub.util import UserError
 
@@ -135,7 +139,7 @@ def test_a_tiling_that_was_stopped_goes_on_and_is_the_same(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs, options = [(folder / "a.tif", folder / "b.tif")], TileOptions(size=32)
-    monkeypatch.setattr("pix2pix_hub.data.rasters.ROWS_PER_FILE", 40)
+    monkeypatch.setattr("pix2pix_hub.data.tile.ROWS_PER_FILE", 40)
     tile_rasters(pairs, options, tmp_path / "whole")
 
     def stop(done: int, total: int) -> None:
@@ -162,7 +166,7 @@ def test_a_tiling_that_was_stopped_goes_on_and_is_the_same(
         ("cut", "cannot be read as a GeoTIFF|is damaged at"),
         ("missing", "does not exist"),
         ("text", "cannot be read as a GeoTIFF"),
-        ("small", "--size 64 needs as many"),
+        ("small", "--size 64 .* needs as many"),
     ],
 )
 def test_rasters_that_cannot_be_tiled_are_told_and_nothing_is_written(
@@ -195,6 +199,55 @@ def test_rasters_of_one_side_need_the_same_bands(folder: Path, tmp_path: Path) -
     pairs = [(folder / "a.tif", folder / "b.tif"), (folder / "b.tif", folder / "b.tif")]
     with pytest.raises(UserError, match="need the same bands"):
         tile_rasters(pairs, TileOptions(size=64), tmp_path / "pairs")
+
+
+# --- trained on as they are
+
+
+def test_rows_of_rasters_are_windows_of_either_and_no_pixel_trains_and_validates(folder: Path) -> None:
+    files = folder / "a.tif", folder / "b.tif"
+    found = find_pairs(PairOptions(f"{files[0]},{files[1]}", image_size="32x48"))
+    tiles = plan_tiles([files], TileOptions(size=48)).splits
+    covered, sizes = {}, set()
+    for split, rows in pickle.loads(pickle.dumps(found.splits)).items():
+        covered[split] = np.zeros((HEIGHT, WIDTH), bool)
+        for _, ((top, bottom), (left, right)) in rows.windows:
+            covered[split][top:bottom, left:right] = True
+            sizes.add((split, bottom - top, right - left))
+        expected = np.zeros((HEIGHT, WIDTH), bool)
+        for _, row, column in tiles[split]:
+            expected[row : row + 48, column : column + 48] = True
+        assert np.array_equal(covered[split], expected) and len(rows) == len(tiles[split])
+    assert not (covered["train"] & covered["validation"]).any()
+    assert {size for size in sizes if size[0] == "validation"} == {("validation", 48, 48)}
+    assert {("train", 48 + 24 * down, 48 + 24 * across) for down in range(3) for across in range(3)} >= sizes - {
+        ("validation", 48, 48)
+    }
+    assert ("train", 96, 96) in sizes  # half a tile further to each side
+    with opened(files, resampling_of(files, "auto")) as rasters:
+        for swap in (False, True):
+            pairs = found.pairs("train", swap)
+            _, ((top, bottom), (left, right)) = pairs.rows.windows[20]
+            wholes = [raster.read(bands_of(raster)) for raster in rasters]
+            for image, whole in zip(pairs.read(20), wholes[::-1] if swap else wholes, strict=True):
+                assert np.array_equal(np.moveaxis(image.values, -1, 0), whole[:, top:bottom, left:right])
+    assert found.pairs("train", False).name(0) == f"{files[0]} at 0, 48 (row, column)"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dataset": "a.tif,b.tif,c.tif"}, "3 rasters: name them two by two"),
+        ({"resize": "pad"}, "--resize pad: rasters are trained on as they are"),
+        ({"streaming": True}, "--streaming is for shards"),
+        ({"source_column": "A", "target_column": "B"}, "rasters have none to choose"),
+        ({"image_size": "512"}, "--size 512 .in training --image-size. needs as many"),
+        ({"dataset": "nowhere.tif,b.tif"}, "nowhere.tif does not exist"),
+    ],
+)
+def test_rasters_that_cannot_be_trained_on_are_told(folder: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        find_pairs(preset_config("demo", **{"dataset": f"{folder / 'a.tif'},{folder / 'b.tif'}"} | options))
 
 
 # --- translated

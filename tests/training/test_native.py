@@ -89,3 +89,28 @@ def test_a_stream_takes_native_crops_and_names_a_pair_that_is_too_small(
         train(tiny(**options))
     skipping = train(tiny(**options, on_bad_pair="skip", output_dir=str(tmp_path / "skipping")))
     assert "31x90" in (skipping.run_folder / "bad_pairs.jsonl").read_text()
+
+
+def test_training_on_rasters_is_the_same_with_workers_and_tells_no_folder(
+    tiny: Tiny, tmp_path: Path, datasets_cache: Path
+) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
+    for name, origin in (("a", 500_000), ("b", 499_990)):  # of two grids
+        values = np.random.default_rng(0).integers(1, 250, (3, 150, 170)).astype(np.uint8)
+        place = {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(origin, 5_400_000, 2, 2)}
+        size = {"count": 3, "height": 150, "width": 170, "dtype": "uint8"}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **size, **place) as raster:
+            raster.write(values)
+    rasters, runs = f"{tmp_path / 'a.tif'},{tmp_path / 'b.tif'}", []
+    for cache, workers in (("off", 0), ("disk", 2)):
+        options = dict(dataset=rasters, cache=cache, num_workers=workers, output_dir=str(tmp_path / cache))
+        runs.append(train(tiny(**options), command=f"train.py --dataset {rasters}").run_folder)
+    assert same(weights(runs[0]), weights(runs[1]))
+    assert json.loads((runs[0] / "model" / "preprocessor_config.json").read_text())["resize"] == "native"
+    recorded = json.loads((runs[0] / "model" / "training_config.json").read_text())
+    assert str(tmp_path) not in json.dumps(recorded)
+    assert recorded["dataset"]["id"] == recorded["options"]["dataset"] == "a.tif,b.tif"
+    assert recorded["command"].endswith("--dataset path/to/a.tif,path/to/b.tif")
+    command = ["evaluate", str(runs[0]), rasters, "--metrics", "l1", "--no-checks", "--cpu-threads", "1"]
+    assert main([*command, "--output", str(tmp_path / "measured")]) == 0
+    assert main(["data", "inspect", rasters, "--image-size", "32", "--grid", str(tmp_path / "grid.png")]) == 0
