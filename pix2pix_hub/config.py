@@ -23,7 +23,7 @@ PresetName = Literal["demo", "default", "specification", "compact", "paper"]
 MetricName = Literal["l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid"]
 PixelMode = Literal["auto", "gray", "rgb", "rgba", "labels"]
 Direction = Literal["AtoB", "BtoA"]
-Resize = Literal["exact", "crop", "pad"]
+Resize = Literal["exact", "crop", "pad", "native"]
 OnBadPair = Literal["stop", "skip"]
 MakerKind = Literal["edges", "gray", "lowres", "blur", "noise", "mask", "palette"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab"]
@@ -136,7 +136,8 @@ class DatasetOptions:
     """
 
     dataset: str = "synthetic"
-    """Pairs: `synthetic` (embedded), a folder of side-by-side images or of folders A and B, a table file, a Hub id."""
+    """Pairs: `synthetic` (embedded), a folder of side-by-side images or of folders A and B, a table file, a Hub id,
+    two rasters of the same ground (`a.tif,b.tif`)."""
     dataset_revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     source_column: str | None = None
@@ -148,6 +149,12 @@ class DatasetOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def rasters(self) -> list[Path]:
+        """GeoTIFFs, source and target of each two (`a.tif,b.tif,…`); empty for any other data set."""
+        files = [Path(name).expanduser() for name in self.dataset.split(",")]
+        return files if len(files) > 1 and all(file.suffix.lower() in (".tif", ".tiff") for file in files) else []
 
     @property
     def swap(self) -> bool:
@@ -249,7 +256,8 @@ class ImageOptions(DatasetOptions):
     image_size: str = "256"
     """Height and width in pixels to train at: `256`, or `256x512` (height x width)."""
     resize: Resize = "exact"
-    """How images get that size: exact changes their aspect ratio, crop cuts what sticks out, pad reflects borders."""
+    """How images get that size: exact changes their aspect ratio, crop cuts what sticks out, pad reflects borders;
+    native: they keep their own, and crops of that size are cut out of them (so it is with rasters)."""
     source_mode: PixelMode = "auto"
     """Pixels of the source; auto: gray if all are, else RGB on white; labels: class values become channels."""
     target_mode: PixelMode = "auto"
@@ -263,11 +271,22 @@ class ImageOptions(DatasetOptions):
         parse_image_size(self.image_size)
         if self.range is not None:
             parse_range(self.range)
+        if len(self.rasters) % 2:
+            raise UserError(f"--dataset has {len(self.rasters)} rasters: name them two by two, a.tif,b.tif.")
+        if self.rasters:
+            if self.resize not in ("exact", "native"):
+                raise UserError(f"--resize {self.resize}: rasters are trained on as they are, in crops. Leave it out.")
+            object.__setattr__(self, "resize", "native")
 
     @property
     def image_height_width(self) -> tuple[int, int]:
         """`image_size` as (height, width) in pixels."""
         return parse_image_size(self.image_size)
+
+    @property
+    def least_size(self) -> tuple[int, int]:
+        """Height and width that the images of a pair need at least."""
+        return self.image_height_width if self.resize == "native" else (1, 1)
 
 
 @dataclass(frozen=True)
@@ -398,7 +417,8 @@ class AugmentationOptions:
     rotation_degrees: Annotated[float, Range(least=0, most=45)] = 0.0
     """Largest rotation either way (degrees); cropped so that no empty corner shows; 0: none."""
     jitter_scale: Annotated[float, Range(least=1)] = 286 / 256
-    """Resize to this multiple of the image size, then crop at random (ratio, the paper's 286/256); 1: none."""
+    """Resize to this multiple of the image size, then crop at random (ratio, the paper's 286/256); 1 and with --resize
+    native: none."""
     color_jitter: Annotated[float, Range(least=0, most=1)] = 0.0
     """Strength of brightness, contrast and saturation changes (fraction); 0: none."""
     color_jitter_side: Literal["source", "target", "both"] = "source"
@@ -575,6 +595,9 @@ class TrainingConfig(
                 f"it {self.generator_downs} times. Next sizes that work: {sizes_nearby(size, step)} (height x width); "
                 "or give a smaller --num-downs."
             )
+        for name, none in (("rotation_degrees", 0.0), ("jitter_scale", 1.0)) if self.resize == "native" else ():
+            if (value := getattr(self, name)) not in (none, getattr(TrainingConfig, name)):
+                yield f"{flag(name)} {value:g} resizes pairs, and --resize native does not: type {flag(name)} {none:g}."
         if (decay := self.decay_epochs or 0) > self.epochs:
             yield (
                 f"--decay-epochs {decay} is more than --epochs {self.epochs}, which counts all epochs: type --epochs "
@@ -585,6 +608,8 @@ class TrainingConfig(
                 f"--best-metric {self.best_metric} is not computed: add it to --eval-metrics "
                 f"{' '.join(self.eval_metrics)}, or choose one of those."
             )
+        if self.streaming and self.rasters:
+            yield "--streaming is for shards, and rasters are read window by window anyway: leave it out."
         if self.streaming and self.cache in ("memory", "disk"):
             yield f"--cache {self.cache} keeps all pairs, --streaming none: leave one of them out."
         names = ("perceptual_network", "perceptual_file") if not self.perceptual_weight else ()

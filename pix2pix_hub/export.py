@@ -291,6 +291,7 @@ def _shareable_word(word: str) -> str:
     """Of a command that others can type: paths that lead out of the current folder, also in `--flag=path`, begin with
     `path/to/`; other words are as they are."""
     flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    path = Path(value)
-    leads_out = path.is_absolute() or value.startswith("~") or ".." in path.parts
-    return flag + equals + (f"path/to/{path.name}" if leads_out else value)
+    paths = [Path(part) for part in value.split(",")]  # of rasters there are several
+    if not any(path.is_absolute() or ".." in path.parts or path.parts[:1] > ("~",) for path in paths):
+        return word
+    return flag + equals + ",".join(f"path/to/{path.name}" for path in paths)

@@ -141,9 +141,10 @@ def is_own_file(path: Path, folder: Path) -> bool:
 
 
 def public_name(place: str) -> str:
-    """Of a local path the last part, else the name as it is: where a folder lies is nobody else's business."""
-    path = Path(place).expanduser()
-    return path.resolve().name if path.is_absolute() or path.exists() else place
+    """Of a local path (of several, with commas between them, of each) the last part, else the name as it is: where a
+    folder lies is nobody else's business."""
+    paths = [(part, Path(part).expanduser()) for part in place.split(",")]
+    return ",".join(path.resolve().name if path.is_absolute() or path.exists() else part for part, path in paths)
 
 
 def _flush(path: Path) -> None:

@@ -53,6 +53,8 @@ def test_a_size_the_depth_does_not_divide_names_the_next_ones() -> None:
     [
         ({"epochs": 0}, "--epochs 0 cannot work: it must be above 0"),
         ({"batch_size": -1}, "--batch-size"),
+        ({"resize": "native", "rotation_degrees": 5.0}, "--rotation-degrees 5 .*type --rotation-degrees 0"),
+        ({"resize": "native", "jitter_scale": 1.5}, "--jitter-scale 1.5 .*type --jitter-scale 1"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
         ({"dropout": 1.0}, "--dropout 1.0 cannot work: it must be at least 0 and below 1"),

@@ -186,7 +186,7 @@ def data_tile(
     from datasets import disable_progress_bars
     from tqdm import tqdm
 
-    from pix2pix_hub.data.rasters import dropped, tile_rasters
+    from pix2pix_hub.data.tile import dropped, tile_rasters
     from pix2pix_hub.data.tools import train_command
 
     disable_progress_bars()  # one for each file

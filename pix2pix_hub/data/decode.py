@@ -81,13 +81,15 @@ def file_in_words(row: Mapping[str, Any], column: str) -> str:
 
 
 def read_stored(stored: Mapping[str, Any] | None, name: str) -> Decoded:
-    """Decode an image as `datasets` stores it: its bytes, or the path of its file.
+    """Decode an image as `datasets` stores it: its bytes, or the path of its file. One with `read` comes by that.
 
     Raises:
         UserError: missing, or an image that cannot be read; the text starts with `name`.
     """
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         raise UserError(f"{name} is missing (null); expected an image.")
+    if "read" in stored:
+        return stored["read"]()
     return read_image(stored["path"] if stored["bytes"] is None else stored["bytes"], name)
 
 
@@ -102,6 +104,7 @@ class PairDataset:
     swap: bool  # B is the source
     source: PixelFormat | None = None  # how the pixels of each side are stored
     target: PixelFormat | None = None  # None: not known yet, pairs can be read, but not be made tensors of
+    least: tuple[int, int] = (1, 1)  # height and width that are needed, see `ImageOptions.least_size`
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -125,9 +128,20 @@ class PairDataset:
         """Source and target of a record as stored, of one size. Halves of a file may be portraits, down to 3:4.
 
         Raises:
-            UserError: an image that cannot be read, has no partner or another size, or is no side-by-side pair; the
-                text starts with the file's name or, where there is none, with `name`.
+            UserError: an image that cannot be read, has no partner or another size, is too small, or is no side-by-side
+                pair; the text starts with the file's name or, where there is none, with `name`.
         """
+        source, target = self._both(row, name)
+        if any(has < least for has, least in zip(source.size, self.least, strict=True)):
+            sizes = ["{}x{}".format(*size) for size in (source.size, self.least)]
+            raise UserError(
+                f"{name}: its images are {sizes[0]} (height x width), smaller than the crops of {sizes[1]} that "
+                "--resize native takes. Give a smaller --image-size."
+            )
+        return source, target
+
+    def _both(self, row: Mapping[str, Any], name: str) -> tuple[Decoded, Decoded]:
+        """Both, of whatever size. Raises as `decode`."""
         if row.get("pair_fault"):
             raise UserError(row["pair_fault"])
         if len(self.columns) == 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ from huggingface_hub.errors import (
 from pix2pix_hub.config import DatasetOptions, MakerOptions, PairOptions
 from pix2pix_hub.data.cache import KeepWhileLooking
 from pix2pix_hub.data.decode import Findings, PairDataset, examine, file_in_words, file_of, read_stored
+from pix2pix_hub.data.rasters import window_rows
 from pix2pix_hub.image.format import PixelFormat
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
@@ -78,18 +80,21 @@ VALIDATION_FRACTION = 0.1  # of the training pairs, where there is no validation
 class FoundPairs:
     """Undecoded rows of a data set of any form."""
 
-    form: str  # "synthetic", "side by side", "paired folders", "two columns" or "one column"
-    splits: dict[str, Dataset]  # columns `columns` as {"bytes", "path"} or None; `name` where pairs are files
+    form: str  # "synthetic", "rasters", "side by side", "paired folders", "two columns" or "one column"
+    splits: Mapping[str, Any]  # `Dataset` or `RasterRows`: `columns` as {"bytes", "path"} or None; `name`, where files
     columns: tuple[str, ...]  # one: A and B side by side; two: A, B
     fingerprint: str  # identifies data set and revision: the Hub's commit, else a hash over names and sizes
     class_names: dict[tuple[int, int, int], str] = field(default_factory=dict)  # by colour, where they are known
     ignored: str = ""  # what lies beside the images and is none of them, in words
     maker: MakerOptions | None = None  # how A was made from B, where `data make` did it
 
-    def pairs(self, split: str, swap: bool, indices: Sequence[int] | None = None) -> PairDataset:
-        """Rows of a split (None: all), for `examine` to look at."""
+    def pairs(
+        self, split: str, swap: bool, indices: Sequence[int] | None = None, least: tuple[int, int] = (1, 1)
+    ) -> PairDataset:
+        """Rows of a split (None: all), for `examine` to look at; `least` as `PairDataset` has it."""
         rows = self.splits[split]
-        return PairDataset(rows, range(len(rows)) if indices is None else indices, split, self.columns, swap)
+        indices = range(len(rows)) if indices is None else indices
+        return PairDataset(rows, indices, split, self.columns, swap, least=least)
 
     def image(self, split: str, number: int) -> tuple[str, str, Decoded]:
         """Of a row of one column that holds no pair: its name in errors, the stem of its file's name, and the image.
@@ -170,7 +175,8 @@ def describe(counts: str, request: PairOptions, pairs: PairDataset, sizes: str) 
     height, width = request.image_height_width
     pixels = dict.fromkeys(stored.describe() for stored in pairs.formats.values())
     layout = f"{request.direction}: {' → '.join(pairs.sides)}"
-    return f"{counts}, {layout}, {sizes} → {height}x{width}, {' → '.join(pixels)}"
+    shown = f"crops of {height}x{width} from {sizes}" if request.resize == "native" else f"{sizes} → {height}x{width}"
+    return f"{counts}, {layout}, {shown}, {' → '.join(pixels)}"
 
 
 # --- splits
@@ -219,8 +225,8 @@ def assign_splits(found: FoundPairs, request: PairOptions) -> tuple[PairDataset,
         held_out = range(len(found.splits[chosen]))
         note = f"; validation: split {chosen}" if request.validation_split or chosen == "test" else ""
     return (
-        found.pairs(split, request.swap, train[: request.max_train_pairs]),
-        found.pairs(chosen or split, request.swap, held_out[: request.max_validation_pairs]),
+        found.pairs(split, request.swap, train[: request.max_train_pairs], request.least_size),
+        found.pairs(chosen or split, request.swap, held_out[: request.max_validation_pairs], request.least_size),
         note,
     )
 
@@ -237,6 +243,13 @@ def find_pairs(request: PairOptions) -> FoundPairs:
     root = Path(request.dataset).expanduser()
     if request.dataset == SYNTHETIC:
         return _render_synthetic(request)
+    if request.rasters:
+        _refuse_columns(request, "rasters have")
+        pairs = list(zip(request.rasters[::2], request.rasters[1::2], strict=True))
+        splits = window_rows(pairs, max(request.image_height_width), MADE_COLUMNS)
+        folder = Path(os.path.commonpath([file.absolute().parent for file in request.rasters]))
+        mark = fingerprint(folder, [file.absolute() for file in request.rasters])
+        return FoundPairs("rasters", splits, MADE_COLUMNS, mark)
     if request.dataset_revision is not None and root.exists():
         raise UserError(f"--dataset-revision is for Hub data sets; {request.dataset} is on this machine. Leave it out.")
     if not request.dataset or not is_loose(root):

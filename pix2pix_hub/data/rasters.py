@@ -1,45 +1,30 @@
-"""`data tile`: rasters of the same ground, two by two → pairs of tiles, no pixel of which trains and validates.
-
-pix2pix-hub data tile aerial.tif map.tif --size 256 --output path/to/pairs
+"""Rasters of the same ground, two by two, as pairs: on one grid, in tiles, no pixel of which trains and validates.
 
 The second raster of each two is brought onto the grid of the first. All is read through windows: memory follows from
-the width of a raster, not from its area. What is done is kept beside the output until all is; see `shards.py`.
+the width of a raster, not from its area.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pix2pix_hub.config import TileOptions
-from pix2pix_hub.data.pairs import MADE_COLUMNS
-from pix2pix_hub.data.shards import ShardPlan, image_cells, write_shard
-from pix2pix_hub.data.tools import CARD_HEAD, train_command
-from pix2pix_hub.image.raster import bands_of, fill_of, looked_at, open_raster, rasterio_of, read_window
-from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, counted, publish_folder
+from pix2pix_hub.image.raster import Window, bands_of, fill_of, looked_at, open_raster, rasterio_of, read_window
+from pix2pix_hub.image.read import Decoded
+from pix2pix_hub.util import UserError, counted
 
-PLAN_NAME = "tiles.json"
-ROWS_PER_FILE = 64
 BLOCKS = 40  # about so many that the ground is dealt out in, so that a tenth of it is several places
 MOST_CLASSES = 64
-CARD = (
-    CARD_HEAD
-    + """Tiles of {size}x{size} pixels for paired image-to-image translation, lossless: `source` of {sources},
-`target` of {targets}.
-
-{counts} {dropped} Training and validation lie in different places: no pixel is in both.
-
-    {command}
-
-Say here where the rasters come from and under which licence they may be used.
-"""
-)
 
 
 class Tile(NamedTuple):
@@ -133,6 +118,7 @@ def plan_tiles(pairs: Sequence[tuple[Path, Path]], options: TileOptions) -> Tili
     Raises:
         UserError: a raster cannot be used, rasters do not belong together, or there is nothing to tile or to deal out.
     """
+    _check_alike(pairs)
     size, stride = options.size, options.stride or options.size
     resampling = [resampling_of(files, options.resampling) for files in pairs]
     tiles: list[Tile] = []
@@ -141,7 +127,8 @@ def plan_tiles(pairs: Sequence[tuple[Path, Path]], options: TileOptions) -> Tili
         with opened(files, resampling[number]) as (first, second):
             if min(first.shape) < size:
                 raise UserError(
-                    f"{files[0]} has {first.height}x{first.width} pixels: --size {size} needs as many on each side."
+                    f"{files[0]} has {first.height}x{first.width} pixels: --size {size} (in training --image-size) "
+                    "needs as many on each side."
                 )
             area += first.height * first.width
             for row in range(0, first.height - size + 1, stride):
@@ -191,79 +178,10 @@ def _deal_out(tiles: Sequence[Tile], side: int, options: TileOptions) -> tuple[d
     if lacking := [name for name, members in splits.items() if not members]:
         raise UserError(
             f"{counted(len(tiles), 'tile')} in blocks of {side}x{side} pixels, which go to training or validation as a "
-            f"whole, leave none for {lacking[0]}: lower --size or --validation, or give more rasters (--validation 0: "
-            "all train)."
+            f"whole, leave none for {lacking[0]}: lower --size (in training --image-size) or --validation, or give "
+            "more rasters (--validation 0: all train)."
         )
     return splits, straddling
-
-
-# --- pairs
-
-
-def tile_rasters(
-    pairs: Sequence[tuple[Path, Path]],
-    options: TileOptions,
-    output: Path,
-    report: Callable[[int, int], object] = lambda done, total: None,
-) -> Tiling:
-    """Write `output`, with columns `source` and `target`, whole or not at all; stopped, the same call goes on.
-
-    Args:
-        pairs: rasters, two by two: of the source and of the target.
-        options: size, stride, split.
-        output: folder to write Parquet files and a card to.
-        report: called with numbers of tiles, those done and all.
-
-    Raises:
-        UserError: as `plan_tiles`; the folder exists and holds something else, or the disk is full.
-    """
-    _check_alike(pairs)
-    tiling = plan_tiles(pairs, options)
-    rasters = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for files in pairs for file in files]
-    counts = {name: len(tiles) for name, tiles in tiling.splits.items()}
-    plan = ShardPlan(PLAN_NAME, {"rasters": rasters, "options": asdict(options)}, counts, ROWS_PER_FILE)
-    partial = output.with_name(output.name + PARTIAL_SUFFIX)
-    if output.exists():
-        plan.check_same(output)
-        return tiling
-    done, total, size = 0, sum(counts.values()), options.size
-
-    def rows_of(tiles: Sequence[Tile]) -> Iterator[dict[str, Any]]:
-        for number, row, column in tiles:
-            window, files = ((row, row + size), (column, column + size)), pairs[number]
-            images = {
-                name: read_window(both[number][side], window, str(files[side]), fills[number][side])
-                for side, name in enumerate(MADE_COLUMNS)
-            }
-            yield image_cells(images, str(files[0]), f"{files[0].stem}_{row}_{column}")
-
-    try:
-        with plan.begin(partial), ExitStack() as stack:
-            both = [
-                stack.enter_context(opened(files, how)) for files, how in zip(pairs, tiling.resampling, strict=True)
-            ]
-            fills = [tuple(fill_of(raster) for raster in rasters) for rasters in both]
-            for shard in plan.shards():
-                name, (split, numbers) = shard
-                if not (partial / "data" / name).exists():
-                    tiles = [tiling.splits[split][number] for number in numbers]
-                    write_shard(partial, shard, MADE_COLUMNS, rows_of(tiles))
-                done += len(numbers)
-                report(done, total)
-            named = {name: ", ".join(files[side].name for files in pairs) for side, name in enumerate(MADE_COLUMNS)}
-            words = {"name": output.name, "size": size, "command": train_command(output.name)}
-            words |= {"sources": named[MADE_COLUMNS[0]], "targets": named[MADE_COLUMNS[1]], "dropped": dropped(tiling)}
-            plan.finish(partial, lambda counts: CARD.format(**words, counts=counts))
-            publish_folder(partial, output)
-    except OSError as error:
-        raise UserError(f"--output {output} could not be written ({error}): the same command goes on.") from error
-    return tiling
-
-
-def dropped(tiling: Tiling) -> str:
-    """The tiles left out, in a sentence."""
-    across = f" and {tiling.straddling} across the border of the two" if tiling.straddling else ""
-    return f"Left out: {counted(tiling.empty, 'tile')} without data{across}."
 
 
 def _check_alike(pairs: Sequence[tuple[Path, Path]]) -> None:
@@ -276,3 +194,84 @@ def _check_alike(pairs: Sequence[tuple[Path, Path]]) -> None:
         if len(set(forms.values())) > 1:
             told = "; ".join(f"{file}: {form}" for file, form in forms.items())
             raise UserError(f"the rasters of one side need the same bands ({told}). Bring them into one form first.")
+
+
+# --- rows
+
+
+@dataclass(frozen=True)
+class RasterRows:
+    """Windows of rasters as rows of a set of pairs, read when they are decoded. Picklable."""
+
+    pairs: Sequence[tuple[Path, Path]]
+    windows: Sequence[tuple[int, Window]]  # number of the pair of rasters, rows and columns of its first
+    resampling: Sequence[str | None]  # as `Tiling` has it
+    fills: Sequence[Sequence[NDArray[Any] | None]]  # as `fill_of` has it, of both
+    columns: tuple[str, str]  # what both are called
+    column_names = ("name", "pair_files")
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """`name`, `pair_files`, and in both columns `path` and `read`, which gives a `Decoded`."""
+        pair, ((top, _), (left, _)) = self.windows[number]
+        files = self.pairs[pair]
+        cells = {
+            column: {"bytes": None, "path": str(files[side]), "read": partial(self._read, number, side)}
+            for side, column in enumerate(self.columns)
+        }
+        names = [f"{file} at {top}, {left} (row, column)" for file in files]
+        return {"name": names[0], "pair_files": names, **cells}
+
+    def _read(self, number: int, side: int) -> Decoded:
+        pair, window = self.windows[number]
+        files = self.pairs[pair]
+        with opened(files, self.resampling[pair]) as rasters:  # anew: what is open belongs to one thread
+            return read_window(rasters[side], window, str(files[side]), self.fills[pair][side])
+
+    @property
+    def _fingerprint(self) -> str:
+        """As data sets have it: what names a cache of the rows."""
+        return repr((self.pairs, self.windows, self.resampling))
+
+
+def window_rows(pairs: Sequence[tuple[Path, Path]], size: int, columns: tuple[str, str]) -> dict[str, RasterRows]:
+    """Rows of each split, of rasters to train on without writing tiles.
+
+    Those that validate are the tiles that `data tile --size` would write. Those that train reach half a tile further,
+    where their neighbours train, too: so that crops of that size lie anywhere.
+
+    Raises:
+        UserError: as `plan_tiles`.
+    """
+    tiling, fills = plan_tiles(pairs, TileOptions(size=size)), []
+    for files, how in zip(pairs, tiling.resampling, strict=True):
+        with opened(files, how) as rasters:
+            fills.append([fill_of(raster) for raster in rasters])
+    train = set(tiling.splits["train"])
+    return {
+        split: RasterRows(
+            pairs,
+            [(tile.pair, _window(tile, size, train if split == "train" else set())) for tile in tiles],
+            tiling.resampling,
+            fills,
+            columns,
+        )
+        for split, tiles in tiling.splits.items()
+    }
+
+
+def _window(tile: Tile, size: int, neighbours: AbstractSet[Tile]) -> Window:
+    """A tile, half a tile larger to each side on which all that it then touches are among `neighbours`."""
+    up, down, left, right = reach = [0, 0, 0, 0]
+    for side in range(len(reach)):
+        up, down, left, right = tried = [*reach[:side], 1, *reach[side + 1 :]]
+        touched = {
+            Tile(tile.pair, tile.row + size * down_by, tile.column + size * right_by)
+            for down_by in range(-up, down + 1)
+            for right_by in range(-left, right + 1)
+        }
+        reach = tried if touched <= neighbours else reach
+    up, down, left, right = (size // 2 * steps for steps in reach)
+    return (tile.row - up, tile.row + size + down), (tile.column - left, tile.column + size + right)

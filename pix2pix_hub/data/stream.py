@@ -85,7 +85,7 @@ def open_stream(
             rows |= {(shard, row): stored for row, stored in enumerate(beginning)}
         if not rows:
             raise UserError(f"split {split}: no pairs there. Name another with --train-split or --validation-split.")
-        return PairDataset(rows, list(rows), split, columns, request.swap)
+        return PairDataset(rows, list(rows), split, columns, request.swap, least=request.least_size)
 
     count = request.max_validation_pairs or STREAMED_VALIDATION_PAIRS
     if held_split is None and request.max_validation_pairs is None:

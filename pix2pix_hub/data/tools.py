@@ -69,7 +69,7 @@ class Inspection:
     def of(cls, request: PairOptions, *, warn: bool = False) -> Inspection:
         """Decode every pair of every split once, and look for what may spoil training where `warn` says so."""
         found = find_pairs(request)
-        parts = [found.pairs(split, request.swap) for split in found.splits]
+        parts = [found.pairs(split, request.swap, least=request.least_size) for split in found.splits]
         look = Look(parts, _held_out(found, request), request) if warn else None
         findings = examine(parts, request, names=found.class_names, visit=look)
         warnings = [*findings.narrow, *look.warnings([findings.source, findings.target])] if look else None
@@ -147,7 +147,7 @@ def inspect_pairs(request: PairOptions, grid: Path | None = None, rows: int = 6)
         sound = [(part, index) for part in parts for index in range(len(part))]
         drawn = []
         for part, index in sound[:: max(1, len(sound) // rows)][:rows]:
-            pair = fit(*part[index], epoch=0, index=0)
+            pair = fit(*part[index], epoch=0, index=index)
             source, target = (to_model_range(displayed(pair[side], stored)) for side, stored in formats.items())
             drawn.append((source, target, (source + target) / 2.0))
         save_grid(drawn, grid, titles=("source", "target", "both"))
@@ -178,6 +178,8 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     Raises:
         UserError: no form fits, bad pairs, or pixels that no image column holds.
     """
+    if request.rasters:
+        raise UserError(f"{request.dataset}: of rasters `pix2pix-hub data tile` makes a data set.")
     seen = Inspection.of(request)
     splits = DatasetDict()
     for part in map(seen.findings.applied_to, seen.parts):

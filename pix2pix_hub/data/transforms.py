@@ -102,7 +102,8 @@ class PairTransform:
         image_size: height and width that come out.
         augment: True: flip, rotation, resize-and-crop and colour jitter (training); False: plain resize (evaluation).
         resize: "exact" (the aspect ratio gives way), "crop" (it is kept; what sticks out is cut off, at random when
-            augmenting, else evenly) or "pad" (it is kept; see `FitResize`).
+            augmenting, else evenly), "pad" (it is kept; see `FitResize`) or "native" (nothing is resized: crops, when
+            augmenting at random, else at a place that follows from the index; images are no smaller than these).
         formats: how "source" and "target" are stored; None: 8-bit. Labels are never interpolated.
         flip_probability: chance of a left-right flip, in [0, 1].
         rotation_degrees: the angle is drawn from ± this many degrees, up to 45; corners are cropped, never invented.
@@ -138,13 +139,17 @@ class PairTransform:
         self.color = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if augment and color_jitter else None
         enlarged = (round(image_size[0] * jitter_scale), round(image_size[1] * jitter_scale))
         wanted = enlarged if augment else image_size
-        resized = v2.Resize(list(wanted), antialias=True) if resize == "exact" else FitResize(wanted, resize)
+        self._native = resize == "native"
+        resized: v2.Transform = v2.Identity()
+        if not self._native:
+            resized = v2.Resize(list(wanted), antialias=True) if resize == "exact" else FitResize(wanted, resize)
         self._flip_probability = flip_probability
         turned = augment and rotation_degrees > 0  # at full size: what comes after is not the same in every epoch
-        self._steady = v2.Compose([resized] if augment else [resized, v2.CenterCrop(image_size)])
+        self._steady = v2.Compose([resized] if augment or self._native else [resized, v2.CenterCrop(image_size)])
         self._turning = v2.Compose([RotateInside(rotation_degrees), resized])
         self._turned = turned
-        self.only_crops = augment and not turned and self.color is None  # and flips: nothing that computes pixels
+        # and flips, of images that it knows the size of: nothing that computes pixels
+        self.only_crops = augment and not turned and self.color is None and not self._native
         self.preparation = (augment, image_size, enlarged, resize, turned, self.formats)  # what `prepare` follows from
         for side in self.jittered if self.color else ():
             stored = self.formats[side]
@@ -178,6 +183,9 @@ class PairTransform:
     def vary(self, source: Tensor, target: Tensor, *, epoch: int, index: int) -> dict[str, Tensor]:
         """Prepared images → `{"source", "target"}`, `(C, H, W)` of the same kind of values; all draws are made here."""
         pair = {side: self._kinds[side](image) for side, image in zip(SIDES, (source, target), strict=True)}
+        if self._native:
+            top, left = self._native_crop(F.get_size(source), epoch if self.augment else 0, index)
+            pair = {side: F.crop(image, top, left, *self.image_size) for side, image in pair.items()}
         if self.augment:
             with torch.random.fork_rng(devices=[]):
                 # not torch.manual_seed: it would reseed the accelerator too, and with it the dropout of this process
@@ -205,6 +213,21 @@ class PairTransform:
         spare = [has - wanted for has, wanted in zip(size, self.image_size, strict=True)]
         top, left = (int(torch.randint(most + 1, (), generator=generator)) if most else 0 for most in spare)
         return top, left
+
+    def _native_crop(self, size: Sequence[int], epoch: int, index: int) -> Sequence[int]:
+        """Top and left of what is cut out of an image of this height and width.
+
+        A grid of crops, whose corner is drawn, covers all of the image; those that stick out are moved inside. Epochs
+        take them in turn, in an order that is drawn, too. When all have been taken, and with them every pixel, the next
+        grid is drawn.
+        """
+        counts = [1 if has == cut else math.ceil(has / cut) + 1 for has, cut in zip(size, self.image_size, strict=True)]
+        cycle, turn = divmod(epoch, math.prod(counts))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, cycle, index, 1))
+        before = [int(torch.randint(cut, (), generator=generator)) for cut in self.image_size]
+        places = divmod(int(torch.randperm(math.prod(counts), generator=generator)[turn]), counts[1])
+        parts = zip(places, before, self.image_size, size, strict=True)
+        return [min(max(0, place * cut - start), has - cut) for place, start, cut, has in parts]
 
     def to_model_range(self, pair: Mapping[str, Any]) -> dict[str, Tensor]:
         """What `vary` gives, or a batch of it, on any device → `{"source", "target"}`, float32 in [-1, 1]."""

@@ -134,6 +134,7 @@ def open_pairs(
     request = PairOptions(
         dataset,
         image_size="{}x{}".format(*image_size),
+        resize=model.preprocessor.resize,  # type: ignore[arg-type]  # anybody's: it is checked there
         dataset_revision=options.dataset_revision,
         max_validation_pairs=options.max_pairs,
         on_bad_pair=options.on_bad_pair,
@@ -150,7 +151,7 @@ def open_pairs(
     if split is None or rows.get(request.train_split):
         training, evaluated, _ = assign_splits(found, replace(request, validation_split=split))
     else:  # nothing that could have been copied
-        evaluated = found.pairs(split, request.swap, range(rows[split])[: options.max_pairs])
+        evaluated = found.pairs(split, request.swap, range(rows[split])[: options.max_pairs], request.least_size)
     # without a validation split the pairs that nobody trains on are measured, and those are not that split
     held_out = split is None and evaluated.split == request.train_split
     split = f"{evaluated.split}, held out" if held_out else evaluated.split

@@ -40,7 +40,7 @@ from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_ran
 from pix2pix_hub.image.maker import make_pair
 from pix2pix_hub.image.palette import share_of_others
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
-from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Partition, partition_for, translate_in_tiles
+from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Journal, Partition, partition_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
 from pix2pix_hub.models.base import Generator, Seed, SeededDropout, dropout_layers
 from pix2pix_hub.models.discriminator import MINIMUM_SIZE
@@ -405,6 +405,7 @@ class _Job(NamedTuple):
     seed: Seed | None  # of its dropout
     partition: Partition | None  # the generator in parts, where the image is to be cut into tiles
     steps: int  # units of progress: 1, or tiles times passes
+    journal: Journal | None = None  # of an image in tiles, see `tiling.py`
 
 
 class Pix2PixPipeline:
@@ -636,6 +637,7 @@ class Pix2PixPipeline:
         tile_size: int = TILE_SIZE,
         seed: Seed | None = None,
         progress: Callable[[int, int], object] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         """Fill the canvas of one image in tiles, whatever its size. Both may be windows of files.
 
@@ -644,10 +646,11 @@ class Pix2PixPipeline:
             canvas: its.
             tile_size, progress: of a call.
             seed: of the dropout; None: without.
+            journal: takes down what has been done.
         """
         partition = partition_for(self.generator, *image.padded_size)
         steps = partition.passes * len(partition.tiles(image.padded_size, tile_size))
-        self._run([_Job(image, canvas, seed, partition, steps)], 1, tile_size, progress)
+        self._run([_Job(image, canvas, seed, partition, steps, journal)], 1, tile_size, progress)
 
     def realism(self, source: AnyImage, image: AnyImage) -> NDArray[np.float32]:
         """Rate how real each patch of `image` looks as the translation of `source`: float32 `(h, w)` in [0, 1].
@@ -765,7 +768,7 @@ class Pix2PixPipeline:
         def in_tiles(job: _Job, partition: Partition, dropout: SeededDropout | None) -> None:
             read = lambda rows, columns: to_device(job.image.piece(rows, columns)[None])  # noqa: E731
             write = lambda top, left, made: job.canvas.place(top, left, job.canvas.values(made))  # noqa: E731
-            translate_in_tiles(partition, job.image.padded_size, tile_size, read, write, dropout, step)
+            translate_in_tiles(partition, job.image.padded_size, tile_size, read, write, dropout, step, job.journal)
 
         def stacked(batch: Sequence[_Job]) -> Tensor:
             """Images as the network wants them: those alike are sent together, as stored, and converted there."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -225,20 +225,35 @@ class StreamedNorms:
         for layer in self.layers:
             del layer.forward
 
-    def sweep(self, tiles: Sequence[Tile], run: Callable[[Tile], object], step: Callable[[], object]) -> None:
+    def sweep(
+        self, tiles: Sequence[Tile], run: Callable[[Tile], object], step: Callable[[int], object], start: int = 0
+    ) -> None:
         """Run over all tiles, once for each layer met whose statistics are not known, and at last to the end.
 
-        `step` is called after each tile of each pass.
+        `step` is called after each tile of each pass, with how many tiles of it have been seen; the first pass begins
+        after `start` of them.
         """
         while True:
-            for tile in tiles:
+            for number, tile in enumerate(tiles[start:], start + 1):
                 self._tile = tile
                 with suppress(_MeasuredInstead):
                     run(tile)
-                step()
+                step(number)
             if self._layer is None:
                 return
             self._settle()
+            start = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which statistics are known, and those that are being measured."""
+        known = {self.layers.index(layer): parts for layer, parts in self._scale_shift.items()}
+        return {"known": known, "layer": self._layer and self.layers.index(self._layer), "moments": self._moments}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._scale_shift = {self.layers[number]: parts for number, parts in state["known"].items()}
+        self._layer = None if state["layer"] is None else self.layers[state["layer"]]
+        self._moments = state["moments"]
 
     def _normalise(self, layer: nn.Module, x: Tensor) -> Tensor:
         """In place of the layer's forward."""
@@ -275,6 +290,19 @@ class StreamedNorms:
 # ------------------------------------------------------------------------------------------------- putting together
 
 
+@dataclass(frozen=True)
+class Journal:
+    """Where a translation stands, so that one that was stopped can go on, and end with the same pixels.
+
+    Attributes:
+        found: the state that was kept last, its tensors on the CPU; None: it begins.
+        keep: called after each tile, with what makes the present state: to be called, and kept, or not.
+    """
+
+    found: dict[str, Any] | None
+    keep: Callable[[Callable[[], dict[str, Any]]], object]
+
+
 def translate_in_tiles(
     partition: Partition,
     size: tuple[int, int],
@@ -282,7 +310,8 @@ def translate_in_tiles(
     read: Callable[[slice, slice], Tensor],
     write: Callable[[int, int, Tensor], object],
     dropout: SeededDropout | None,
-    step: Callable[[], object],
+    step: Callable[[int], object],
+    journal: Journal | None = None,
 ) -> None:
     """Make an image tile by tile.
 
@@ -293,10 +322,12 @@ def translate_in_tiles(
         read: rows and columns → source pixels `(1, C, h, w)`, where the network is.
         write: takes row and column of the upper left corner, and float32 `(C, h, w)` in [-1, 1], where the network is.
         dropout: active, told which window the network is about to see.
-        step: called after each tile of each pass.
+        step: called after each tile of each pass, with 1; at first with how many there were before.
+        journal: takes down what has been done.
     """
     factor, tiles = partition.factor, partition.tiles(size, tile_size)
     inner = torch.empty(0)
+    done, in_tail, start = 0, partition.head is None, 0  # tiles of all passes; which pass; its first tile
 
     def at_split(*slices: slice) -> list[slice]:
         return [slice(span.start // factor, span.stop // factor) for span in slices]
@@ -321,9 +352,26 @@ def translate_in_tiles(
         write(tile.rows.core.start, tile.columns.core.start, tile.core_of(made)[0].float())
 
     with StreamedNorms(partition.norms) as norms:
-        if partition.head is not None:
-            norms.sweep(tiles, head, step)
+
+        def seen(number: int) -> None:
+            nonlocal done
+            done += 1
+            state = lambda: {  # noqa: E731
+                "done": done, "in_tail": in_tail, "start": number, "inner": inner.cpu(), "norms": norms.state_dict()
+            }  # fmt: skip
+            if journal is not None:
+                journal.keep(state)
+            step(1)
+
+        if journal is not None and journal.found is not None:
+            done, in_tail, start = (journal.found[name] for name in ("done", "in_tail", "start"))
+            norms.load_state_dict(journal.found["norms"])
+            if (inner := journal.found["inner"]).numel():
+                inner = inner.to(source(tiles[0]).device)
+            step(done)
+        if not in_tail:
+            norms.sweep(tiles, head, seen, start)
             if dropout is not None:
                 dropout.window = None
-            inner = partition.body(inner)
-        norms.sweep(tiles, tail, step)
+            inner, in_tail, start = partition.body(inner), True, 0
+        norms.sweep(tiles, tail, seen, start)

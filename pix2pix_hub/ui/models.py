@@ -210,7 +210,8 @@ class ModelInfo:
 
     def summary(self) -> str:
         """One line: what it takes and makes."""
-        sizes = f"trained at {self.width}x{self.height} pixels"
+        trained = "trained on crops of" if self._export.pixels["resize"] == "native" else "trained at"
+        sizes = f"{trained} {self.width}x{self.height} pixels"
         return f"{self.source.describe()} → {self.target.describe()}, {sizes}"
 
 

@@ -1,8 +1,12 @@
 """Rasters with coordinates: cut into pairs of tiles on one grid, and translated to rasters of the same place."""
 
 import os
+import pickle
+import resource
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,17 @@ import pytest
 from datasets import Image, load_dataset
 from tiny_exports import GRAY, write_tiny_export
 
+from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
-from pix2pix_hub.config import TileOptions
-from pix2pix_hub.data.rasters import plan_tiles, resampling_of, tile_rasters
+from pix2pix_hub.config import PairOptions, TileOptions, preset_config
+from pix2pix_hub.data.pairs import find_pairs
+from pix2pix_hub.data.rasters import opened, plan_tiles, resampling_of
+from pix2pix_hub.data.tile import tile_rasters
 from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.raster import bands_of
 from pix2pix_hub.image.read import read_image
+from pix2pix_hub.inference.raster import translate_raster
+from pix2pix_hub.inference.tiling import partitions_of
 from pix2pix_hub.util import UserError
 
 rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
@@ -33,6 +43,15 @@ def write(file: Path, values: Any, crs: str | None, place: Affine, **profile: An
     with rasterio.open(file, "w", driver="GTiff", crs=crs, transform=place, **size, **profile) as raster:
         raster.write(values)
     return file
+
+
+def spoil(file: Path) -> None:
+    """Damage one block in the midst of a file."""
+    with rasterio.open(file) as raster:
+        offset, length = (int(raster.get_tag_item(f"BLOCK_{name}_1_1", "TIFF", bidx=1)) for name in ("OFFSET", "SIZE"))
+    content = bytearray(file.read_bytes())
+    content[offset : offset + length] = bytes(length)
+    file.write_bytes(content)
 
 
 def landmarks(east: Any, north: Any) -> Any:
@@ -135,7 +154,7 @@ def test_a_tiling_that_was_stopped_goes_on_and_is_the_same(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs, options = [(folder / "a.tif", folder / "b.tif")], TileOptions(size=32)
-    monkeypatch.setattr("pix2pix_hub.data.rasters.ROWS_PER_FILE", 40)
+    monkeypatch.setattr("pix2pix_hub.data.tile.ROWS_PER_FILE", 40)
     tile_rasters(pairs, options, tmp_path / "whole")
 
     def stop(done: int, total: int) -> None:
@@ -160,9 +179,11 @@ def test_a_tiling_that_was_stopped_goes_on_and_is_the_same(
         ("elsewhere", "show different ground"),
         ("empty", "none has data in both rasters"),
         ("cut", "cannot be read as a GeoTIFF|is damaged at"),
+        ("block", "is damaged at 128, 128"),
+        ("block with nodata", "cannot be read as a GeoTIFF"),
         ("missing", "does not exist"),
         ("text", "cannot be read as a GeoTIFF"),
-        ("small", "--size 64 needs as many"),
+        ("small", "--size 64 .* needs as many"),
     ],
 )
 def test_rasters_that_cannot_be_tiled_are_told_and_nothing_is_written(
@@ -182,6 +203,10 @@ def test_rasters_that_cannot_be_tiled_are_told_and_nothing_is_written(
         content = (folder / "a.tif").read_bytes()
         files[0] = files[1]
         files[1].write_bytes(content[:200_000] if len(content) > 250_000 else content[: len(content) // 2])
+    elif broken.startswith("block"):
+        blocks = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
+        files[0] = write(files[1], values, UTM, grid, nodata=0 if broken.endswith("nodata") else None, **blocks)
+        spoil(files[0])
     elif broken == "text":
         files[1].write_text("no raster")
     elif broken == "small":
@@ -191,10 +216,73 @@ def test_rasters_that_cannot_be_tiled_are_told_and_nothing_is_written(
     assert not (tmp_path / "pairs").exists()
 
 
+def test_rasters_of_other_units_and_numbers_of_bands_go_together(tmp_path: Path) -> None:
+    """13 bands in metres and 1 in feet, of the same ground."""
+    first = write(
+        tmp_path / "a.tif", np.zeros((13, 200, 200), np.int16), "EPSG:32618", from_origin(580_000, 4.5e6, 2, 2)
+    )
+    west, south, east, north = transform_bounds("EPSG:32618", "EPSG:2263", 580_000, 4.5e6 - 400, 580_400, 4.5e6)
+    grid = from_origin(west - 50, north + 50, 5, 5)
+    across, down = int((east - west + 100) / 5), int((north - south + 100) / 5)
+    second = write(tmp_path / "b.tif", np.ones((1, down, across), np.uint8), "EPSG:2263", grid)
+    tile_rasters([(first, second)], TileOptions(size=40), tmp_path / "pairs")
+    shapes = {(a.shape, b.shape) for rows in rows_of(tmp_path / "pairs").values() for _, a, b in rows}
+    assert shapes == {((40, 40, 13), (40, 40, 1))}
+
+
 def test_rasters_of_one_side_need_the_same_bands(folder: Path, tmp_path: Path) -> None:
     pairs = [(folder / "a.tif", folder / "b.tif"), (folder / "b.tif", folder / "b.tif")]
     with pytest.raises(UserError, match="need the same bands"):
         tile_rasters(pairs, TileOptions(size=64), tmp_path / "pairs")
+
+
+# --- trained on as they are
+
+
+def test_rows_of_rasters_are_windows_of_either_and_no_pixel_trains_and_validates(folder: Path) -> None:
+    files = folder / "a.tif", folder / "b.tif"
+    found = find_pairs(PairOptions(f"{files[0]},{files[1]}", image_size="32x48"))
+    tiles = plan_tiles([files], TileOptions(size=48)).splits
+    covered, sizes = {}, set()
+    for split, rows in pickle.loads(pickle.dumps(found.splits)).items():
+        covered[split] = np.zeros((HEIGHT, WIDTH), bool)
+        for _, ((top, bottom), (left, right)) in rows.windows:
+            covered[split][top:bottom, left:right] = True
+            sizes.add((split, bottom - top, right - left))
+        expected = np.zeros((HEIGHT, WIDTH), bool)
+        for _, row, column in tiles[split]:
+            expected[row : row + 48, column : column + 48] = True
+        assert np.array_equal(covered[split], expected) and len(rows) == len(tiles[split])
+    assert not (covered["train"] & covered["validation"]).any()
+    assert {size for size in sizes if size[0] == "validation"} == {("validation", 48, 48)}
+    assert {("train", 48 + 24 * down, 48 + 24 * across) for down in range(3) for across in range(3)} >= sizes - {
+        ("validation", 48, 48)
+    }
+    assert ("train", 96, 96) in sizes  # half a tile further to each side
+    with opened(files, resampling_of(files, "auto")) as rasters:
+        for swap in (False, True):
+            pairs = found.pairs("train", swap)
+            _, ((top, bottom), (left, right)) = pairs.rows.windows[20]
+            wholes = [raster.read(bands_of(raster)) for raster in rasters]
+            for image, whole in zip(pairs.read(20), wholes[::-1] if swap else wholes, strict=True):
+                assert np.array_equal(np.moveaxis(image.values, -1, 0), whole[:, top:bottom, left:right])
+    assert found.pairs("train", False).name(0) == f"{files[0]} at 0, 48 (row, column)"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dataset": "a.tif,b.tif,c.tif"}, "3 rasters: name them two by two"),
+        ({"resize": "pad"}, "--resize pad: rasters are trained on as they are"),
+        ({"streaming": True}, "--streaming is for shards"),
+        ({"source_column": "A", "target_column": "B"}, "rasters have none to choose"),
+        ({"image_size": "512"}, "--size 512 .in training --image-size. needs as many"),
+        ({"dataset": "nowhere.tif,b.tif"}, "nowhere.tif does not exist"),
+    ],
+)
+def test_rasters_that_cannot_be_trained_on_are_told(folder: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        find_pairs(preset_config("demo", **{"dataset": f"{folder / 'a.tif'},{folder / 'b.tif'}"} | options))
 
 
 # --- translated
@@ -251,8 +339,6 @@ def test_a_generator_that_changes_nothing_gives_back_the_raster(tmp_path: Path, 
 
 def test_tiles_of_a_raster_are_those_of_the_image(tmp_path: Path) -> None:
     """Written through windows, in several tiles, it is what the pipeline makes of the array."""
-    from pix2pix_hub import Pix2PixPipeline
-
     values = np.random.default_rng(0).integers(0, 256, (3, 150, 170)).astype(np.uint8)
     source = write(tmp_path / "source.tif", values, UTM, from_origin(WEST, NORTH, PIXEL, PIXEL))
     export = write_tiny_export(tmp_path / "model")
@@ -262,6 +348,130 @@ def test_tiles_of_a_raster_are_those_of_the_image(tmp_path: Path) -> None:
     expected = pipe(np.moveaxis(values, 0, -1), tile_size=64)
     with rasterio.open(tmp_path / "out" / "source.tif") as made:
         assert np.array_equal(np.moveaxis(made.read(), 0, -1), expected)
+
+
+KEEPING = """
+import pix2pix_hub.inference.pipeline as pipeline, pix2pix_hub.inference.raster as raster
+from pix2pix_hub.inference.tiling import partitions_of
+pipeline.partition_for = lambda generator, height, width: [*partitions_of(generator)][-1]
+raster.KEEP_SECONDS = raster.KEEP_RATIO = 0.0
+"""
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pix2pix_hub import Pix2PixPipeline
+pipe = Pix2PixPipeline.from_pretrained(sys.argv[1], device="cpu", dtype="float32")
+kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == int(sys.argv[4]) else None
+raster.translate_raster(pipe, Path(sys.argv[2]), {0: Path(sys.argv[3])}, tile_size=64, progress=kill)
+"""
+
+
+def test_a_translation_that_was_stopped_goes_on_and_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in every pass: over norm layers, before and after the inner map, and before it is compressed."""
+    values = np.random.default_rng(0).integers(0, 256, (3, 100, 90)).astype(np.uint8)
+    source = write(tmp_path / "source.tif", values, UTM, from_origin(WEST, NORTH, PIXEL, PIXEL))
+    with rasterio.open(source, "r+") as raster:
+        raster.write_mask(values[0] > 9)
+    export = write_tiny_export(tmp_path / "model")
+    pipe = Pix2PixPipeline.from_pretrained(export, device="cpu", dtype="float32")
+    deepest = [*partitions_of(pipe.generator)][-1]
+    monkeypatch.setattr("pix2pix_hub.inference.pipeline.partition_for", lambda generator, height, width: deepest)
+    for name in ("KEEP_SECONDS", "KEEP_RATIO"):
+        monkeypatch.setattr(f"pix2pix_hub.inference.raster.{name}", 0.0)
+    assert len(deepest.norms) > 1 and deepest.head is not None
+    whole, output, totals = tmp_path / "whole.tif", tmp_path / "stopped.tif", []
+
+    def translate(output: Path, stop_at: int | None, seed: int | None) -> list[int]:
+        steps = []
+
+        def progress(done: int, total: int) -> None:
+            steps.append(done)
+            totals.append(total)
+            if done == stop_at:
+                raise KeyboardInterrupt
+
+        how = {"tile_size": 64, "stochastic": seed is not None, "seed": seed, "progress": progress}
+        with pytest.raises(KeyboardInterrupt) if stop_at else nullcontext():
+            translate_raster(pipe, source, {0: output}, **how)
+        return steps
+
+    def check_it_goes_on(at: int, seed: int | None) -> None:
+        assert not output.exists() and len(list(tmp_path.glob("stopped.tif.*"))) == 2
+        assert translate(output, None, seed)[0] == at
+        assert output.read_bytes() == whole.read_bytes(), at
+        assert not list(tmp_path.glob("stopped.tif.*"))
+        output.unlink()
+
+    translate(whole, None, None)
+    for stop_at in (*range(1, totals[0], 3), totals[0]):
+        translate(output, stop_at, None)
+        check_it_goes_on(stop_at, None)
+    killed = [sys.executable, "-c", KEEPING + KILLED, str(export), str(source), str(output), str(totals[0] - 1)]
+    assert subprocess.run(killed).returncode == -signal.SIGKILL
+    check_it_goes_on(totals[0] - 1, None)
+    translate(whole, None, 3)
+    translate(output, totals[0] - 1, 3)
+    check_it_goes_on(totals[0] - 1, 3)
+    translate(output, 5, 3)
+    assert translate(output, None, 4)[0] == 1  # another dropout: begun again
+
+
+@pytest.mark.parametrize("limit", [1000, 100_000, 196_000, 198_000, 215_000, 260_000])
+@pytest.mark.usefixtures("identity")
+def test_a_disk_that_is_full_is_told_and_nothing_is_left(
+    tmp_path: Path, limit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too small for the pixels, 196,608 bytes, for their compressed copy, or just for its overviews."""
+    values = np.random.default_rng(0).integers(0, 256, (3, 256, 256)).astype(np.uint8)
+    source = write(tmp_path / "source.tif", values, UTM, from_origin(WEST, NORTH, PIXEL, PIXEL), compress="lzw")
+    export = write_tiny_export(tmp_path / "model")
+    command = ["translate", str(export), str(source), "--output", str(tmp_path / "out"), "--cog", "--device", "cpu"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # of each file
+        assert main(command) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "source.tif could not be written" in " ".join(capsys.readouterr().out.split())
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.usefixtures("identity")
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("rotated", "lies rotated on the ground"),
+        ("no grid", "has no georeference"),
+        ("bands", "8-bit 13-channel, where 8-bit gray is expected"),
+        ("block", "is damaged at"),
+        ("only nodata", None),
+        ("feet", None),
+    ],
+)
+def test_rasters_that_cannot_be_translated_are_told_and_nothing_is_written(
+    tmp_path: Path, broken: str, words: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid, values = from_origin(WEST, NORTH, PIXEL, PIXEL), np.random.default_rng(0).integers(1, 256, (1, 300, 300))
+    values = np.repeat(values, 13 if broken == "bands" else 1, axis=0).astype(np.uint8)
+    source, nodata = tmp_path / "source.tif", 7 if broken == "only nodata" else None
+    grid = {"rotated": grid @ Affine.rotation(20), "no grid": Affine.identity()}.get(broken, grid)
+    values = np.full_like(values, 7) if nodata else values
+    blocks = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
+    write(source, values, "EPSG:2263" if broken == "feet" else UTM, grid, nodata=nodata, **blocks)
+    if broken == "block":
+        spoil(source)
+    export = write_tiny_export(tmp_path / "model", GRAY, GRAY)
+    status = main(["translate", str(export), str(source), "--output", str(tmp_path / "out"), "--tile-size", "128"])
+    told = " ".join(capsys.readouterr().out.split())
+    if words is None:
+        with rasterio.open(source) as before, rasterio.open(tmp_path / "out" / "source.tif") as after:
+            assert status == 0 and (after.crs, after.nodata) == (before.crs, before.nodata)
+            assert np.array_equal(after.read(), before.read())
+    else:
+        assert status == 1 and str(source) in told and words in told, told
+        assert not list((tmp_path / "out").glob("*"))
 
 
 def test_without_the_extra_a_raster_says_what_to_install(

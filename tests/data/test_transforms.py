@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pix2pix_hub.data.order import EpochSampler
+from pix2pix_hub.data.order import EpochSampler, ProcessBatches
 from pix2pix_hub.data.transforms import PairTensors, PairTransform, inscribed_margins
 from pix2pix_hub.image.format import RGB, PixelFormat, from_model_range, to_model_range
 from pix2pix_hub.util import UserError
@@ -156,7 +156,7 @@ class Numbered:
         return 11
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return noise(seed=index), noise(channels=1, height=30, seed=100 + index)
+        return noise(seed=index), noise(channels=1, height=30, seed=100 + index)  # of another size
 
 
 def epoch_of_samples(epoch: int, **loader: Any) -> dict[int, tuple[Tensor, Tensor]]:
@@ -262,6 +262,62 @@ def test_pad_reflects_and_then_repeats_the_border() -> None:
     padded = seen(cells(16, 4), (16, 16), augment=False, resize="pad")["source"]
     columns = ((padded[1, 0] + 1) * 127.5).round().int().tolist()
     assert columns == [3, 3, 3, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 0, 0, 0]
+
+
+# ---------------------------------------------------------------------------------------------------- native crops
+
+
+@pytest.mark.parametrize(
+    ("stored", "cycle"), [((64, 90), 35), ((33, 50), 20), ((16, 16), 1), ((17, 16), 3), ((16, 48), 4), ((100, 100), 64)]
+)
+def test_native_crops_are_the_stored_pixels_and_in_a_cycle_of_epochs_every_one_is_drawn(
+    stored: tuple[int, int], cycle: int
+) -> None:
+    """Of each pair, by itself, from the first epoch on and in later cycles; counted for each pixel."""
+    image = cells(*stored)
+    places = set()
+    for index in range(4):
+        for start in (0, cycle, 5 * cycle):
+            counts = np.zeros(stored, int)
+            for epoch in range(start, start + cycle):
+                transform = PairTransform((16, 16), augment=True, resize="native", seed=3)
+                pair = transform(image, image.clone(), epoch=epoch, index=index)
+                assert torch.equal(pair["source"], pair["target"])
+                rows, columns = ((plane + 1) * 127.5 for plane in pair["source"].round(decimals=5))
+                top, left = (int(plane.min().round()) for plane in (rows, columns))
+                crop = to_model_range(image[:, top : top + 16, left : left + 16])
+                assert torch.allclose(pair["source"], crop) or torch.allclose(pair["source"].flip(-1), crop)
+                counts[top : top + 16, left : left + 16] += 1
+                places.add((top, left))
+            assert counts.min() >= 1
+    assert (len(places) > 1.5 * cycle) == (cycle > 3)  # and they are not always the same
+
+
+def test_native_crops_do_not_depend_on_processes_and_workers() -> None:
+    def epoch_of(processes: int, workers: int) -> dict[int, Tensor]:
+        found = {}
+        for process in range(processes):
+            sampler = EpochSampler(11, seed=3)
+            sampler.set_epoch(4)
+            dataset = PairTensors(Numbered(), PairTransform((16, 16), augment=True, resize="native", seed=7))
+            batches = ProcessBatches(sampler, 2, processes, process)
+            for batch in DataLoader(dataset, batch_sampler=batches, num_workers=workers):
+                found |= {int(index): image for index, image in zip(batch["index"], batch["source"], strict=True)}
+        return found
+
+    expected = epoch_of(1, 0)
+    assert set(expected) == set(range(11))
+    for found in (epoch_of(3, 0), epoch_of(2, 1)):
+        assert all(torch.equal(found[index], image) for index, image in expected.items())
+
+
+def test_native_crops_without_augmentation_stay_where_they_are() -> None:
+    image = cells(64, 90)
+    transform = PairTransform((16, 16), augment=False, resize="native")
+    first, later, other = (
+        transform(image, image, epoch=epoch, index=index) for epoch, index in ((0, 1), (7, 1), (0, 2))
+    )
+    assert not differ(first, later) and differ(first, other)
 
 
 @settings(max_examples=200)

@@ -59,10 +59,8 @@ def in_tiles(generator, partition: Partition, source: torch.Tensor, tile_size: i
     steps: list[int] = []
     size = (source.shape[1], source.shape[2])
     with torch.inference_mode():
-        translate_in_tiles(
-            partition, size, tile_size, lambda y, x: source[None, :, y, x], write, dropout, lambda: steps.append(1)
-        )
-    assert len(steps) == partition.passes * len(partition.tiles(size, tile_size))
+        translate_in_tiles(partition, size, tile_size, lambda y, x: source[None, :, y, x], write, dropout, steps.append)
+    assert sum(steps) == partition.passes * len(partition.tiles(size, tile_size))
     return made
 
 
@@ -155,7 +153,7 @@ def test_moments_of_pieces_are_those_of_the_whole() -> None:
         made[..., rows.core, columns.core] = piece.core_of(layer(x[..., rows.window, columns.window]))
 
     with StreamedNorms([layer]) as norms:
-        norms.sweep(pieces, run, lambda: None)
+        norms.sweep(pieces, run, lambda number: None)
     expected = (x.double() - x.double().mean((2, 3), keepdim=True)) / (
         x.double().var((2, 3), keepdim=True, correction=0) + layer.eps
     ).sqrt()
