@@ -16,7 +16,9 @@ LEVELS = [  # a file or folder imports from levels above its own, and from itsel
     {"export"},
     {"models", "losses", "metrics"},
     {"training", "inference", "evaluation", "convert", "hub"},
-    {"cli", "ui"},
+    {"ui"},
+    {"web"},
+    {"cli"},
     {"__init__"},  # the package's own names, imported on first use
 ]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from pix2pix_hub.cli.data import data_build, data_inspect, data_make, data_tile
 from pix2pix_hub.cli.evaluate import evaluate_model
-from pix2pix_hub.cli.models import convert, export, push, space_push
+from pix2pix_hub.cli.models import convert, export, push, space_push, web
 from pix2pix_hub.cli.training import USAGE_ERROR, set_up_logging
 from pix2pix_hub.cli.training import parse_training_config as parse_training_config
 from pix2pix_hub.cli.training import train as train
@@ -59,6 +59,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "space push": space_push,
     "convert": convert,
     "export": export,
+    "web": web,
     "data inspect": data_inspect,
     "data build": data_build,
     "data make": data_make,

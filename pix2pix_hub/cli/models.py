@@ -63,6 +63,29 @@ def export(
     )
 
 
+def web(
+    models: Positional[tuple[str, ...]] = (),
+    *,
+    output: Path,
+    precision: Literal["auto", "float32", "float16", "int8"] = "auto",
+    vendor: Path | None = None,
+) -> None:
+    """Write a folder of static files in which models run in the browser: draw, open pictures, no server.
+
+    Args:
+        models: Exports, run folders, or Hub ids (user/name, user/name@revision); none: those that python app.py shows.
+        output: Folder to write; a site that this command wrote is replaced, anything else never.
+        precision: How weights are stored (computing is in float32); auto: the smallest within 40 dB of the model.
+        vendor: Unpacked npm package onnxruntime-web, which is copied; None: the page loads it from cdn.jsdelivr.net.
+    """
+    from pix2pix_hub.ui.models import choose_models
+    from pix2pix_hub.web.site import write_site
+
+    for made in write_site(choose_models(",".join(models)), output, precision=precision, vendor=vendor):
+        say(f"{made.name}: {made.size / 1e6:.1f} MB of {made.precision} weights, {made.psnr:.0f} dB from the model.")
+    say(f"{output} is written. Look at it (`python -m http.server --directory {output}`), then put it on any host.")
+
+
 def push(
     run_or_export: Positional[Path],
     repo_id: Positional[str],

@@ -1,4 +1,4 @@
-"""Draw: a canvas with the model's own colours; the picture beside it comes alive whenever the pen lifts.
+"""Draw: a canvas with the model's own colours; the picture beside it follows the pen.
 
 Why not `gr.ImageEditor` (of Gradio 6.31): it says nothing of the first stroke, smooths strokes into colours that no
 class has, cannot fill, sends three pictures a stroke, and takes seconds a stroke where there is no GPU.
@@ -15,10 +15,10 @@ from PIL import Image
 from pix2pix_hub.ui.components import QUIET, Followers, example_pictures, example_strip, picture_output
 from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing
 from pix2pix_hub.ui.handlers import Handlers, decode_drawing, encode_drawing, shown
-from pix2pix_hub.ui.models import ModelInfo, hex_color, paints
+from pix2pix_hub.ui.models import BLACK_AND_WHITE, ModelInfo, board_setup, paints
 
 CANVAS = Path(__file__).with_name("canvas")
-BLACK_AND_WHITE = [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}]
+EVERY = 150  # milliseconds between two drawings that are sent while the pen is down
 OF_CLASSES = "Every colour is a class the model was trained on. Fill paints a whole area; Undo takes back any step."
 OF_PHOTOS = "This model was trained on photos: it makes little of flat drawings, but you can paint over an example."
 
@@ -65,15 +65,16 @@ def _setup(info: ModelInfo | None, example: int, *, publish: bool = False) -> di
         example: the validation pair whose source is on it, where the model has so many.
         publish: translate it at once.
     """
-    setup = {"width": 256, "height": 256, "background": "#ffffff", "image": None, "publish": publish, "key": "empty"}
-    colors = []
-    if info:
-        setup |= {"width": info.width, "height": info.height, "key": f"{info.name} {example}"}
-        if example < len(info.examples):
-            setup["image"] = encode_drawing(info.examples[example].source)
-        colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in paints(info.source)]
-        setup["background"] = colors[0]["color"] if colors else "#ffffff"  # the most frequent one
-    return setup | {"colors": colors or BLACK_AND_WHITE, "free": not colors}
+    if info is None:
+        empty = {"width": 256, "height": 256, "background": "#ffffff", "colors": BLACK_AND_WHITE, "free": True}
+        return empty | {"image": None, "publish": publish, "key": "empty", "every": EVERY}
+    image = encode_drawing(info.examples[example].source) if example < len(info.examples) else None
+    return board_setup(info) | {
+        "image": image,
+        "publish": publish,
+        "key": f"{info.name} {example}",
+        "every": EVERY,
+    }
 
 
 def _first_result(info: ModelInfo | None) -> Image.Image | None:

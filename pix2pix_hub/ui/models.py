@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -31,6 +31,7 @@ SHIPPED, SHIPPED_DRAWING = (Path(__file__).parents[1] / "assets" / name for name
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
 SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME)
 SAMPLES_PADDING = 2  # white pixels between the pictures of samples.png
+BLACK_AND_WHITE = [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}]
 MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
 MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 25e6, 16e6
 
@@ -201,3 +202,16 @@ def paints(side: PixelFormat) -> list[Paint]:
 def hex_color(color: Color) -> str:
     """ "#rrggbb"."""
     return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def board_setup(info: ModelInfo) -> dict[str, Any]:
+    """Describe the drawing board (`canvas/`) for a model: its size and its colours, the first as background."""
+    colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in paints(info.source)]
+    return {
+        "model": info.name,
+        "width": info.width,
+        "height": info.height,
+        "background": colors[0]["color"] if colors else "#ffffff",  # the most frequent one
+        "colors": colors or BLACK_AND_WHITE,
+        "free": not colors,  # any colour may be drawn with
+    }
