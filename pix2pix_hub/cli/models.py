@@ -120,6 +120,7 @@ def push(
 def space_push(
     repo_id: Positional[str],
     model: str,
+    sdk: Literal["gradio", "static"] = "gradio",
     hardware: str | None = None,
     private: bool = False,
 ) -> None:
@@ -128,6 +129,7 @@ def space_push(
     Args:
         repo_id: Space, user/name; made where it does not exist.
         model: Hub id of the model, user/name or user/name@revision; several with commas between them give a picker.
+        sdk: The app on a server of the Hub, or the page of `web`, which runs in the visitor's browser.
         hardware: What it runs on, as the Hub calls it (cpu-basic, t4-small, zero-a10g, …); None: what it has.
         private: Make the Space private.
     """
@@ -136,4 +138,13 @@ def space_push(
     models = [name.strip() for name in model.split(",") if name.strip()]
     if not models:
         raise UserError("--model names no model: give the Hub id of one, user/name.")
-    say(f"pushed {repo_id}: {push_space(repo_id, models, hardware=hardware, private=private)}")
+    if sdk == "static" and hardware is not None:
+        raise UserError("--hardware is for --sdk gradio: a static Space runs in the visitor's browser. Leave it out.")
+
+    def write(folder: Path) -> None:
+        from pix2pix_hub.web.site import write_site
+
+        write_site({name: name for name in models}, folder)
+
+    site = write if sdk == "static" else None
+    say(f"pushed {repo_id}: {push_space(repo_id, models, write_site=site, hardware=hardware, private=private)}")

@@ -26,6 +26,7 @@ from PIL import Image
 
 from pix2pix_hub.convert.onnx import check_packages, shrink_weights, write_onnx
 from pix2pix_hub.export import GENERATOR_FILES, TRAINING_CONFIG_NAME, Export
+from pix2pix_hub.hub.push import SITE_NAME
 from pix2pix_hub.image.format import PixelFormat, distinct_colors
 from pix2pix_hub.image.read import Decoded
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline, prepare
@@ -38,7 +39,7 @@ from pix2pix_hub.util import UserError, read_object, write_folder_aside
 Precision = Literal["auto", "float32", "float16", "int8"]
 LEAST_PSNR = 40.0  # dB, of what stored weights of fewer bits give, against the model
 CHECKED_SHOWN = ("l1", "psnr", "ssim")  # metrics that the page names
-SITE_NAME, MADE_BY = "site.json", "pix2pix-hub web"
+MADE_BY = "pix2pix-hub web"
 STATIC, BOARD = Path(__file__).with_name("static"), Path(__file__).parents[1] / "ui" / "canvas"
 BROWSER_MODES, BROWSER_DTYPES = ("gray", "rgb", "labels"), ("uint8", "uint16")
 

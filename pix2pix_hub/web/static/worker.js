@@ -267,7 +267,7 @@ function lines(gray, width, height) {
       }
     }
     if (line.length <= SHORTEST_LINE || !line.some((at) => thin[at] >= strong)) continue;
-    for (const at of line) for (const step of [0, 1, width, width + 1]) drawn[at + step] = 0;
+    for (const at of line) for (const step of [0, 1, width, width + 1]) drawn[at - step] = 0;
   }
   return drawn;
 }
