@@ -17,6 +17,7 @@ LEVELS = [  # a file or folder imports from levels above its own, and from itsel
     {"models", "losses", "metrics"},
     {"training", "inference", "evaluation", "convert", "hub"},
     {"ui"},
+    {"web"},
     {"cli"},
     {"__init__"},  # the package's own names, imported on first use
 ]

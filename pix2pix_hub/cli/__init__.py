@@ -18,7 +18,7 @@ from tyro.conf import OmitArgPrefixes
 
 from pix2pix_hub.cli.data import data_build, data_inspect, data_make, data_tile
 from pix2pix_hub.cli.evaluate import evaluate_model
-from pix2pix_hub.cli.models import convert, export, push, space_push
+from pix2pix_hub.cli.models import convert, export, push, space_push, web
 from pix2pix_hub.cli.options import refuse_unknown
 from pix2pix_hub.cli.training import parse_training_config as parse_training_config
 from pix2pix_hub.cli.training import train
@@ -106,6 +106,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "space push": space_push,
     "convert": convert,
     "export": export,
+    "web": web,
     "data inspect": data_inspect,
     "data build": data_build,
     "data make": data_make,

@@ -68,6 +68,29 @@ def export(
     )
 
 
+def web(
+    models: Positional[tuple[str, ...]] = (),
+    *,
+    output: Path,
+    precision: Literal["auto", "float32", "float16", "int8"] = "auto",
+    vendor: Path | None = None,
+) -> None:
+    """Write a folder of static files in which models run in the browser: draw, open pictures, no server.
+
+    Args:
+        models: Exports, run folders, or Hub ids (user/name, user/name@revision); none: those that python app.py shows.
+        output: Folder to write; a site that this command wrote is replaced, anything else never.
+        precision: How weights are stored (computing is in float32); auto: the smallest within 40 dB of the model.
+        vendor: Unpacked npm package onnxruntime-web, which is copied; None: the page loads it from cdn.jsdelivr.net.
+    """
+    from pix2pix_hub.ui.models import choose_models
+    from pix2pix_hub.web.site import write_site
+
+    for made in write_site(choose_models(",".join(models)), output, precision=precision, vendor=vendor):
+        say(f"{made.name}: {made.size / 1e6:.1f} MB of {made.precision} weights, {made.psnr:.0f} dB from the model.")
+    say(f"{output} is written. Look at it (`python -m http.server --directory {output}`), then put it on any host.")
+
+
 def push(
     run_or_export: Annotated[Path, Positional, arg(metavar="RUN_OR_EXPORT")],
     repo_id: Repository,
@@ -102,6 +125,7 @@ def push(
 def space_push(
     repo_id: Repository,
     model: str,
+    sdk: Literal["gradio", "static"] = "gradio",
     hardware: str | None = None,
     private: bool = False,
 ) -> None:
@@ -110,6 +134,7 @@ def space_push(
     Args:
         repo_id: Space, user/name; made where it does not exist.
         model: Hub id of the model, user/name or user/name@revision; several with commas between them give a picker.
+        sdk: The app on a server of the Hub, or the page of `web`, which runs in the visitor's browser.
         hardware: What it runs on, as the Hub calls it (cpu-basic, t4-small, zero-a10g, …); None: what it has.
         private: Make the Space private.
     """
@@ -118,4 +143,13 @@ def space_push(
     models = [name.strip() for name in model.split(",") if name.strip()]
     if not models:
         raise UserError("--model names no model: give the Hub id of one, user/name.")
-    say(f"pushed {repo_id}: {push_space(repo_id, models, hardware=hardware, private=private)}")
+    if sdk == "static" and hardware is not None:
+        raise UserError("--hardware is for --sdk gradio: a static Space runs in the visitor's browser. Leave it out.")
+
+    def write(folder: Path) -> None:
+        from pix2pix_hub.web.site import write_site
+
+        write_site({name: name for name in models}, folder)
+
+    site = write if sdk == "static" else None
+    say(f"pushed {repo_id}: {push_space(repo_id, models, write_site=site, hardware=hardware, private=private)}")

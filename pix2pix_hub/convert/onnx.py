@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_shapes
@@ -14,13 +15,14 @@ from pix2pix_hub.util import UserError, write_aside
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of values in [-1, 1]
+LEAST_WEIGHTS = 256  # of a tensor that `shrink_weights` shrinks
 
 
-def check_packages() -> None:
-    """Raise `UserError` where a package that ONNX files need is not installed."""
+def check_packages(what: str = "--format onnx") -> None:
+    """Raise `UserError` where a package that ONNX files, and with them `what`, need is not installed."""
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        raise UserError(f"--format onnx needs {', '.join(missing)}: pip install {' '.join(PACKAGES)}")
+        raise UserError(f"{what} needs {', '.join(missing)}: pip install {' '.join(PACKAGES)}")
 
 
 def write_onnx(generator: Generator, path: Path) -> float:
@@ -77,3 +79,39 @@ def largest_difference(generator: Generator, path: Path) -> float:
         generated = torch.from_numpy(session.run(None, {"source": source.numpy()})[0])
         largest = max(largest, float((generated - generator(source)).abs().max()))
     return largest
+
+
+def shrink_weights(path: Path, precision: str, smaller: Path) -> None:
+    """Write a copy of an ONNX file to `smaller` that stores its weights in fewer bits, and computes in float32.
+
+    Runtimes convert the weights once, when they load the file.
+
+    Args:
+        path: what `write_onnx` wrote.
+        precision: "float16"; or "int8": convolutions as whole numbers with a scale for each first index (of most, the
+            output channel), all else as float16.
+        smaller: the file.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    graph, casts = model.graph, []
+    for weight in [each for each in graph.initializer if each.data_type == TensorProto.FLOAT]:
+        values, name = numpy_helper.to_array(weight), weight.name
+        if values.size < LEAST_WEIGHTS:
+            continue
+        if precision == "int8" and values.ndim == 4:
+            scales = np.maximum(np.abs(values).max(axis=(1, 2, 3), keepdims=True) / 127.0, np.finfo(np.float32).tiny)
+            stored, cast = np.round(values / scales).astype(np.int8), f"{name}_cast"
+            graph.initializer.append(numpy_helper.from_array(scales.astype(np.float32), f"{name}_scales"))
+            casts.append(helper.make_node("Cast", [f"{name}_stored"], [cast], to=TensorProto.FLOAT))
+            casts.append(helper.make_node("Mul", [cast, f"{name}_scales"], [name]))
+        else:
+            stored = values.astype(np.float16)
+            casts.append(helper.make_node("Cast", [f"{name}_stored"], [name], to=TensorProto.FLOAT))
+        weight.CopyFrom(numpy_helper.from_array(stored, f"{name}_stored"))
+    nodes = [*casts, *graph.node]  # a node comes after what it reads
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, smaller)

@@ -34,6 +34,7 @@ from pix2pix_hub.util import UserError, read_object
 
 logger = logging.getLogger(__name__)
 
+SITE_NAME = "site.json"  # which `pix2pix-hub web` writes, and by which its sites are known
 WAITS = (2.0, 5.0, 15.0, 45.0, 120.0)  # seconds before each new attempt
 FIRST_ATTEMPTS = 3  # to reach a Hub that has not answered yet: somebody waits to hear that there is no network
 LOGIN = "Run `hf auth login`, or set HF_TOKEN, with a token that may write (https://huggingface.co/settings/tokens)."
@@ -175,7 +176,7 @@ def commit_files(
     kind = "space" if isinstance(head, SpaceInfo) else "model"
     additions = [CommitOperationAdd(name, content) for name, content in files.items()]
     for addition in additions:
-        if addition.path_in_repo.endswith((".safetensors", ".png")):
+        if addition.path_in_repo.endswith((".safetensors", ".png", ".onnx")):
             # one at a time, in this thread: the client's pool of threads would keep the process from ending
             api.preupload_lfs_files(head.id, [addition], revision=revision)
     try:
@@ -249,13 +250,20 @@ def check_account(repo_id: str, token: str | None = None) -> str:
 
 
 def open_repo(
-    repo_id: str, *, kind: str = "model", private: bool = False, revision: str | None = None, token: str | None = None
+    repo_id: str,
+    *,
+    kind: str = "model",
+    sdk: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> None:
     """Make repository and branch where they do not exist yet.
 
     Args:
         repo_id: what `check_account` gave.
         kind: "model" or "space".
+        sdk: of a new space.
         private: make it private; an existing one must be so already.
         revision: branch; None: the main one.
         token: as in `check_account`.
@@ -263,7 +271,7 @@ def open_repo(
     Raises:
         PushError: the Hub refused; or the repository holds something else than a model, or the app, of pix2pix_hub.
     """
-    api, sdk = HfApi(token=token), "gradio" if kind == "space" else None
+    api = HfApi(token=token)
     with push_errors(repo_id):
         try:
             info = api.repo_info(repo_id, repo_type=kind)
@@ -283,7 +291,8 @@ def _check_existing(api: HfApi, info: Any, private: bool) -> None:
         )
     present = {file.rfilename for file in info.siblings}
     if isinstance(info, SpaceInfo):
-        other = "app.py" in present and not any(name.startswith("pix2pix_hub/") for name in present)
+        ours = SITE_NAME in present or any(name.startswith("pix2pix_hub/") for name in present)
+        other = bool({"app.py", "index.html"} & present) and not ours
     elif other := CONFIG_NAME in present:
         with suppress(UserError):
             config = read_object(Path(api.hf_hub_download(info.id, CONFIG_NAME, revision=info.sha)))

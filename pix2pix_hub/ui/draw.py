@@ -1,4 +1,4 @@
-"""Draw: a canvas with the model's own colours; the picture beside it comes alive whenever the pen lifts.
+"""Draw: a canvas with the model's own colours; the picture beside it follows the pen.
 
 Why not `gr.ImageEditor` (of Gradio 6.31): it says nothing of the first stroke, smooths strokes into colours that no
 class has, cannot fill, sends three pictures a stroke, and takes seconds a stroke where there is no GPU.
@@ -23,11 +23,10 @@ from pix2pix_hub.ui.components import (
 )
 from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing, said
 from pix2pix_hub.ui.handlers import Handlers, decode_drawing, encode_drawing, shown
-from pix2pix_hub.ui.models import ModelInfo, hex_color, paints
+from pix2pix_hub.ui.models import BLACK_AND_WHITE, ModelInfo, board_setup, draws_lines, paints
 
 CANVAS = Path(__file__).with_name("canvas")
-BLACK_AND_WHITE = [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}]
-LINE_PEN = 2  # pixels: as wide as the lines are that models of edges know
+EVERY = 150  # milliseconds between two drawings that are sent while the pen is down
 EMPTY = "The sheet is empty: draw something, or start from an example."
 OF_CLASSES = "Every colour is a class the model was trained on. Fill paints a whole area; Undo takes back any step."
 OF_LINES = "This model was trained on line drawings: draw outlines with the thin pen."
@@ -57,7 +56,7 @@ def draw_tab(handlers: Handlers, picker: gr.HTML, info: ModelInfo | None) -> Fol
         """Translate the drawing, unless a newer one has come before this is ready."""
         is_newest = newest.begin(request.session_hash)
         picture = decode_drawing(drawing) if drawing else None
-        sheet = ImageColor.getrgb(_paper(info := handlers.store.info(model)))
+        sheet = ImageColor.getrgb(board_setup(info := handlers.store.info(model))["background"])
         if picture and [color for _, color in picture.getcolors(1) or []] == [sheet]:
             return [shown(Image.new("RGB", picture.size, "white")), said(EMPTY)]
         made = shown(handlers.draw(picture, model), info.target)
@@ -83,28 +82,12 @@ def _setup(info: ModelInfo | None, example: int, *, publish: bool = False) -> di
         example: the validation pair whose source is on it, where the model has so many.
         publish: translate it at once.
     """
-    setup = {"width": 256, "height": 256, "image": None, "publish": publish, "key": "empty", "pen": None}
-    colors = []
-    if info:
-        setup |= {"width": info.width, "height": info.height, "key": f"{info.name} {example}"}
-        if example < len(info.examples):
-            setup["image"] = encode_drawing(info.examples[example].source)
-        colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in paints(info.source)]
-        if _draws_lines(info):
-            setup["pen"] = LINE_PEN
-            colors = [entry | {"name": name} for entry, name in zip(colors, ("paper", "pen"), strict=True)]
-    return setup | {"colors": colors or BLACK_AND_WHITE, "free": not colors, "background": _paper(info)}
-
-
-def _paper(info: ModelInfo | None) -> str:
-    """The colour of an empty sheet: the model's most frequent one."""
-    colors = paints(info.source) if info else []
-    return hex_color(colors[0].color) if colors else "#ffffff"
-
-
-def _draws_lines(info: ModelInfo) -> bool:
-    """Whether its sources are of two colours that have no names, as drawings are."""
-    return len(info.source.palette) == 2 and not any(entry.name for entry in info.source.palette)
+    if info is None:
+        empty = {"width": 256, "height": 256, "background": "#ffffff", "colors": BLACK_AND_WHITE, "free": True}
+        return empty | {"pen": None, "image": None, "publish": publish, "key": "empty", "every": EVERY}
+    image = encode_drawing(info.examples[example].source) if example < len(info.examples) else None
+    own = {"image": image, "publish": publish, "key": f"{info.name} {example}", "every": EVERY}
+    return board_setup(info) | own
 
 
 def _first_result(info: ModelInfo | None) -> Image.Image | None:
@@ -112,6 +95,6 @@ def _first_result(info: ModelInfo | None) -> Image.Image | None:
 
 
 def _hint(info: ModelInfo | None) -> str:
-    if info and _draws_lines(info):
+    if info and draws_lines(info):
         return OF_LINES
     return OF_CLASSES if info is None or paints(info.source) else OF_PHOTOS

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -31,6 +31,8 @@ from pix2pix_hub.util import UserError, is_own_file
 SHIPPED, SHIPPED_DRAWING = (Path(__file__).parents[1] / "assets" / name for name in ("demo_model", "drawing_model"))
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
 SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME)
+BLACK_AND_WHITE = [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}]
+LINE_PEN = 2  # pixels: as wide as the lines are that models of edges know
 MAX_PALETTE, MAX_NAME, MAX_CARD, MAX_SIDE, MAX_ROWS = 64, 40, 100_000, 4096, 100
 MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 25e6, 16e6
 THUMBNAIL = 64  # pixels
@@ -250,3 +252,25 @@ def paints(side: PixelFormat) -> list[Paint]:
 def hex_color(color: Color) -> str:
     """ "#rrggbb"."""
     return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def draws_lines(info: ModelInfo) -> bool:
+    """Whether its sources are of two colours that have no names, as drawings are."""
+    return len(info.source.palette) == 2 and not any(entry.name for entry in info.source.palette)
+
+
+def board_setup(info: ModelInfo) -> dict[str, Any]:
+    """Describe the drawing board (`canvas/`) for a model: size, pen, and colours, the first of them its background."""
+    colors = [{"color": hex_color(paint.color), "name": paint.name} for paint in paints(info.source)]
+    lines = draws_lines(info)
+    if lines:
+        colors = [entry | {"name": name} for entry, name in zip(colors, ("paper", "pen"), strict=True)]
+    return {
+        "model": info.name,
+        "width": info.width,
+        "height": info.height,
+        "pen": LINE_PEN if lines else None,
+        "background": colors[0]["color"] if colors else "#ffffff",  # the most frequent one
+        "colors": colors or BLACK_AND_WHITE,
+        "free": not colors,  # any colour may be drawn with
+    }

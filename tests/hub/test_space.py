@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -71,6 +72,34 @@ def test_push_is_one_commit_and_an_update_deletes_what_is_no_longer_needed(hub: 
     assert "models:\n- tester/maps\n" in updated and "[tester/maps](https://huggingface.co/tester/maps)" in updated
     assert f'"PIX2PIX_MODEL", {model!r}' in space.read("app.py").decode()
     assert space.settings["hardware"] == "t4-small"
+
+
+def test_a_static_space_holds_the_site_and_replaces_the_app(hub: HubServer, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntime")
+    hub.add_folder("tester/maps", write_tiny_export(tmp_path / "model"))
+    push_space("demo", ["tester/maps"])
+    space = hub.repo("tester/demo", "spaces")
+    hub.add_commit(space, {"LICENSE": "mine", "README.md": space.read("README.md").decode().replace("🖼️", "🏠")})
+    assert main(["space", "push", "tester/demo", "--model", "tester/maps", "--sdk", "static"]) == 0
+    assert len(space.commits) == 4
+    listed = json.loads(space.read("site.json"))
+    assert space.files() - {".gitattributes", "LICENSE", "README.md", "site.json"} == {*listed["files"]}
+    assert {"index.html", "models/tester-maps/model.onnx"} <= space.files()
+    assert listed["runtime"]["base"].startswith("https://cdn.jsdelivr.net/npm/onnxruntime-web@")
+    (tmp_path / "README.md").write_bytes(space.read("README.md"))
+    front = metadata_load(tmp_path / "README.md")
+    assert front is not None and front["sdk"] == "static" and front["app_file"] == "index.html"
+    assert front["custom_headers"]["cross-origin-embedder-policy"] == "require-corp" and front["emoji"] == "🏠"
+    push_space("demo", ["tester/maps"])  # and back
+    assert "app.py" in space.files() and not {"site.json", "index.html", "page.js"} & space.files()
+
+
+def test_a_private_models_weights_are_not_shown_to_everybody(hub: HubServer, tmp_path: Path) -> None:
+    hub.add_folder("tester/maps", write_tiny_export(tmp_path / "model"))
+    hub.repo("tester/maps").private = True
+    with pytest.raises(UserError, match="is private, and a static Space shows its weights to everybody: add --private"):
+        push_space("demo", ["tester/maps"], write_site=lambda folder: folder.mkdir())
+    assert ("spaces", "tester/demo") not in hub.repos
 
 
 def test_what_cannot_be_pushed_is_refused_before_anything_is_made(hub: HubServer, tmp_path: Path) -> None:

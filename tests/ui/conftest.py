@@ -1,14 +1,13 @@
-"""The app on a free port, in this process, and a real Chromium to look at it with."""
+"""The app on a free port, in this process, and its page in a real Chromium."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from running_app import RunningApp
 from tiny_exports import GRAY, RGB, RGB16, write_tiny_export
 
@@ -16,12 +15,6 @@ import pix2pix_hub.metrics  # noqa: F401  # takes its time, which no test shall 
 from pix2pix_hub.config import MakerOptions
 from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING
 from pix2pix_hub.ui.store import Limits, ModelStore
-
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-CHROMIUM_OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 @pytest.fixture(scope="session")
@@ -43,18 +36,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
     yield RunningApp(url, store, limits, files)
     demo.close()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
-    if not Path(CHROMIUM).exists():
-        text = f"no Chromium at {CHROMIUM}: apt-get install chromium, or set CHROMIUM"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

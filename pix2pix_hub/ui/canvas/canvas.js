@@ -1,8 +1,12 @@
 // The drawing surface: exact colours (nothing is smoothed), one pixel of it for one of the model's.
-// `props.setup` says what to draw on: {width, height, colors: [{color, name}], background, free, pen, image, publish}.
-// `props.value` becomes the drawing as a PNG data URL each time the pen lifts, which is what Gradio's change event sends.
+// `props.setup` says what to draw on: {model, width, height, colors: [{color, name}], background, free, pen, image, publish}.
+// The canvas sends "drawn" whenever it changes. With `every` in the setup `props.value` becomes the drawing as a PNG data
+// URL, when the pen lifts and as often as after so many milliseconds before: that is what Gradio's change event sends.
 
-const HISTORY = 50; // drawings kept for undo
+const HISTORY = 50; // drawings kept for undo, of as many pixels together as
+const HISTORY_PIXELS = 2 ** 24;
+const LINK_LENGTH = 30000; // characters of a drawing in a link
+const LINK_PIXELS = 2 ** 20;
 
 const find = (selector) => element.querySelector(selector);
 const canvas = find("canvas");
@@ -20,6 +24,10 @@ let past = [];
 let future = [];
 let cursor = { x: 0, y: 0 };
 let last = null; // where the pen was, while it is down
+let anchor; // where it came down, and
+let before; // what was drawn then: of lines and rectangles only the last is kept
+let publishing = 0; // timer
+let linked = new URLSearchParams(location.hash.slice(1)); // the drawing that the address holds, until it is shown
 
 function pack(hex) {
   const value = parseInt(hex.slice(1), 16);
@@ -30,10 +38,13 @@ function show() {
   context.putImageData(image, 0, 0);
   find('[data-act="undo"]').disabled = past.length < 2;
   find('[data-act="redo"]').disabled = !future.length;
+  canvas.dispatchEvent(new Event("drawn"));
 }
 
 function publish() {
-  props.value = canvas.toDataURL("image/png");
+  clearTimeout(publishing);
+  publishing = 0;
+  if (props.setup.every) props.value = canvas.toDataURL("image/png");
 }
 
 function same(a, b) {
@@ -43,7 +54,7 @@ function same(a, b) {
 function commit() {
   if (past.length && same(pixels, past[past.length - 1])) return;
   past.push(pixels.slice());
-  if (past.length > HISTORY) past.shift();
+  while (past.length > HISTORY || (past.length > 2 && past.length * pixels.length > HISTORY_PIXELS)) past.shift();
   future = [];
   show();
   publish();
@@ -67,23 +78,59 @@ function redo() {
   restore(past[past.length - 1]);
 }
 
-function stamp(x, y) {
-  const radius = sizeInput.valueAsNumber / 2;
+function stamp(x, y, pressure) {
+  const radius = (sizeInput.valueAsNumber * pressure) / 2;
   const paint = tool === "erase" ? background : color;
-  for (let row = Math.ceil(y - radius); row <= y + radius; row++) {
+  pixels[Math.floor(y) * canvas.width + Math.floor(x)] = paint; // however thin the pen is
+  for (let row = Math.ceil(y - radius - 0.5); row <= y + radius - 0.5; row++) {
     if (row < 0 || row >= canvas.height) continue;
-    const half = Math.sqrt(Math.max(0, radius * radius - (row - y) * (row - y)));
-    const from = Math.max(0, Math.ceil(x - half));
-    const to = Math.min(canvas.width - 1, Math.floor(x + half));
+    const half = Math.sqrt(Math.max(0, radius * radius - (row + 0.5 - y) ** 2));
+    const from = Math.max(0, Math.ceil(x - half - 0.5));
+    const to = Math.min(canvas.width - 1, Math.floor(x + half - 0.5));
     if (from <= to) pixels.fill(paint, row * canvas.width + from, row * canvas.width + to + 1);
   }
 }
 
-function line(from, to) {
+function line(from, to, pressure = 1) {
   const steps = Math.max(1, Math.ceil(Math.hypot(to.x - from.x, to.y - from.y)));
   for (let step = 0; step <= steps; step++) {
-    stamp(from.x + ((to.x - from.x) * step) / steps, from.y + ((to.y - from.y) * step) / steps);
+    stamp(from.x + ((to.x - from.x) * step) / steps, from.y + ((to.y - from.y) * step) / steps, pressure);
   }
+}
+
+// Filled where colours are classes; where there are but two it is a line drawing's outline.
+function rectangle(from, to) {
+  if (props.setup.colors.length === 2) {
+    const corners = [from, { x: to.x, y: from.y }, to, { x: from.x, y: to.y }];
+    corners.forEach((corner, number) => line(corner, corners[(number + 1) % 4]));
+    return;
+  }
+  const [left, right] = [Math.min(from.x, to.x), Math.max(from.x, to.x)].map(Math.floor);
+  for (let row = Math.floor(Math.min(from.y, to.y)); row <= Math.max(from.y, to.y); row++) {
+    pixels.fill(color, row * canvas.width + left, row * canvas.width + right + 1);
+  }
+}
+
+const isShape = () => tool === "line" || tool === "rectangle";
+
+function lower(at, pressure = 1) {
+  last = anchor = at;
+  before = isShape() ? pixels.slice() : null;
+  move(at, pressure);
+}
+
+function move(at, pressure = 1) {
+  if (before) pixels.set(before);
+  if (before && tool === "rectangle") rectangle(anchor, at);
+  else line(before ? anchor : last, at, pressure);
+  last = at;
+  show();
+  if (props.setup.every && !publishing) publishing = setTimeout(publish, props.setup.every);
+}
+
+function lift() {
+  last = before = null;
+  commit();
 }
 
 function fill(place) {
@@ -123,6 +170,10 @@ function place(event) {
   return moveCursor(x, ((event.clientY - box.top) * canvas.height) / box.height);
 }
 
+function pressureOf(event) {
+  return event.pointerType === "pen" && event.pressure ? 2 * event.pressure : 1;
+}
+
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
   canvas.setPointerCapture(event.pointerId);
@@ -131,24 +182,15 @@ canvas.addEventListener("pointerdown", (event) => {
     fill(at);
     commit();
   } else {
-    last = at;
-    line(at, at);
-    show();
+    lower(at, pressureOf(event));
   }
 });
 canvas.addEventListener("pointermove", (event) => {
   const at = place(event);
-  if (!last) return;
-  line(last, at);
-  last = at;
-  show();
+  if (last) move(at, pressureOf(event));
 });
 for (const end of ["pointerup", "pointercancel"]) {
-  canvas.addEventListener(end, () => {
-    if (!last) return;
-    last = null;
-    commit();
-  });
+  canvas.addEventListener(end, () => last && lift());
 }
 for (const enter of ["pointerenter", "focus"]) {
   canvas.addEventListener(enter, () => (ring.style.display = "block"));
@@ -162,11 +204,12 @@ canvas.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
   const command = (event.ctrlKey || event.metaKey) && event.key.toLowerCase();
   if (moves[event.key]) {
-    moveCursor(cursor.x + moves[event.key][0], cursor.y + moves[event.key][1]);
+    const at = moveCursor(cursor.x + moves[event.key][0], cursor.y + moves[event.key][1]);
+    if (before) move(at);
   } else if (event.key === " " || event.key === "Enter") {
     if (tool === "fill") fill(cursor);
-    else stamp(cursor.x, cursor.y);
-    commit();
+    else if (!before) lower(cursor);
+    if (!isShape() || cursor !== anchor) lift(); // a shape's first corner waits for its second
   } else if (command === "z") {
     if (event.shiftKey) redo();
     else undo();
@@ -182,9 +225,11 @@ find(".tools").addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   if (button.dataset.tool) {
+    if (last) lift();
     tool = button.dataset.tool;
     element.querySelectorAll("[data-tool]").forEach((each) => each.setAttribute("aria-pressed", each === button));
   }
+  if (button.dataset.act === "link") copyLink();
   if (button.dataset.act === "undo") undo();
   if (button.dataset.act === "redo") redo();
   if (button.dataset.act === "clear") {
@@ -220,10 +265,60 @@ function addOwnColor() {
   label.append(picker);
 }
 
+// --- links: `#model=…&drawing=…`, which holds width, height, colours, and each pixel's number among these, deflated ---
+
+function through(bytes, stream) {
+  return new Blob([bytes]).stream().pipeThrough(stream);
+}
+
+async function copyLink() {
+  const colors = [...new Set(pixels)];
+  const numbers = new Map(colors.map((each, number) => [each, number]));
+  const head = [canvas.width & 255, canvas.width >> 8, canvas.height & 255, canvas.height >> 8, colors.length - 1];
+  const rgb = colors.flatMap((each) => [each & 255, (each >> 8) & 255, (each >> 16) & 255]);
+  let text = "";
+  if (colors.length <= 256) {
+    const bytes = new Uint8Array(head.length + rgb.length + pixels.length);
+    bytes.set([...head, ...rgb]);
+    pixels.forEach((each, at) => (bytes[head.length + rgb.length + at] = numbers.get(each)));
+    const deflated = new Response(through(bytes, new CompressionStream("deflate-raw")));
+    const small = new Uint8Array(await deflated.arrayBuffer());
+    if (small.length < LINK_LENGTH) text = btoa(String.fromCharCode(...small)).replace(/\+/g, "-").replace(/\//g, "_");
+  }
+  if (!text || text.length > LINK_LENGTH) {
+    find(".told").textContent = "This is too much for a link, which holds drawings: save the picture instead.";
+    return;
+  }
+  history.replaceState(null, "", `#${new URLSearchParams({ model: props.setup.model, drawing: text })}`);
+  find(".told").textContent = await navigator.clipboard.writeText(location.href).then(
+    () => "The link to this drawing is copied.",
+    () => "The link to this drawing is in the address bar.",
+  );
+}
+
+async function readLink(text) {
+  const packed = Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (each) => each.charCodeAt(0));
+  const reader = through(packed, new DecompressionStream("deflate-raw")).getReader();
+  const bytes = new Uint8Array(LINK_PIXELS + 1024);
+  let length = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    bytes.set(part.value, length); // which throws when it is too much
+    length += part.value.length;
+  }
+  const [width, height, count] = [bytes[0] | (bytes[1] << 8), bytes[2] | (bytes[3] << 8), bytes[4] + 1];
+  const start = 5 + 3 * count;
+  if (!width || !height || length !== start + width * height) throw new Error("another length");
+  const drawing = new ImageData(width, height);
+  drawing.data.forEach((_, at) => {
+    drawing.data[at] = at % 4 === 3 ? 255 : bytes[5 + 3 * bytes[start + (at >> 2)] + (at % 4)];
+  });
+  return drawing;
+}
+
 function begin(setup) {
   past = [];
   future = [];
-  last = null;
+  last = before = null;
   background = pack(setup.background);
   const repainted = JSON.stringify(setup.colors) !== swatches.dataset.colors;
   if (repainted) {
@@ -233,11 +328,14 @@ function begin(setup) {
     const first = paints.length ? paints[0].color : setup.background;
     setup.colors.forEach((each) => addSwatch(each.color, each.name, each.color === first));
     if (setup.free) addOwnColor();
+  }
+  if (repainted || setup.width !== canvas.width) {
     sizeInput.max = Math.round(setup.width / 4);
     sizeInput.value = setup.pen || Math.max(2, Math.round(setup.width / 14));
   }
   canvas.width = setup.width;
   canvas.height = setup.height;
+  canvas.style.maxWidth = `${(70 * setup.width) / setup.height}vh`; // tall pictures stay on the screen
   cursor = { x: setup.width / 2, y: setup.height / 2 };
   context.fillStyle = setup.background;
   context.fillRect(0, 0, setup.width, setup.height);
@@ -250,6 +348,22 @@ function begin(setup) {
     if (setup.publish) publish();
     canvas.dataset.ready = setup.key;
   };
+  const drawing = linked.get("drawing");
+  if (drawing && (linked.get("model") ?? setup.model) === setup.model) {
+    linked = new URLSearchParams();
+    readLink(drawing).then(
+      ({ width, height, data }) => {
+        const picture = Object.assign(document.createElement("canvas"), { width, height });
+        picture.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
+        begin({ ...setup, width, height, image: picture.toDataURL(), publish: true });
+      },
+      () => {
+        find(".told").textContent = "The drawing in this link is damaged: here is an example instead.";
+        begin(setup);
+      },
+    );
+    return;
+  }
   if (!setup.image) return start();
   const picture = new Image();
   picture.onload = () => {
