@@ -14,7 +14,6 @@ whose run had other commands is refused.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import shlex
 import subprocess
@@ -181,7 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shrink", type=int, default=1, help="divides every network's channels, `demo`'s excepted")
     options = parser.parse_args(arguments)
     budget = ["--image-size", options.image_size, "--batch-size", options.batch_size]
-    chosen = [run for run in plan(budget, options.max_steps, options.shrink, options.learning_rate) if options.only in run.name]
+    chosen = [
+        run
+        for run in plan(budget, options.max_steps, options.shrink, options.learning_rate)
+        if options.only in run.name
+    ]
     if not chosen:
         parser.error(f"--only {options.only}: no run's name contains this. --list without --only shows their commands.")
     if not options.list and (why := obstacle(chosen, Path(options.data), options.runs)):
