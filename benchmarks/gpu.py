@@ -6,8 +6,8 @@
 
 - `check`: `train_accelerate.py --dry-run`, then the trainer from pairs to an export in each precision; a step that
   makes the host wait for the GPU is an error there (but in fp16, whose scaler must look at gradients).
-- `steps`: steps of three presets and of `reference.py` at batches 1 and 16, `--steps` of them between two waits; the time
-  until they are issued is the host's.
+- `steps`: steps of three presets and of `reference.py` at batches 1 and 16, `--steps` of them between two waits; the
+  time until they are issued is the host's.
 - `runs`: `end_to_end.py` at batches 1 and 16, ours and the reference.
 - `inference`: `Pix2PixPipeline` from 8-bit arrays to 8-bit arrays, in each precision.
 
