@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import results_runs  # noqa: E402
 from results_numbers import (  # noqa: E402
-    ABSENT,
     BESIDE_PICTURES,
     SCORES,
     Result,
@@ -31,35 +30,23 @@ from results_numbers import (  # noqa: E402
     shown,
     values,
 )
+from results_runs import BASE  # noqa: E402
 
 SECTIONS = {
     "facades": "Façades: labels → photo",
     "maps": "Maps: aerial photo → map",
     "edges2shoes": "Edges → shoes",
-    "ablation": "Ablation on façades: one thing changed in `specification`",
+    "ablation": f"Ablation on façades: what is changed in `{BASE}`",
     "synthetic": "The embedded set: labels → picture",
-    "synthetic-ablation": "Ablation on the embedded set: one thing changed in `specification`",
 }
-PUBLISHABLE = ("synthetic", "synthetic-ablation")  # whose pictures are ours to show
+PUBLISHABLE = ("synthetic",)  # whose pictures are ours to show
 ABLATIONS = tuple(results_runs.ABLATIONS)
 ORDER = ("demo", *results_runs.PRESETS, *results_runs.VARIANTS)  # of the rows
-BASE, RESIZE = "specification", "upsampling resize"
 SHUFFLED = "sources shuffled"
 OVER_IMAGES = "†"  # after an interval over images, where others are over seeds
 PAIRS_SHOWN = 3
 PADDING = 2  # pixels between the images of a run's samples.png
-SEEN = (  # of the pictures on the page: look at them again whenever they are made anew
-    f" For the eye there are the pictures of the embedded set above: those of `{BASE}` have a grid of dots, plain in "
-    f"sky and roof, those of `{RESIZE}` show none."
-)
 COLUMNS = ("source", "generated", "target")  # there
-# The specification's expectations: where training begins, and where it ends.
-EXPECTED = {
-    "G loss": ("train_g_loss", 2.0, 0.8),
-    "D loss": ("train_d_loss", 0.6, 0.3),
-    "L1": ("l1", 0.05, 0.04),
-    "FID": ("fid", 50.0, 25.0),
-}
 Rows = dict[str, list[Result]]  # variant → its seeds
 
 
@@ -68,8 +55,7 @@ def page(results: Sequence[Result]) -> str:
     found = {name: _rows(name, results) for name in SECTIONS}
     parts = [_introduction(results)]
     parts += [_section(name, rows) for name, rows in found.items() if rows]
-    parts += [_eye({name: found[name] for name in ABLATIONS}), _expectations(found), _commands(results)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join([*parts, _commands(results)]) + "\n"
 
 
 def _rows(section: str, results: Sequence[Result]) -> Rows:
@@ -94,8 +80,10 @@ def _introduction(results: Sequence[Result]) -> str:
         "task score of the generated images. *Own gain* is how much nearer an output is to its own target than outputs "
         "of other sources are; *sharpness* is gradient energy, generated ÷ real; *grid* is the energy at the decoder's "
         "strides, generated ÷ real, and *gray levels* (of 255) how strong that pattern is; *flagged* are the checks "
-        "that fired. No times are given: the machine did other work. `pix2pix-hub evaluate` says more of each in the "
-        "`metrics.json` it writes." + (f"\n\nWithout a value here: {missing}." if missing else "")
+        "that fired; *ms a pair* is the median time of training on one, each run by itself on one core. "
+        "`pix2pix-hub evaluate` says more of each in the `metrics.json` it writes. "
+        "[An earlier series](results_specification.md) takes `specification` as its base."
+        + (f"\n\nWithout a value here: {missing}." if missing else "")
     )
 
 
@@ -201,72 +189,6 @@ def _pictures(name: str, rows: Rows) -> str:
 
 def _image(file: str, words: str) -> str:
     return f"![{words}](results/{file}.png)"
-
-
-def _eye(ablations: dict[str, Rows]) -> str:
-    """What each number says of `RESIZE`, whose pictures are on the page for the eye."""
-    found = {name: rows for name, rows in ablations.items() if rows.get(RESIZE) and len(rows.get(BASE, [])) > 1}
-    if not found:
-        return ""
-    numbers = [n for n in present([run for rows in found.values() for run in rows[RESIZE]]) if n.badness is not None]
-    table = []
-    for number in numbers:
-        cells = [number.title]
-        for rows in found.values():
-            base, changed = (values(rows[variant], number) for variant in (BASE, RESIZE))
-            cells.append(f"{shown(base)} → {shown(changed)}: {against(number, changed, base)}" if changed else ABSENT)
-        table.append(cells)
-    titles = [SECTIONS[name].split(":")[0] for name in found]
-    checks = [
-        f"{title}: {', '.join(f'{_fired(rows[variant])} of `{variant}`' for variant in (BASE, RESIZE))}"
-        for title, rows in zip(titles, found.values(), strict=True)
-    ]
-    return (
-        f"## What the numbers say of `--upsampling resize`\n\nAgainst `{BASE}` (mean and span of its seeds; *as "
-        f"without*: where one further run of `{BASE}` would fall 19 times in 20, or the same digits). Runs in which "
-        f"the check for a checkerboard fired: {'; '.join(checks)}."
-        + (SEEN if set(found) & set(PUBLISHABLE) else "")
-        + "\n\n"
-        + _markdown(["number", *titles], table)
-    )
-
-
-def _fired(runs: Sequence[Result]) -> str:
-    fired = [run.measured.get("checks", {}).get("checkerboard", {}).get("fired", False) for run in runs]
-    return f"{sum(fired)} of {len(fired)}"
-
-
-def _expectations(found: dict[str, Rows]) -> str:
-    """What the specification foretells, beside what `specification` did: first epoch → last, means over seeds."""
-    rows = []
-    for section, variants in found.items():
-        runs = variants.get(BASE, []) if section not in ABLATIONS else []
-        for title, (field, begins, ends) in EXPECTED.items() if runs else ():
-            seen = [(_first(run, field), _last(run, field)) for run in runs]
-            cells = [_mean([pair[place] for pair in seen]) for place in (0, 1)]
-            rows.append([section, title, f"{begins:g} → {ends:g}", " → ".join(cells)])
-    if not rows:
-        return ""
-    text = (
-        f"## What the specification expects\n\nPreset `{BASE}`, first epoch → last, means over seeds; training losses "
-        "are means over the epoch, L1 is of the validation pairs. The generator's loss as optimised contains 100 times "
-        f"the L1 (in [-1, 1] units) and so cannot start where the specification says. {ABSENT}: not measured."
-    )
-    return text + "\n\n" + _markdown(["set", "", "expected", "seen"], rows)
-
-
-def _first(result: Result, field: str) -> float | None:
-    return result.entries("validation")[0].get(field)
-
-
-def _last(result: Result, field: str) -> float | None:
-    measured = result.measured.get(field, {}).get("value")
-    return measured if measured is not None else result.entries("validation")[-1].get(field)
-
-
-def _mean(found: Sequence[float | None]) -> str:
-    numbers = [value for value in found if value is not None]
-    return f"{statistics.mean(numbers):.3g}" if numbers else ABSENT
 
 
 def _commands(results: Sequence[Result]) -> str:

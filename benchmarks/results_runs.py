@@ -14,7 +14,6 @@ whose run had other commands is refused.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import shlex
 import subprocess
@@ -30,7 +29,7 @@ sys.path.insert(0, str(ROOT))  # a checkout needs no installation
 from pix2pix_hub.config import preset_config  # noqa: E402
 
 SEEDS = (0, 1, 2)
-PRESETS = ("specification", "compact", "paper")
+PRESETS = ("paper", "default", "strong")
 SETS = {  # section: (data set, its direction, the task it is scored by)
     "facades": ("facades", ("--direction", "BtoA"), "segmentation"),
     "maps": ("maps", ("--direction", "AtoB"), "labels"),
@@ -38,19 +37,17 @@ SETS = {  # section: (data set, its direction, the task it is scored by)
     "synthetic": ("synthetic", (), "segmentation"),
 }
 LONGER = {"maps": 2}  # times the steps of the others: outputs of aerial photos follow their sources late
-ABLATIONS = {  # section: the section whose runs of `specification` stand for nothing changed
-    "ablation": "facades",
-    "synthetic-ablation": "synthetic",  # whose pictures may be shown
-}
-VARIANTS = {  # what differs from `specification`, one thing at a time
-    "without spectral norm": ("--no-spectral-norm",),
-    "batch norm": ("--norm", "batch"),
-    "without image buffer": ("--buffer-size", "0"),
-    "the paper's augmentation": ("--rotation-degrees", "0", "--color-jitter", "0"),
-    "30x30 patches": ("--output-stride", "8"),
-    "without dropout": ("--dropout", "0"),
-    "without moving average": ("--ema-decay", "0"),
-    "upsampling resize": ("--upsampling", "resize"),
+BASE = "default"
+ABLATIONS = {"ablation": ("facades", (BASE, "strong"))}  # section: whose runs of which presets stand in it too
+PERCEPTUAL = ("--perceptual-weight", "300", "--perceptual-network", "squeezenet")
+VARIANTS = {  # further rows there: a preset, and what is changed in it
+    "hinge loss": (BASE, "--gan-loss", "hinge"),
+    "hinge loss, feature matching": (BASE, "--gan-loss", "hinge", "--feature-matching-weight", "10"),
+    "perceptual": (BASE, *PERCEPTUAL),
+    "strong, perceptual": ("strong", *PERCEPTUAL),
+    "transposed convolutions": (BASE, "--upsampling", "transposed"),
+    "rotation and colors": (BASE, "--rotation-degrees", "10", "--color-jitter", "0.2"),
+    "without dropout": (BASE, "--dropout", "0"),
 }
 Execute = Callable[[Sequence[str]], Any]
 
@@ -102,38 +99,33 @@ def widths(preset: str, shrink: int) -> tuple[str, ...]:
     return options
 
 
-def plan(budget: Sequence[str], max_steps: int, shrink: int = 1) -> list[Run]:
+def plan(budget: Sequence[str], max_steps: int, shrink: int = 1, learning_rate: str = "0.0002") -> list[Run]:
     """All runs, those of each table together.
 
     Args:
         budget: training options that all of them share, and this script has too.
         max_steps: optimizer steps of each, those of `LONGER` excepted.
         shrink: what every network's width is divided by, `demo`'s excepted.
+        learning_rate: of every run, `demo`'s excepted.
     """
-    series = (*budget, "--max-steps", str(max_steps), "--shrink", str(shrink))
+    series = (*budget, "--max-steps", str(max_steps), "--shrink", str(shrink), "--learning-rate", learning_rate)
     runs = []
-    for section, (dataset, direction, task) in SETS.items():
-        presets = ("demo", "specification") if dataset == "synthetic" else PRESETS
-        for preset, seed in itertools.product(presets, SEEDS):
-            ablations = [name for name, base in ABLATIONS.items() if (base, "specification") == (section, preset)]
-            narrower = () if preset == "demo" else widths(preset, shrink)
-            steps = ("--max-steps", str(max_steps * LONGER.get(section, 1)))
-            training = ("--preset", preset, *direction, *budget, *steps, *narrower)
-            runs.append(Run((section, *ablations), preset, seed, dataset, training, ("--task", task), series))
-    for section, base in ABLATIONS.items():
-        dataset, direction, task = SETS[base]
-        for variant, options in VARIANTS.items():
-            steps = ("--max-steps", str(max_steps * LONGER.get(base, 1)))
-            training = (
-                "--preset",
-                "specification",
-                *direction,
-                *budget,
-                *steps,
-                *widths("specification", shrink),
-                *options,
-            )
-            runs.append(Run((section,), variant, SEEDS[0], dataset, training, ("--task", task), series))
+
+    def add(sections: tuple[str, ...], of: str, variant: str, preset: str, *options: str) -> None:
+        dataset, direction, task = SETS[of]
+        steps = ("--max-steps", str(max_steps * LONGER.get(dataset, 1)))
+        own = () if preset == "demo" else ("--learning-rate", learning_rate, *widths(preset, shrink))
+        training = ("--preset", preset, *direction, *budget, *steps, *own, *options)
+        for seed in SEEDS:
+            runs.append(Run(sections, variant, seed, dataset, training, ("--task", task), series))
+
+    for section, (dataset, *_) in SETS.items():
+        for preset in ("demo", BASE) if dataset == "synthetic" else PRESETS:
+            ablations = [name for name, (of, presets) in ABLATIONS.items() if of == section and preset in presets]
+            add((section, *ablations), section, preset, preset)
+    for section, (of, _) in ABLATIONS.items():
+        for variant, (preset, *options) in VARIANTS.items():
+            add((section,), of, variant, preset, *options)
     return runs
 
 
@@ -183,11 +175,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--image-size", default="128")
     parser.add_argument("--batch-size", default="4")
+    parser.add_argument("--learning-rate", default="0.0002", help="of all runs but `demo`'s")
     parser.add_argument("--max-steps", type=int, default=1000, help="optimizer steps of a run; twice those on maps")
     parser.add_argument("--shrink", type=int, default=1, help="divides every network's channels, `demo`'s excepted")
     options = parser.parse_args(arguments)
     budget = ["--image-size", options.image_size, "--batch-size", options.batch_size]
-    chosen = [run for run in plan(budget, options.max_steps, options.shrink) if options.only in run.name]
+    chosen = [
+        run
+        for run in plan(budget, options.max_steps, options.shrink, options.learning_rate)
+        if options.only in run.name
+    ]
     if not chosen:
         parser.error(f"--only {options.only}: no run's name contains this. --list without --only shows their commands.")
     if not options.list and (why := obstacle(chosen, Path(options.data), options.runs)):

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pix2pix_hub.util import UserError, read_object
 
-PresetName = Literal["demo", "default", "specification", "compact", "paper"]
+PresetName = Literal["demo", "default", "strong", "specification", "compact", "paper"]
 MetricName = Literal["l1", "psnr", "ssim", "ms_ssim", "lpips", "fid", "kid"]
 PixelMode = Literal["auto", "gray", "rgb", "rgba", "labels"]
 Direction = Literal["AtoB", "BtoA"]
@@ -683,6 +683,7 @@ UNET_ONLY = ("num_downs", "encoder_activation", "bottleneck", "encoder_bias")
 _SPECIFICATION: dict[str, Any] = dict(upsampling="transposed", rotation_degrees=10.0, color_jitter=0.2)
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "strong": dict(gan_loss="hinge", feature_matching_weight=10.0, l1_weight=50.0),
     "specification": _SPECIFICATION,
     "compact": _SPECIFICATION | dict(base_channels=29, discriminator_base_channels=52),
     "demo": dict(

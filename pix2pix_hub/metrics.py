@@ -1,6 +1,7 @@
 """How good generated images are, in numbers: one table of metrics, their networks, means and confidence intervals.
 
-Values come from torchmetrics. Images are (N, C, H, W) in [-1, 1], as networks make them.
+Values come from torchmetrics, imported where one is computed: that takes as long as importing PyTorch. Images are
+(N, C, H, W) in [-1, 1], as networks make them.
 """
 
 from __future__ import annotations
@@ -21,13 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_unit_range
 from pix2pix_hub.util import UserError
@@ -76,6 +70,13 @@ def l1(generated: Tensor, target: Tensor) -> Tensor:
     return (generated - target).abs().double().mean(dim=(1, 2, 3))
 
 
+def by_torchmetrics(function: str, generated: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """A value for each image, by a function of `torchmetrics.functional.image`."""
+    from torchmetrics.functional import image
+
+    return getattr(image, function)(generated, target, data_range=1.0, reduction="none", **options)
+
+
 def saturated(images: Tensor) -> Tensor:
     """Share of values within a hundredth of the range of its ends: (N, C, H, W) in [-1, 1] → (N,)."""
     return (images.abs() >= 1 - 2 * NEAR_THE_ENDS).float().flatten(1).mean(1)
@@ -92,6 +93,8 @@ class _GivenFeatures(nn.Identity):
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """|m - m'|² + tr(S + S' - 2 (S S')^½), of means and covariances of float64 (N, features), N from 2
     (Heusel et al. 2017, eq. 6)."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     metric = FrechetInceptionDistance(_GivenFeatures(real.shape[1]), sync_on_compute=False).set_dtype(torch.float64)
     metric.update(real, real=True)
     metric.update(generated, real=False)
@@ -104,6 +107,8 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     Args:
         real, generated: float64 (N, features), N from 2. Above 1000, the mean over 100 seeded subsets of 1000.
     """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     size = min(KID_SUBSET, len(real), len(generated))
     subsets = 1 if size == max(len(real), len(generated)) else KID_SUBSETS
     with warnings.catch_warnings():
@@ -123,7 +128,6 @@ _INCEPTION = (
     "8-bit RGB images, resized to 299x299 as the original TensorFlow code does (torch-fidelity), 2048 features of "
     "Inception v3 (weights of 2015-12-05); generated images against the same number of real ones of the same pairs"
 )
-_EACH: dict[str, Any] = {"data_range": 1.0, "reduction": "none"}
 METRICS: dict[str, Metric] = {
     "l1": Metric("L1", "mean absolute difference, 0 to 1", False, _FLOATS, l1),
     "psnr": Metric(
@@ -131,14 +135,14 @@ METRICS: dict[str, Metric] = {
         "dB",
         True,
         f"data range 1, the mean of each image's own; {_FLOATS}",
-        partial(peak_signal_noise_ratio, **_EACH, dim=(1, 2, 3)),
+        partial(by_torchmetrics, "peak_signal_noise_ratio", dim=(1, 2, 3)),
     ),
     "ssim": Metric(
         "SSIM",
         "up to 1",
         True,
         f"Wang et al. 2004: 11x11 Gaussian window, sigma 1.5, data range 1, borders mirrored and counted; {_FLOATS}",
-        partial(structural_similarity_index_measure, **_EACH),  # type: ignore[arg-type]  # one tensor, not two
+        partial(by_torchmetrics, "structural_similarity_index_measure"),
         least_size=11,
     ),
     "ms_ssim": Metric(
@@ -146,7 +150,7 @@ METRICS: dict[str, Metric] = {
         "0 to 1",
         True,
         f"Wang et al. 2003: five scales, windows as SSIM's, data range 1, negative terms set to 0; {_FLOATS}",
-        partial(multiscale_structural_similarity_index_measure, **_EACH),
+        partial(by_torchmetrics, "multiscale_structural_similarity_index_measure"),
         least_size=176,
     ),
     "lpips": Metric(

@@ -26,6 +26,7 @@ from pix2pix_hub.image.read import FORMATS, Decoded, from_memory, open_image, re
 from pix2pix_hub.image.tiff import directories
 from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline, Prepared, prepare
+from pix2pix_hub.metrics import ImageMetrics
 from pix2pix_hub.ui.models import free_name, paints
 from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError, counted
@@ -151,8 +152,6 @@ class Handlers:
         """
         if source is None or target is None:
             raise UserError("a comparison needs two pictures: a source, and the target that belongs to it.")
-        from pix2pix_hub.metrics import ImageMetrics  # takes as long to import as PyTorch
-
         deadline = Deadline(self.limits)
         with self._ready(deadline, model, source, target) as (pipeline, ((decoded, prepared), (_, wanted))):
             generated = pipeline(prepared, output_type="torch", progress=deadline.check)

@@ -57,7 +57,7 @@ def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
         except UserError as error:
             logger.warning("%s", error)  # the page says it too, to whoever asks for this model
         time.sleep(METRICS_AFTER)
-        import_module("pix2pix_hub.metrics")
+        import_module("torchmetrics.functional.image")
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: the files are deleted
     assert "gradio" not in sys.modules, "Gradio reads the environment when it is imported"

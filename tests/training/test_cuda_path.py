@@ -36,7 +36,7 @@ def waiting_fails() -> Iterator[Callable[[], None]]:
     torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize(("preset", "launches"), [("paper", 500), ("default", 600)])
+@pytest.mark.parametrize(("preset", "launches"), [("paper", 500), ("default", 600), ("strong", 720)])
 def test_an_eager_step_waits_for_nothing_and_sends_nothing(
     preset: str, launches: int, tmp_path: Path, waiting_fails: Callable[[], None]
 ) -> None:
@@ -50,7 +50,7 @@ def test_an_eager_step_waits_for_nothing_and_sends_nothing(
     assert asked.launches <= launches
 
 
-@pytest.mark.parametrize("preset", ["paper", "default"])
+@pytest.mark.parametrize("preset", ["paper", "default", "strong"])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_steps_of_one_shape_become_one_replay_each(
     preset: str, batch_size: int, tmp_path: Path, waiting_fails: Callable[[], None]

@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+import torchmetrics.functional.image  # noqa: F401  # takes its time, which no test shall wait for
 from playwright.sync_api import Browser, Page
 from running_app import RunningApp
 from tiny_exports import GRAY, RGB, RGB16, write_tiny_export
 
-import pix2pix_hub.metrics  # noqa: F401  # takes its time, which no test shall wait for
 from pix2pix_hub.config import MakerOptions
 from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING
 from pix2pix_hub.ui.store import Limits, ModelStore
