@@ -114,7 +114,7 @@ def test_the_cards_line_installs_a_package_that_trains_translates_and_shows(
     assert (tmp_path / "made" / "label_map.png").is_file()
     app = start_command(["-m", "pix2pix_hub.cli", "app", "--model", "trained"], **start)
     try:
-        wait_for(app, lambda: reachable(port))
+        wait_for(app, lambda: reachable(port), timeout=600)
     finally:
         app.terminate()
         app.communicate()
