@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pix2pix_hub.export import CARD_NAME, CONFIG_NAME, SAMPLES_NAME, Export, Preprocessor
+from pix2pix_hub.hub.package import WHEEL_NAME, wheel
 from pix2pix_hub.metrics import METRICS
 from pix2pix_hub.util import UserError, counted, duration
 
@@ -24,6 +25,7 @@ OLD_MARKERS = re.compile(
 )
 FRONT_MATTER = re.compile(r"\A\s*---\n.*?\n---\s*\n", re.DOTALL)
 TEMPLATE = Path(__file__).with_name("card_template.md")
+INSTALLED = re.compile("(With the `pix2pix_hub` package installed|After `pip install [^`]*`)")
 DEFAULT_LICENSE = "apache-2.0"
 TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
 TASK, TASK_NAME = "image-to-image", "Image-to-image translation"
@@ -71,6 +73,7 @@ def _made_card(export: Export, place: str | Path, published: str | None, license
     known_license = license or _license_of(published) or _license_of(local)
     if local is not None and not export.run:  # it was written with the export: its example names the new place
         text = re.sub(r'(?<=from_pretrained\(")[^"]*(?="\))', lambda _: str(place), _parts(local)[0])
+        text = INSTALLED.sub(lambda _: _installed(place), text)
         if known_license is not None:
             adapted = ModelCard(text)
             adapted.data["license"] = known_license
@@ -175,6 +178,7 @@ def _facts(export: Export, place: str | Path, metrics: dict[str, tuple[str, floa
     return {
         "name": place.split("/")[1] if isinstance(place, str) else f"pix2pix-{Path(name or place).name}",
         "model_id": str(place),
+        "installed": _installed(place),
         "architecture": export.read(CONFIG_NAME).get("architecture"),
         "source": kinds[0],
         "target": kinds[1],
@@ -203,6 +207,13 @@ def _facts(export: Export, place: str | Path, metrics: dict[str, tuple[str, floa
         "parameters": ", ".join(f"{network} {count:,}" for network, count in parameters.items()),
         "versions": ", ".join(f"{package} {number}" for package, number in versions.items()),
     }
+
+
+def _installed(place: str | Path) -> str:
+    """What whoever reads the card of a model at `place` has to do first."""
+    if isinstance(place, Path) or wheel() is None:
+        return "With the `pix2pix_hub` package installed"
+    return f"After `pip install https://huggingface.co/{place}/resolve/main/{WHEEL_NAME}`"
 
 
 def _license_of(card: str | None) -> str | None:

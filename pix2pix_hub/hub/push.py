@@ -1,4 +1,4 @@
-"""From an export to the Hub: one commit with exactly its files.
+"""From an export to the Hub: one commit with exactly its files, and a wheel of this package for whoever uses it.
 
 pix2pix-hub push runs/facades_default_001 user/pix2pix-facades
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from pix2pix_hub.export import BEST_MODEL, CARD_NAME, CONFIG_NAME, EXPORT_FILES, MODEL, Export, export_in
 from pix2pix_hub.hub.card import make_card, read_card
+from pix2pix_hub.hub.package import WHEEL_NAME, wheel
 from pix2pix_hub.util import UserError, read_object
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ def push_export(
     message: str | None = None,
     license: str | None = None,
 ) -> str:
-    """Commit the export's files, and nothing else, to a model repository, which is made where it does not exist.
+    """Commit the export's files and this package's wheel to a model repository, which is made where it does not exist.
 
     The card is made anew from the export; what a person wrote below its marker, here or on the Hub, stays. Files of an
     earlier push that this export lacks are deleted by the same commit; files that are not an export's (LICENSE,
@@ -158,10 +160,13 @@ def commit_export(
             name: folder / name for name in EXPORT_FILES if (folder / name).is_file() or name == CARD_NAME
         }
         files[CARD_NAME] = make_card(folder, repo_id, published=published, license=license).encode()
+        if (package := wheel()) is not None:
+            files[WHEEL_NAME] = package
         metrics = Export(folder).metrics
         where = f": epoch {metrics['epoch']}, step {metrics['step']}" if {"epoch", "step"} <= metrics.keys() else ""
         title = message or f"pix2pix_hub model{where}"
-        return commit_files(api, head, files, (present & set(EXPORT_FILES)) - files.keys(), title, revision)
+        ours = {name for name in present if name in EXPORT_FILES or fnmatch(name, "pix2pix_hub-*.whl")}
+        return commit_files(api, head, files, ours - files.keys(), title, revision)
 
 
 def commit_files(
@@ -176,7 +181,7 @@ def commit_files(
     kind = "space" if isinstance(head, SpaceInfo) else "model"
     additions = [CommitOperationAdd(name, content) for name, content in files.items()]
     for addition in additions:
-        if addition.path_in_repo.endswith((".safetensors", ".png", ".onnx")):
+        if addition.path_in_repo.endswith((".safetensors", ".png", ".onnx", ".whl")):
             # one at a time, in this thread: the client's pool of threads would keep the process from ending
             api.preupload_lfs_files(head.id, [addition], revision=revision)
     try:

@@ -26,14 +26,12 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
+from pix2pix_hub.hub.package import package_files
 from pix2pix_hub.hub.push import PushError, check_account, commit_files, open_repo, push_errors, retrying
 from pix2pix_hub.models.fetch import split_revision
 
 logger = logging.getLogger(__name__)
 
-PACKAGE = Path(__file__).parents[1]
-SUFFIXES = (".py", ".css", ".html", ".js", ".md")
-NOT_SHOWN = "assets"  # folder of the shipped model
 # what the app imports, pinned to the versions installed here
 DEPENDENCIES = "gradio[mcp] torch torchmetrics safetensors huggingface_hub numpy pillow tifffile tyro".split()
 PERSONAL = ("title", "emoji", "colorFrom", "colorTo", "pinned", "short_description")  # of the README, kept at updates
@@ -65,7 +63,7 @@ README = """---
 # {title}
 
 Paired image-to-image translation with {links}: {what}.
-Made by `pix2pix-hub space push` of pix2pix_hub.
+Made by `pix2pix-hub space push` of pix2pix_hub; the page of each model says how to install that and use it from Python.
 """
 
 
@@ -106,15 +104,12 @@ def space_files(
         own = {path.relative_to(site).as_posix(): path for path in sorted(site.rglob("*")) if path.is_file()}
         return {"README.md": readme.encode(), **own}
     versions = {name: importlib.metadata.version(name.split("[")[0]).split("+")[0] for name in DEPENDENCIES}
-    files: dict[str, bytes | Path] = {
+    return {
         "README.md": readme.encode(),
         "app.py": APP.format(models=", ".join(models), joined=",".join(models)).encode(),
         "requirements.txt": "".join(f"{name}=={version}\n" for name, version in versions.items()).encode(),
+        **package_files(),
     }
-    for path in sorted(PACKAGE.rglob("*")):
-        if path.suffix in SUFFIXES and path.is_file() and path.relative_to(PACKAGE).parts[0] != NOT_SHOWN:
-            files[path.relative_to(PACKAGE.parent).as_posix()] = path.read_bytes()
-    return files
 
 
 def push_space(

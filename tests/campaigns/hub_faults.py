@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub.run_exports import FILES, make_export
+from hub.run_exports import FILES, PUSHED, make_export
 from hub_server import HubServer
 from huggingface_hub import close_session
 from huggingface_hub.utils import disable_progress_bars
@@ -206,4 +206,4 @@ def _holds(hub: HubServer, export: Path) -> bool:
     """Whether the branch has the export's files, byte by byte, and no others of one."""
     tree = hub.repo(REPO).head().tree
     same = all(tree[name].content == (export / name).read_bytes() for name in FILES - {"README.md"} if name in tree)
-    return same and set(tree) - {"LICENSE", ".gitattributes"} == FILES
+    return same and set(tree) - {"LICENSE"} == PUSHED

@@ -12,12 +12,14 @@ from torchvision.utils import save_image
 
 from pix2pix_hub.config import preset_config
 from pix2pix_hub.export import Preprocessor, write_export
+from pix2pix_hub.hub.package import WHEEL_NAME
 from pix2pix_hub.image.format import RGB, PixelFormat
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 
 REPO = "tester/streets"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"README.md", *EXPORT_FILES}
+PUSHED = FILES | {WHEEL_NAME, ".gitattributes"}
 
 
 def make_export(

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState, GradientState
 from hub_server import HubServer
 from huggingface_hub import close_session
 from launching import LAUNCH_TWO, TINY, finish, start, start_command, wait_for
-from run_exports import FILES, make_export
+from run_exports import FILES, PUSHED, make_export
 
 from pix2pix_hub.cli import main, parse_training_config
 from pix2pix_hub.cli.publishing import Publisher
@@ -61,7 +61,7 @@ def test_two_processes_train_one_model_and_one_of_them_pushes_it(server: HubServ
     assert output.count("Pushed to ") == len(repo.commits) - 1 in (1, 2, 3)  # of 3 epochs those that came in time
     assert sum("whoami" in request for request in server.requests) == 1
     assert repo.head().title == "pix2pix_hub model: epoch 3, step 9"
-    assert all(set(commit.tree) == FILES | {".gitattributes"} for commit in repo.commits[1:])
+    assert all(set(commit.tree) == PUSHED for commit in repo.commits[1:])
     for name in FILES - {"README.md"}:
         assert repo.read(name) == (run / "model" / name).read_bytes()
     assert b'from_pretrained("user/pix2pix-facades")' in (run / "model" / "README.md").read_bytes()
@@ -115,7 +115,7 @@ def test_a_stopped_run_does_not_wait_for_its_push_and_says_how_to_do_it_later(
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(command)[1:]) == 0
     assert server.repo("user/stopped").private
-    assert server.repo("user/stopped").files() == FILES | {".gitattributes"}
+    assert server.repo("user/stopped").files() == PUSHED
 
 
 @pytest.fixture

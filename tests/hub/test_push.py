@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 from hub_server import HubServer, Operation
-from run_exports import FILES, REPO, make_export
+from launching import ROOT, TINY, free_port, reachable, start_command, wait_for
+from run_exports import FILES, PUSHED, REPO, make_export
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.hub import push
 from pix2pix_hub.hub.card import MARKER
+from pix2pix_hub.hub.package import WHEEL_NAME
 from pix2pix_hub.hub.push import PushError, find_export, push_export
 from pix2pix_hub.models import PatchGANDiscriminator, UNetGenerator
 from pix2pix_hub.util import UserError
@@ -48,7 +52,7 @@ def test_a_push_is_one_commit_with_exactly_the_files_of_the_export(hub: HubServe
     assert sum("whoami" in request for request in hub.requests) == 1
     assert url == f"{hub.url}/{REPO}/commit/{repo.head().oid}"
     assert repo.head().title == "pix2pix_hub model: epoch 2, step 6"
-    assert set(repo.head().operations) == {Operation("add", path) for path in FILES}
+    assert set(repo.head().operations) == {Operation("add", path) for path in PUSHED - {".gitattributes"}}
     assert all(repo.read(path) == (export / path).read_bytes() for path in FILES - {"README.md"})
     assert {path: path.read_bytes() for path in export.rglob("*") if path.is_file()} == before
     for network in (UNetGenerator, PatchGANDiscriminator):
@@ -74,14 +78,46 @@ def test_a_second_push_replaces_deletes_what_is_stale_and_leaves_what_people_add
         *(Operation("delete", path) for path in stale),
         *(Operation("add", path) for path in changed),
     }
-    assert repo.files() == (FILES - stale) | kept | {".gitattributes"}
+    assert repo.files() == (PUSHED - stale) | kept
 
 
 def test_a_branch_is_made_and_the_main_one_left_alone(hub: HubServer, export: Path) -> None:
     push_export(export, REPO, revision="dev")
-    assert hub.repo(REPO).files("dev") == FILES | {".gitattributes"}
+    assert hub.repo(REPO).files("dev") == PUSHED
     assert hub.repo(REPO).files() == {".gitattributes"}
     assert UNetGenerator.from_pretrained(REPO, revision="dev")
+
+
+def test_the_cards_line_installs_a_package_that_trains_translates_and_shows(
+    hub: HubServer, export: Path, tmp_path: Path
+) -> None:
+    """The wheel beside the model, by itself, far from the checkout; an older one goes."""
+    hub.add_commit(hub.create(REPO), {"pix2pix_hub-0.0.1-py3-none-any.whl": b"old"})
+    push_export(export, REPO)
+    assert hub.repo(REPO).files() == PUSHED
+    line = f"After `pip install https://huggingface.co/{REPO}/resolve/main/{WHEEL_NAME}`:"
+    assert line in hub.repo(REPO).read("README.md").decode()
+    (tmp_path / WHEEL_NAME).write_bytes(hub.repo(REPO).read(WHEEL_NAME))
+    site = tmp_path / "site"
+    pip = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site))
+    subprocess.run([sys.executable, *pip, str(tmp_path / WHEEL_NAME)], check=True)
+    assert (site / "bin" / "pix2pix-hub").is_file() and (site / "pix2pix_hub" / "py.typed").is_file()
+    variables = {"PYTHONPATH": str(site), "GRADIO_SERVER_PORT": str(port := free_port())}
+    start = {"cwd": tmp_path, "variables": variables}
+    for words in (
+        ["train", *TINY, "--epochs", "1", "--output-dir", "trained"],
+        ["translate", "trained", str(ROOT / "docs" / "label_map.png"), "--output", "made"],
+    ):
+        process = start_command(["-m", "pix2pix_hub.cli", *words], **start)
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+    assert (tmp_path / "made" / "label_map.png").is_file()
+    app = start_command(["-m", "pix2pix_hub.cli", "app", "--model", "trained"], **start)
+    try:
+        wait_for(app, lambda: reachable(port), timeout=600)
+    finally:
+        app.terminate()
+        app.communicate()
 
 
 @pytest.mark.parametrize(
@@ -96,9 +132,9 @@ def test_what_fails_for_the_moment_is_tried_again(fault: Callable[..., Any], hub
     fault(hub)
     push_export(export, REPO)
     assert [commit.title for commit in hub.repo(REPO).commits[1:]] == ["pix2pix_hub model: epoch 2, step 6"]
-    assert hub.repo(REPO).files() == FILES | {".gitattributes"}
+    assert hub.repo(REPO).files() == PUSHED
     uploads = [request for request in hub.requests if request.startswith("PUT /lfs/")]
-    assert len(uploads) == len(set(uploads)) == 3  # the weights are not uploaded again
+    assert len(uploads) == len(set(uploads)) == 4  # nothing is uploaded again
 
 
 def test_a_hub_that_cannot_be_reached_is_given_up_soon_unless_it_has_answered_before(
