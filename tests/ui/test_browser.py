@@ -370,7 +370,7 @@ def test_copy_a_pair_and_a_link_that_opens_it(page: Page, app: RunningApp) -> No
     np.testing.assert_array_equal(pixels(images.first), wanted)
     page.goto(f"{app.url}?model=edges")
     expect(page.get_by_role("heading", level=1)).to_have_text("edges → photo")
-    expect(page.get_by_role("radio", name="edges")).to_be_checked()
+    expect(page.get_by_role("radio", name="edges edges → photo")).to_be_checked()
 
 
 def test_an_empty_sheet_gives_an_empty_sheet(page: Page) -> None:
