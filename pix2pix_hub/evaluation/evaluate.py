@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -34,11 +36,14 @@ from pix2pix_hub.export import (
     local_path,
 )
 from pix2pix_hub.image.format import to_unit_range
+from pix2pix_hub.image.palette import MOST_OTHERS, share_of_others
 from pix2pix_hub.metrics import METRICS, MetricNetworks, image_features, image_values, l1, load_networks, unusable
 from pix2pix_hub.models import load_generator
 from pix2pix_hub.models.base import Generator, SeededDropout, dropout_layers
 from pix2pix_hub.models.fetch import commit_of, fetch_files, split_revision
 from pix2pix_hub.util import UserError, counted, public_name
+
+logger = logging.getLogger(__name__)
 
 # Options of training that a data set is read by again, unless others are given.
 INHERITED = ("direction", "source_column", "target_column", "train_split", "validation_split")
@@ -172,6 +177,9 @@ def open_pairs(
             "interval, a distribution and shuffled sources need others to compare with). Add pairs, or name another "
             f"split with --split{everything}."
         )
+    if state.is_main_process and look_swapped(pairs):
+        other = "AtoB" if request.swap else "BtoA"
+        logger.warning("the pairs look as if they were the other way round for this model: try --direction %s.", other)
     training = next((part for part in others if len(part)), None)
     same_split = training is not None and training.split == pairs.split
     places = {row: place for place, row in enumerate(training.indices)} if training and same_split else {}
@@ -186,6 +194,19 @@ def open_pairs(
         "left_out": sum(fault.split == evaluated.split for fault in findings.faults),
     }
     return EvaluationPairs(pairs, training, [places.get(row) for row in pairs.indices], facts)
+
+
+def look_swapped(pairs: PairDataset) -> bool:
+    """Whether the first few sources look like the targets that the model was trained on, and their targets like its
+    sources. It is told by the side that is of few flat colours, where one of them is."""
+    formats = [pairs.formats[side] for side in ("source", "target")]
+    flat = [bool(form.palette) and form.mode in ("gray", "rgb") and form.dtype == "uint8" for form in formats]
+    if flat[0] == flat[1] or any(form.dtype != "uint8" or form.mode == "labels" for form in formats):
+        return False
+    palette, photo = formats[flat.index(True)].palette, flat.index(False)
+    shares = [[share_of_others(side.numpy(), palette) for side in pairs[index]] for index in range(min(8, len(pairs)))]
+    drawn, other = np.median(shares, axis=0)[[1 - photo, photo]]
+    return bool(drawn > MOST_OTHERS > other)
 
 
 # --- what the generator makes of them

@@ -257,11 +257,11 @@ def save_grid(
     titled = Image.new("RGB", (picture.width, picture.height + TITLE_HEIGHT), "white")
     titled.paste(picture, (0, TITLE_HEIGHT))
     drawing, width = ImageDraw.Draw(titled), images.shape[-1]
-    fonts = [ImageFont.load_default(size) for size in range(13, 5, -1)]  # the largest that fits
+    fonts = [ImageFont.load_default(size) for size in range(12, 5, -1)]  # the largest that fits
     font = next((font for font in fonts if max(map(font.getlength, titles)) <= width), fonts[-1])
     for column, title in enumerate(titles[: len(rows[0])]):
         middle = GRID_PADDING + column * (width + GRID_PADDING) + width / 2
-        drawing.text((middle, TITLE_HEIGHT / 2 + 1), title, "#444444", font, anchor="mm")
+        drawing.text((middle, TITLE_HEIGHT / 2), title, "#444444", font, anchor="mm")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as partial:

@@ -107,6 +107,10 @@ def _clusters(pixels: NDArray[np.int16], radius: int, most: int, least: float = 
     return found
 
 
+# Of an image's pixels, so many have none of a palette's colours: it is a photo. Small JPEG label maps reach 0.6.
+MOST_OTHERS = 0.75
+
+
 def share_of_others(image: NDArray[np.uint8], palette: Sequence[PaletteColor]) -> float:
     """Share of the pixels of an 8-bit `(C, H, W)`, gray or RGB, that have none of the palette's colours; JPEG's noise
     is let pass."""

@@ -38,7 +38,7 @@ from pix2pix_hub.export import (
 )
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
 from pix2pix_hub.image.maker import make_pair
-from pix2pix_hub.image.palette import share_of_others
+from pix2pix_hub.image.palette import MOST_OTHERS, share_of_others
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
 from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Journal, Partition, partition_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
@@ -58,7 +58,6 @@ MEMORY_SHARE = 1 / 8  # of an accelerator's memory, that a batch may take
 FULL_SIZE_MAPS = 6  # of `base_channels` channels, in memory at the same time for one image, generously
 MOST_SHAPES = 4  # that are compiled; each holds a copy of the weights
 LEAST_SIDE = 8  # pixels: what is smaller may be channels
-MOST_OTHERS = 0.75  # of the pixels, that have none of the training images' colours: small JPEG label maps reach 0.6
 ASPECT_TOLERANCE = 0.02  # of the width
 TOLERANCE = 1e-3  # how far floats may leave their range: rounding of whatever made them
 NO_MAKER = (

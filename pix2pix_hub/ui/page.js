@@ -42,6 +42,11 @@
       if (each.innerText.trim()) each.removeAttribute("aria-label"); // it says something else than the button
       else each.ariaLabel ||= "Choose more files";
     });
+    document.querySelectorAll("button:has(button):not([role])").forEach((each) => {
+      each.setAttribute("role", "group"); // a button inside of a button cannot be reached
+      each.removeAttribute("aria-label");
+      each.tabIndex = -1;
+    });
     document.querySelectorAll("pre:not([tabindex])").forEach((each) => (each.tabIndex = 0));  // they scroll
   }).observe(document.body, { childList: true, subtree: true });
 

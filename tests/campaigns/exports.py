@@ -622,5 +622,11 @@ def _pipeline(path: Path) -> dict[str, Any]:
 def _app(path: Path) -> dict[str, Any]:
     info = ModelInfo(path, "theirs")
     sizes = [each.source.size for each in info.examples]
-    pictures = [picture and picture.size for picture in (info.samples, info.curves)]
-    return {"card": info.card, "metrics": info.numbers, "summary": info.summary(), "sizes": [*sizes, *pictures]}
+    pictures = [picture and picture.size for picture in (info.samples, info.thumbnail, *info.curves)]
+    return {
+        "card": info.card,
+        "metrics": info.numbers,
+        "summary": info.summary(),
+        "task": info.task,
+        "sizes": [*sizes, *pictures],
+    }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import multiprocessing
 import pickle
+import shutil
 import tarfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -606,3 +608,60 @@ def test_gray_halves_stay_gray_and_modes_can_be_asked_for(tmp_path: Path) -> Non
     assert [s.shape[0] for s in load(tmp_path).train[0]] == [1, 1]
     asked = load(tmp_path, source_mode="rgb", target_mode="rgba").train[0]
     assert [s.shape[0] for s in asked] == [3, 4]
+
+
+def reflectances(root: Path, dtype: str = "uint16") -> Path:
+    """Pairs whose sources hold 200 to 10,400, with bright pixels that no sensor has; the validation pairs others."""
+    random = np.random.default_rng(0)
+    for split, count, most in (("train", 12, 10_400), ("val", 2, 900)):
+        for number in range(count):
+            values = random.integers(200, most, (32, 32)).astype(dtype)
+            values[0, 0] = 60_000
+            for side, pixels in (("A", values), ("B", random.integers(0, 256, (32, 32, 3), np.uint8))):
+                (root / split / side).mkdir(parents=True, exist_ok=True)
+                np.save(root / split / side / f"{number}.npy", pixels)
+    return root
+
+
+def test_a_range_of_values_is_taken_from_the_training_pairs_or_from_the_option(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = str(reflectances(tmp_path))
+    values = np.concatenate([np.load(file) for file in sorted((tmp_path / "train" / "A").iterdir())])
+    request = PairOptions(root, image_size="32")
+    plain = load_pairs(request).formats
+    assert (plain["source"].low, plain["source"].high, plain["source"].clip) == (0.0, 65535.0, False)
+    assert len(caplog.messages) == 1 and "the sources hardly use their range" in caplog.text
+    chosen = load_pairs(replace(request, range="2-98%")).formats
+    low, high = np.percentile(values, (2, 98)).round()
+    assert (chosen["source"].low, chosen["source"].high, chosen["source"].clip) == (low, high, True)
+    assert chosen["target"] == plain["target"], "8 bits stay as they are"
+    chosen = load_pairs(replace(request, range="0-10000")).formats
+    assert (chosen["source"].low, chosen["source"].high, chosen["source"].clip) == (0.0, 10_000.0, True)
+    assert len(caplog.messages) == 1, "where a range is chosen nothing is left to say"
+    shutil.rmtree(tmp_path / "train")
+    shutil.rmtree(tmp_path / "val")
+    floats = load_pairs(replace(request, dataset=str(reflectances(tmp_path, "float32")), range="-50-10000.5")).formats
+    assert (floats["source"].low, floats["source"].high, floats["source"].clip) == (-50.0, 10_000.5, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("5", "give two values"),
+        ("9-3", "give two values"),
+        ("1e9-2e9", "give two values"),
+        ("2-300%", "percentiles are from 0 to 100"),
+        ("-5-100", "16 bits, which hold 0 to 65535"),
+        ("0-70000", "16 bits, which hold 0 to 65535"),
+        ("0-0.2", "all have the value 0 there"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(asked: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        load_pairs(PairOptions(str(reflectances(tmp_path)), image_size="32", range=asked))
+
+
+def test_a_range_is_not_for_eight_bits() -> None:
+    with pytest.raises(UserError, match="images of 16 bits or floats"):
+        load_pairs(PairOptions("synthetic", image_size="64", range="0-100"))

@@ -195,7 +195,7 @@ def test_of_many_bands_it_is_said_which_are_drawn(
     assert ("--color-jitter 0" in said) == hint
     values = np.load(pairs / "A" / "0.npy")
     with Image.open(tmp_path / "grid.png") as picture:
-        shown = np.asarray(picture)[2:34, 2:34]
+        shown = np.asarray(picture)[TITLE_HEIGHT + 2 : TITLE_HEIGHT + 34, 2:34]
     assert np.array_equal(shown, values[..., :3] if bands >= 3 else np.repeat(values[..., :1], 3, axis=2))
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -20,9 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.cli.evaluate import update_card
-from pix2pix_hub.config import EvaluationOptions
+from pix2pix_hub.config import EvaluationOptions, PairOptions
+from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.devices import process_state
-from pix2pix_hub.evaluation.evaluate import evaluate, load_model
+from pix2pix_hub.evaluation.evaluate import evaluate, load_model, look_swapped
 from pix2pix_hub.evaluation.report import describe, results
 from pix2pix_hub.hub.card import make_card, write_card
 from pix2pix_hub.metrics import MetricNetworks
@@ -360,3 +362,13 @@ def test_a_set_without_training_pairs_is_measured_without_that_check(run: Path, 
     assert "memorisation" not in content["checks"]
     assert content["dataset"]["id"] == "pairs"
     assert not (tmp_path / "out" / "nearest.png").exists()
+
+
+def test_pairs_that_are_the_other_way_round_are_pointed_out() -> None:
+    """By the colours of label maps; of pairs of the same kind on both sides nothing can be told."""
+    pairs = load_pairs(PairOptions("synthetic", image_size="64", max_train_pairs=2, max_validation_pairs=4)).validation
+    photos = replace(pairs.formats["target"], palette=())
+    assert not look_swapped(pairs) and look_swapped(replace(pairs, swap=True))
+    backwards = replace(pairs, swap=True, source=pairs.target, target=pairs.source)  # of a model that makes label maps
+    assert not look_swapped(backwards) and look_swapped(replace(backwards, swap=False))
+    assert not look_swapped(replace(pairs, swap=True, source=photos, target=photos))

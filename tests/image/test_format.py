@@ -25,7 +25,7 @@ from pix2pix_hub.image.format import (
     to_tensor,
     to_unit_range,
 )
-from pix2pix_hub.image.read import from_memory
+from pix2pix_hub.image.read import Decoded, from_memory
 
 ALL_BYTES = torch.arange(256, dtype=torch.uint8)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -144,3 +144,26 @@ def test_a_grid_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="No space"):
         save_grid([(torch.ones(3, 4, 4),)], path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_chosen_range_is_clipped_and_comes_back_as_stored() -> None:
+    """Against the formula; what lies inside comes back exactly, what lies beyond as the nearest end."""
+    chosen = PixelFormat("gray", 1, "uint16", 200.0, 10400.0, clip=True)
+    values = np.arange(0, 65536, 7, dtype=np.uint16).reshape(1, 1, -1)
+    seen = to_model_range(torch.from_numpy(values.astype(np.float32)), chosen)
+    wanted = np.clip((values - 200.0) / 10200.0, 0, 1) * 2 - 1
+    np.testing.assert_allclose(seen.numpy(), wanted, atol=1e-6)
+    np.testing.assert_array_equal(from_model_range(seen, chosen).numpy(), values.clip(200, 10400))
+    floats = PixelFormat("gray", 1, "float32", -2.0, 6.0, clip=True)
+    seen = to_model_range(torch.tensor([[[-9.0, -2.0, 2.0, 6.0, 50.0]]]), floats)
+    assert seen.flatten().tolist() == [-1.0, -1.0, 0.0, 1.0, 1.0]
+    assert from_model_range(seen, floats).flatten().tolist() == [-2.0, -2.0, 2.0, 6.0, 6.0]
+    assert PixelFormat.from_dict(chosen.to_dict()) == chosen and "clip" not in RGB.to_dict()
+    assert chosen.describe() == "16-bit gray (200 … 10400)"
+
+
+def test_transparency_has_the_whole_range_whatever_was_chosen() -> None:
+    """Alpha is no reflectance: half of 65535 is half transparent."""
+    chosen = PixelFormat("gray", 1, "uint16", 0.0, 10000.0, clip=True)
+    pixels = np.array([[[5000, 65535], [5000, 0]]], np.uint16)
+    assert to_tensor(Decoded(pixels, "gray"), chosen, "x").flatten().tolist() == [5000.0, 10000.0]

@@ -188,6 +188,17 @@ def test_sixteen_bits_are_neither_cut_nor_clipped(make) -> None:
     assert make(GRAY16, GRAY16)(Image.fromarray(pixels)).mode == "I;16"
 
 
+def test_a_model_of_a_chosen_range_takes_and_gives_stored_values(make) -> None:
+    """As a model of all 16 bits does with the same values, clipped and stretched."""
+    chosen = replace(GRAY16, low=200.0, high=10_400.0, clip=True)
+    values = noise((32, 32), "uint16") % 12_000
+    made = make(chosen, chosen)(values)
+    stretched = ((values.clip(200, 10_400).astype(np.float32) - 200) / 10_200) * 2 - 1
+    wanted = make(GRAY16, GRAY16)(torch.from_numpy(stretched)[None]).numpy()[0]
+    assert made.dtype == np.uint16 and made.min() >= 200 and made.max() <= 10_400
+    np.testing.assert_allclose(made, (wanted + 1) / 2 * 10_200 + 200, atol=1)
+
+
 def test_float_models_take_and_give_stored_values(make) -> None:
     pipe = make(FLOATS, FLOATS)
     pixels = noise((20, 30), "float32") * 8 - 3
@@ -468,6 +479,11 @@ def test_devices_and_dtypes_that_are_none(folder: Path, options: dict, said: str
         {"source": {"mode": "gray", "channels": 3}},
         {"target": {"mode": "rgb", "dtype": "object"}},
         {"target": {"low": 1.0, "high": 0.0}},
+        {"target": {"clip": True}},
+        {"target": {"dtype": "uint16", "low": -1.0, "high": 9.0, "clip": True}},
+        {"target": {"dtype": "uint16", "low": 0.0, "high": 65536.0, "clip": True}},
+        {"target": {"dtype": "float32", "low": 0.0, "high": 1e39, "clip": True}},
+        {"target": {"dtype": "uint16", "low": 0.0, "high": 9.0, "clip": 1}},
         {"target": {"mode": "gray", "channels": 1}},
     ],
 )

@@ -142,7 +142,7 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
         return ModelInfo(tmp_path, "theirs")
 
     plain = export()
-    assert plain.examples == [] and plain.numbers == {} and plain.card == "" and plain.curves is None
+    assert plain.examples == [] and plain.numbers == {} and plain.card == "" and plain.curves == []
     for changes in (
         {"image_size": [10**9, 1]},
         {"image_size": "large"},
@@ -195,4 +195,4 @@ def test_what_links_lead_to_is_not_shown(tmp_path: Path) -> None:
         (tmp_path / "export" / name).symlink_to(tmp_path / name)
     Image.new("RGB", (9, 9)).save(tmp_path / "curves.png")
     export = ModelInfo(tmp_path / "export", "theirs")
-    assert (export.card, export.samples, export.numbers, export.curves) == ("", None, {}, None)
+    assert (export.card, export.samples, export.numbers, export.curves) == ("", None, {}, [])
