@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,17 @@ def give(page: Page, *files: Path) -> None:
     page.locator("#file").set_input_files(files)
 
 
+def test_a_site_is_small_and_complete(sites: Path) -> None:
+    """The shipped model's, beside the runtime: 3 MB."""
+    site = sites / "a" / "b"
+    files = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
+    assert files == {"site.json", *json.loads((site / "site.json").read_text())["files"]}
+    assert sum((site / name).stat().st_size for name in files if not name.startswith("runtime/")) < 3e6
+    facts = json.loads((site / "models" / "demo" / "model.json").read_text())
+    assert facts["precision"] == "int8" and facts["facts"]["Parameters"] == "2,323,023"
+    assert [each["name"] for each in facts["board"]["colors"][:2]] == ["background", "facade"]
+
+
 @pytest.mark.parametrize("site", ["whole/", "a/b/"])
 def test_every_shipped_example_gives_what_the_pipeline_gives(opened: Open, site: str) -> None:
     """Within 1 level in float32, 40 dB with the weights of fewer bits that a site has by default."""
@@ -78,7 +90,7 @@ def test_every_shipped_example_gives_what_the_pipeline_gives(opened: Open, site:
     rows = [row.split("\t") for row in page.locator("#check tbody").inner_text().splitlines()]
     names = {row[0] for row in rows}
     if site == "whole/":
-        assert names == {"demo", "drawing", "default at quarter width", "resnet_6 of labels"} and len(rows) == 16
+        assert names == {"demo", "drawing", "default at quarter width", "resnet_6 of labels"} and len(rows) == 12
         assert {float(row[3]) for row in rows} <= {0.0, 1.0}
     else:
         assert names == {"demo"} and {row[1].split(",")[0] for row in rows} == {"int8"}
