@@ -266,15 +266,12 @@ def test_it_works_offline_after_the_first_visit_and_with_threads(opened: Open, c
 
 def test_what_is_missing_or_damaged_is_said_and_breaks_nothing(context: BrowserContext, host: str) -> None:
     page = context.new_page()
-    page.route("**/demo/model.onnx*", lambda route: route.fulfill(body=b"cut short"))
     context.route("**/demo/model.onnx*", lambda route: route.fulfill(body=b"cut short"))
     page.goto(f"{host}whole/")
     expect(page.locator("#said")).to_contain_text("the file of demo has 9 bytes of")
     page.locator("#model").select_option("resnet_6 of labels")
     answered(page)
     expect(page.locator("#said")).to_have_text("")
-    context.route("**/runtime/*", lambda route: route.fulfill(body="other code"))
-    page.goto(f"{host}whole/")
     page.add_init_script("delete WebAssembly")
     page.goto(f"{host}whole/")
     expect(page.locator("#said")).to_contain_text("This browser has no WebAssembly")
