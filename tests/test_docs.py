@@ -283,7 +283,7 @@ def options(text: str) -> set[str]:
 def test_options_exist() -> None:
     """Those of a command line are that command's, those named in the text of any."""
     lines, others = commands(*PAGES), {f"--{name}" for name in OF_OTHERS.split()}
-    assert len({subcommand(words) for words in lines if words[0] == "pix2pix-hub"}) == 13, "every command is shown"
+    assert len({subcommand(words) for words in lines if words[0] == "pix2pix-hub"}) == 14, "every command is shown"
     for words in lines:
         assert options(" ".join(words)) <= options_of(*subcommand(words)) | others, words
     known = others.union(*(options_of(*subcommand(words)) for words in lines))

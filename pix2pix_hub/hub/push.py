@@ -183,7 +183,7 @@ def commit_files(
     for addition in additions:
         if addition.path_in_repo.endswith((".safetensors", ".png", ".onnx", ".whl")):
             # one at a time, in this thread: the client's pool of threads would keep the process from ending
-            api.preupload_lfs_files(head.id, [addition], revision=revision)
+            api.preupload_lfs_files(head.id, [addition], repo_type=kind, revision=revision)
     try:
         commit = api.create_commit(
             head.id,

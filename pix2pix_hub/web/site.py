@@ -38,7 +38,8 @@ from pix2pix_hub.util import UserError, read_object, write_folder_aside
 
 Precision = Literal["auto", "float32", "float16", "int8"]
 LEAST_PSNR = 40.0  # dB, of what stored weights of fewer bits give, against the model
-CHECKED_SHOWN = ("l1", "psnr", "ssim")  # metrics that the page names
+MOST_EXAMPLES = 4
+METRICS_SHOWN = ("l1", "psnr", "ssim")
 MADE_BY = "pix2pix-hub web"
 STATIC, BOARD = Path(__file__).with_name("static"), Path(__file__).parents[1] / "ui" / "canvas"
 BROWSER_MODES, BROWSER_DTYPES = ("gray", "rgb", "labels"), ("uint8", "uint16")
@@ -148,7 +149,8 @@ def _write_model(
 ) -> Written:
     folder.mkdir(parents=True)
     file, generator = folder / "model.onnx", pipe.generator
-    sources = [as_stored(example.source, info.source, (info.width, info.height)) for example in info.examples]
+    size = info.width, info.height
+    sources = [as_stored(example.source, info.source, size) for example in info.examples[:MOST_EXAMPLES]]
     for number, source in enumerate(sources, 1):
         _shown(source).save(folder / f"example_{number}.png", optimize=True)
         _shown(pipe(source, output_type="decoded")).save(folder / f"result_{number}.png", optimize=True)
@@ -167,7 +169,7 @@ def _write_model(
                 f"{LEAST_PSNR:.0f} dB is the least: leave it out."
             )
     run, pixels = Export(pipe.folder).run, pipe.preprocessor
-    numbers = {METRICS[name].title: f"{info.numbers[name]:.4g}" for name in CHECKED_SHOWN if name in info.numbers}
+    numbers = {METRICS[name].title: f"{info.numbers[name]:.4g}" for name in METRICS_SHOWN if name in info.numbers}
     facts = {
         "Model": info.summary(),
         "Trained on": str(run.get("dataset", {}).get("pairs", "")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.convert import onnx
-from pix2pix_hub.convert.onnx import write_onnx
+from pix2pix_hub.convert.onnx import shrink_weights, write_onnx
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.util import UserError
@@ -80,3 +81,18 @@ def test_missing_packages_are_named_before_anything_is_loaded(
     monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else object())
     assert main(["export", "no/model", "--format", "onnx"]) == 2
     assert "needs onnxscript: pip install onnx onnxscript onnxruntime" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("precision", "share", "least"), [("float16", 0.5, 60.0), ("int8", 0.25, 35.0)])
+def test_weights_of_fewer_bits_give_nearly_the_same(precision: str, share: float, least: float, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    generator = UNetGenerator(3, 3, base_channels=24, num_downs=2).eval()
+    write_onnx(generator, tmp_path / "whole.onnx")
+    shrink_weights(tmp_path / "whole.onnx", precision, tmp_path / "small.onnx")
+    weights = 4 * sum(parameter.numel() for parameter in generator.parameters())
+    assert (tmp_path / "small.onnx").stat().st_size < share * weights + 40_000
+    source = torch.rand(1, 3, 32, 48) * 2 - 1
+    session = onnxruntime.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
+    generated = torch.from_numpy(session.run(None, {"source": source.numpy()})[0])
+    expected = generator(source).detach()
+    assert 10 * math.log10(float(expected.square().mean() / (generated - expected).square().mean())) > least

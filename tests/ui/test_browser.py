@@ -169,6 +169,29 @@ def test_a_stroke_changes_the_picture_where_it_was_drawn(page: Page, app: Runnin
     assert near > 10 and near > 5 * far
 
 
+def test_shapes_and_a_link_that_holds_the_drawing(page: Page, app: RunningApp) -> None:
+    """While the pen is down the picture follows it."""
+    open_tab(page, "Draw")
+    canvas, result = page.locator("#board canvas"), page.locator("#draw-result img")
+    start, source = drawing(canvas), result.get_attribute("src")
+    page.get_by_text("door", exact=True).click()
+    page.get_by_role("button", name="Rectangle").click()
+    box = canvas.bounding_box()
+    for x, y, press in ((0.25, 0.25, page.mouse.down), (0.5, 0.75, lambda: wait_for_another(result, source))):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        press()
+    page.mouse.up()
+    wanted, (height, width) = start.copy(), start.shape[:2]
+    wanted[height // 4 : 3 * height // 4 + 1, width // 4 : width // 2 + 1] = CMP_CLASSES["door"]
+    np.testing.assert_array_equal(drawing(canvas), wanted)
+    page.get_by_role("button", name="Copy link").click()
+    page.wait_for_function("location.hash.includes('&drawing=')")
+    page.reload()
+    open_tab(page, "Draw")
+    becomes(page, lambda: drawing(canvas), wanted)
+    becomes(page, lambda: pixels(result), shown_answer(app, wanted))
+
+
 def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
     open_tab(page, "Draw")
     canvas = page.locator("#board canvas")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,17 @@ def give(page: Page, *files: Path) -> None:
     page.locator("#file").set_input_files(files)
 
 
+def test_a_site_is_small_and_complete(sites: Path) -> None:
+    """The shipped model's, beside the runtime: 3 MB."""
+    site = sites / "a" / "b"
+    files = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
+    assert files == {"site.json", *json.loads((site / "site.json").read_text())["files"]}
+    assert sum((site / name).stat().st_size for name in files if not name.startswith("runtime/")) < 3e6
+    facts = json.loads((site / "models" / "demo" / "model.json").read_text())
+    assert facts["precision"] == "int8" and facts["facts"]["Parameters"] == "2,323,023"
+    assert [each["name"] for each in facts["board"]["colors"][:2]] == ["background", "facade"]
+
+
 @pytest.mark.parametrize("site", ["whole/", "a/b/"])
 def test_every_shipped_example_gives_what_the_pipeline_gives(opened: Open, site: str) -> None:
     """Within 1 level in float32, 40 dB with the weights of fewer bits that a site has by default."""
@@ -78,7 +90,7 @@ def test_every_shipped_example_gives_what_the_pipeline_gives(opened: Open, site:
     rows = [row.split("\t") for row in page.locator("#check tbody").inner_text().splitlines()]
     names = {row[0] for row in rows}
     if site == "whole/":
-        assert names == {"demo", "drawing", "default at quarter width", "resnet_6 of labels"} and len(rows) == 16
+        assert names == {"demo", "drawing", "default at quarter width", "resnet_6 of labels"} and len(rows) == 12
         assert {float(row[3]) for row in rows} <= {0.0, 1.0}
     else:
         assert names == {"demo"} and {row[1].split(",")[0] for row in rows} == {"int8"}
@@ -254,15 +266,12 @@ def test_it_works_offline_after_the_first_visit_and_with_threads(opened: Open, c
 
 def test_what_is_missing_or_damaged_is_said_and_breaks_nothing(context: BrowserContext, host: str) -> None:
     page = context.new_page()
-    page.route("**/demo/model.onnx*", lambda route: route.fulfill(body=b"cut short"))
     context.route("**/demo/model.onnx*", lambda route: route.fulfill(body=b"cut short"))
     page.goto(f"{host}whole/")
     expect(page.locator("#said")).to_contain_text("the file of demo has 9 bytes of")
     page.locator("#model").select_option("resnet_6 of labels")
     answered(page)
     expect(page.locator("#said")).to_have_text("")
-    context.route("**/runtime/*", lambda route: route.fulfill(body="other code"))
-    page.goto(f"{host}whole/")
     page.add_init_script("delete WebAssembly")
     page.goto(f"{host}whole/")
     expect(page.locator("#said")).to_contain_text("This browser has no WebAssembly")

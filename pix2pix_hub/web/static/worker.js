@@ -46,7 +46,8 @@ async function openRuntime(kind) {
     const [code, mjs, wasm] = await Promise.all(Object.entries(names).map(load));
     const opened = await import(code);
     opened.env.wasm.wasmPaths = { mjs, wasm };
-    opened.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+    const cores = navigator.hardwareConcurrency - 1; // one is the page's
+    opened.env.wasm.numThreads = self.crossOriginIsolated ? Math.max(1, Math.min(MOST_THREADS, cores)) : 1;
     opened.env.logLevel = "error";
     runtimes[kind] = opened;
     return opened;
