@@ -87,7 +87,9 @@ class Inspection:
             f"direction  {this}: {' → '.join(self.parts[0].sides)}",
             f"sizes      {shown}{more} (height x width, pairs)",
         ]
-        if self.findings.target.palette and not self.findings.source.palette:
+        # colours that tell classes apart, or ink and paper: those of a street map, made for the eye, are mostly neither
+        plain = sum(entry.share for entry in self.findings.target.palette if _is_plain(entry.color))
+        if plain > 0.5 and not self.findings.source.palette:
             drawn = f"{INDENT}makes drawings or label maps of pictures; for pictures of those: --direction {other}"
             lines.insert(2, drawn)
         for side, stored in (("source", self.findings.source), ("target", self.findings.target)):
@@ -111,6 +113,11 @@ class Inspection:
             lines.append(f"warnings   {len(self.warnings) or 'none'}{looked if count > SAMPLED_PAIRS else ''}")
             lines += [f"{INDENT}{warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+
+def _is_plain(color: tuple[int, int, int]) -> bool:
+    """Vivid, black or white."""
+    return max(color) - min(color) >= 128 or max(color) < 32 or min(color) >= 248
 
 
 def _held_out(found: FoundPairs, request: PairOptions) -> set[tuple[int, int]]:

@@ -22,6 +22,7 @@ from pix2pix_hub.util import UserError
 
 GEO_KEYS = 34735  # the TIFF tag that says how coordinates are meant
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, from and to
+CACHE_BYTES = 2**27  # of blocks that GDAL keeps, for all rasters that are open; its own bound follows from the machine
 LOOKED_AT = 512  # pixels along the longer side of a raster that is looked at as a whole
 
 
@@ -63,7 +64,7 @@ def open_raster(file: Path) -> Iterator[Any]:
     if not file.is_file():
         raise UserError(f"{file} does not exist: expected a GeoTIFF.")
     try:
-        with rasterio.open(file, driver="GTiff") as raster:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(file, driver="GTiff") as raster:
             check_grid(raster, file)
             yield raster
     except rasterio.errors.RasterioError as error:
