@@ -6,7 +6,7 @@
 
 - `check`: `train_accelerate.py --dry-run`, then the trainer from pairs to an export in each precision; a step that
   makes the host wait for the GPU is an error there (but in fp16, whose scaler must look at gradients).
-- `steps`: steps of three presets and of `reference.py` at batches 1 and 16, `--steps` of them between two waits; the
+- `steps`: steps of two presets and of `reference.py` at batches 1 and 16, `--steps` of them between two waits; the
   time until they are issued is the host's.
 - `runs`: `end_to_end.py` at batches 1 and 16, ours and the reference.
 - `inference`: `Pix2PixPipeline` from 8-bit arrays to 8-bit arrays, in each precision.
@@ -136,7 +136,7 @@ def steps(options: argparse.Namespace, device: torch.device, until: float) -> It
         shared = {"batch_size": batch_size, "image_size": 256, "compile": "auto", "mixed_precision": precision}
         made: dict[str, Callable[[], Any]] = {
             f"{name}, {precision}": our_step(argparse.Namespace(preset=name, **shared), device)
-            for name in ("paper", "default", "strong")
+            for name in ("paper", "default")
         }
         made["reference, float32"] = reference_step(argparse.Namespace(**shared), device)
         issued: dict[str, list[float]] = {name: [] for name in made}

@@ -82,7 +82,6 @@ def _introduction(results: Sequence[Result]) -> str:
         "strides, generated ÷ real, and *gray levels* (of 255) how strong that pattern is; *flagged* are the checks "
         "that fired; *ms a pair* is the median time of training on one, each run by itself on one core. "
         "`pix2pix-hub evaluate` says more of each in the `metrics.json` it writes. "
-        "[An earlier series](results_specification.md) takes `specification` as its base."
         + (f"\n\nWithout a value here: {missing}." if missing else "")
     )
 

@@ -39,12 +39,11 @@ SETS = {  # section: (data set, its direction, the task it is scored by)
 LONGER = {"maps": 2}  # times the steps of the others: outputs of aerial photos follow their sources late
 BASE = "default"
 ABLATIONS = {"ablation": ("facades", (BASE, "strong"))}  # section: whose runs of which presets stand in it too
-PERCEPTUAL = ("--perceptual-weight", "300", "--perceptual-network", "squeezenet")
 VARIANTS = {  # further rows there: a preset, and what is changed in it
     "hinge loss": (BASE, "--gan-loss", "hinge"),
     "hinge loss, feature matching": (BASE, "--gan-loss", "hinge", "--feature-matching-weight", "10"),
-    "perceptual": (BASE, *PERCEPTUAL),
-    "strong, perceptual": ("strong", *PERCEPTUAL),
+    "strong without perceptual loss": ("strong", "--perceptual-weight", "0"),
+    "perceptual loss": (BASE, "--perceptual-weight", "300", "--perceptual-network", "squeezenet"),
     "transposed convolutions": (BASE, "--upsampling", "transposed"),
     "rotation and colors": (BASE, "--rotation-degrees", "10", "--color-jitter", "0.2"),
     "without dropout": (BASE, "--dropout", "0"),

@@ -683,7 +683,13 @@ UNET_ONLY = ("num_downs", "encoder_activation", "bottleneck", "encoder_bias")
 _SPECIFICATION: dict[str, Any] = dict(upsampling="transposed", rotation_degrees=10.0, color_jitter=0.2)
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "strong": dict(gan_loss="hinge", feature_matching_weight=10.0, l1_weight=50.0),
+    "strong": dict(
+        gan_loss="hinge",
+        feature_matching_weight=10.0,
+        l1_weight=50.0,
+        perceptual_weight=300.0,
+        perceptual_network="squeezenet",
+    ),
     "specification": _SPECIFICATION,
     "compact": _SPECIFICATION | dict(base_channels=29, discriminator_base_channels=52),
     "demo": dict(

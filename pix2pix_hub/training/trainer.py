@@ -431,10 +431,6 @@ class Pix2PixTrainer:
         ]
         if self.published is not None:
             lines.insert(2, f"begins     with {self.published.description}")
-        if config.preset == "strong" and config.perceptual_weight == 0:
-            lines.append(
-                "crisper    with --perceptual-weight 300 --perceptual-network squeezenet (5 MB, downloaded once)"
-            )
         return "\n".join(lines)
 
     def estimate(self) -> str:

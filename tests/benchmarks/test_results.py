@@ -200,7 +200,7 @@ def page_of(tmp_path: Path) -> Any:
                 write_run(runs, run, l1=l1, grid=7.0, **numbers)
         changed = {run.variant: run for run in PLAN if run.sections == ("ablation",) and run.seed == 0}
         write_run(runs, changed["hinge loss"], l1=0.22, grid=7.0)
-        write_run(runs, changed["perceptual"], l1=0.4, grid=1.1)
+        write_run(runs, changed["perceptual loss"], l1=0.4, grid=1.1)
         output = tmp_path / "docs" / "results.md"
         results_page.write_page(runs, output)
         return output.read_text()
@@ -231,7 +231,7 @@ def test_an_ablation_marks_what_another_seed_would_hardly_reach(page_of: Any) ->
     assert [rows[name]["L1"] for name in rows] == ["0.18 (0.16 … 0.21)", "0.22", "**0.4**"]
     assert [rows[name]["grid"] for name in rows] == ["7 (7 … 7)", "7", "**1.1**"]
     assert [rows[name]["flagged"] for name in rows] == ["checkerboard (3 of 3)", "checkerboard", "–"]
-    assert list(rows) == ["default", "hinge loss", "perceptual"]
+    assert list(rows) == ["default", "hinge loss", "perceptual loss"]
 
 
 def test_better_and_worse_begin_where_the_prediction_interval_ends() -> None:
