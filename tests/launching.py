@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train_accelerate.py"
 TINY = (
     "--image-size 32 --base-channels 4 --num-downs 3 --max-train-pairs 10 --max-validation-pairs 3 --batch-size 2 "
-    "--epochs 3 --num-workers 0 --cpu-threads 1 --log-every 1 --sample-count 1 --mixed-precision no "
-    "--eval-metrics l1"  # the others take seconds to import
+    "--epochs 3 --num-workers 0 --cpu-threads 1 --log-every 1 --sample-count 1 "
+    "--eval-metrics l1 "  # the others take seconds to import
+    "--mixed-precision no"
 ).split()
 
 

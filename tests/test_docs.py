@@ -42,7 +42,7 @@ NOT_RUN = set("pip pytest hf .ci/run curl path= data= event=".split())
 PROGRAMS = NOT_RUN | {"python", "accelerate", "pix2pix-hub"}
 SMALL = {"evaluate": "--max-pairs 4 --metrics l1 --no-checks --segmenter-steps 2 --cpu-threads 1"}  # appended
 OF_OTHERS = (
-    "cpu help machine-rank main-process-ip main-process-port multi-gpu num-machines num-processes quiet "
+    "cpu directory help machine-rank main-process-ip main-process-port multi-gpu num-machines num-processes quiet "
     "master-addr master-port nnodes node-rank nproc-per-node"
 )
 

@@ -69,7 +69,7 @@ def export(
 
 
 def web(
-    models: Positional[tuple[str, ...]] = (),
+    models: Annotated[tuple[str, ...], Positional, arg(metavar="MODEL ...")] = (),
     *,
     output: Path,
     precision: Literal["auto", "float32", "float16", "int8"] = "auto",
@@ -78,7 +78,7 @@ def web(
     """Write a folder of static files in which models run in the browser: draw, open pictures, no server.
 
     Args:
-        models: Exports, run folders, or Hub ids (user/name, user/name@revision); none: those that python app.py shows.
+        models: Exports, run folders, or Hub ids (user/name, user/name@revision); none: those that the app shows.
         output: Folder to write; a site that this command wrote is replaced, anything else never.
         precision: How weights are stored (computing is in float32); auto: the smallest within 40 dB of the model.
         vendor: Unpacked npm package onnxruntime-web, which is copied; None: the page loads it from cdn.jsdelivr.net.

@@ -34,8 +34,9 @@ def wheel() -> bytes | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     info, files = f"pix2pix_hub-{__version__}.dist-info", package_files()
-    for name in ("METADATA", "entry_points.txt"):
-        files[f"{info}/{name}"] = (installed.read_text(name) or "").encode()
+    # an editable installation may be found by its egg-info, where metadata have another name
+    files[f"{info}/METADATA"] = (installed.read_text("METADATA") or installed.read_text("PKG-INFO") or "").encode()
+    files[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: pix2pix_hub\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = f"{info}/RECORD,,\n"
     for name, content in files.items():

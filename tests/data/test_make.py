@@ -20,6 +20,7 @@ from pix2pix_hub.config import MakerOptions, PairOptions
 from pix2pix_hub.data import make
 from pix2pix_hub.data.pairs import load_pairs
 from pix2pix_hub.data.stream import open_stream
+from pix2pix_hub.image.format import TITLE_HEIGHT
 from pix2pix_hub.image.maker import make_pair
 from pix2pix_hub.image.read import read_image
 from pix2pix_hub.synthetic import render_pair
@@ -66,7 +67,7 @@ def test_a_folder_with_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for split, count in (("train", 3), ("validation" if (output / "x").exists() else "val", 2)):
         files = [tmp_path / "photos" / split / f"{number}.png" for number in range(count)]
         assert_made(output, files, MakerOptions("edges"), split)
-    assert Image.open(grid).size == (3 * 258 + 2, 2 * 258 + 2)
+    assert Image.open(grid).size == (3 * 258 + 2, 2 * 258 + 2 + TITLE_HEIGHT)
     assert str(tmp_path) not in (output / "README.md").read_text() + (output / "source_maker.json").read_text()
     assert not (tmp_path / "pairs.partial").exists()
     pairs = load_pairs(PairOptions(str(output), image_size="32"))
