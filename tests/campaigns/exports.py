@@ -39,6 +39,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_exports import GRAY16, LABELS
 
+from pix2pix_hub.hub.package import WHEEL_NAME
 from pix2pix_hub.hub.push import push_export
 from pix2pix_hub.image.format import RGB
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
@@ -566,7 +567,8 @@ def work() -> None:
             differing = [
                 name
                 for name, file in files.items()
-                if name not in ("README.md", ".gitattributes") and file.content != (path / name).read_bytes()
+                if name not in ("README.md", ".gitattributes", WHEEL_NAME)
+                and file.content != (path / name).read_bytes()
             ]
             assert not differing, f"{differing} are others on the Hub"
             return {"found": b"".join(file.content for file in files.values()).decode(errors="replace")[: 10**6]}
