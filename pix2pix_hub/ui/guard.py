@@ -268,6 +268,8 @@ def guard_inputs(demo: gr.Blocks) -> None:
     read, folder = demo.preprocess_data, Path(demo.GRADIO_CACHE)
 
     async def read_guarded(block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> Any:
+        if block_fn.fn is None:  # a click that the browser answers by itself
+            raise told(UserError(NOT_UNDERSTOOD))
         try:
             return await read(block_fn, uploads_only(inputs, folder.resolve()), *arguments, **options)
         except UserError as error:

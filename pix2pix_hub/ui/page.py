@@ -153,6 +153,8 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
     @answering
     def open_example(number: str, model: str) -> Any:
         """Take the example that the page's address names."""
+        if not re.fullmatch("[0-9]{1,4}", str(number)):
+            raise UserError(f"the address names example {str(number)[:20]!r}: expected a number.")
         return handlers.example(int(number), model)[0].picture()
 
     opened = [] if info else [demo.load]  # shows the first model as soon as it is there

@@ -23,7 +23,7 @@ def cases(random: Random, folder: Path) -> Iterator[tuple[str, str]]:
         mine = upload(http, secret)
         uploads = Path(mine["path"]).parents[1]
         places = hostile_places(secret, uploads)
-        events = http.get("config").json()["dependencies"]
+        events = [event for event in http.get("config").json()["dependencies"] if event["inputs"]]
         assert ask(http, body(events[0], [mine, None, 1, 0, False]))[0]
         app.start = app.peak
         while True:
@@ -70,7 +70,7 @@ def judged(answer: tuple[bool, str], untold: tuple[Path, ...], may_answer: bool 
     answered, text = answer
     if any(str(place) in text for place in untold):
         return "a path is told"
-    if answered:
+    if answered and "is not offered here" not in text:  # the page's title line says so of a model
         return "right" if may_answer else "answered"
     return "refused"
 
