@@ -14,6 +14,7 @@ from _app_process import running_app
 from hostile_requests import JUNK_VALUES, ask, files_named, hostile_places, junk_request, secret_picture, upload
 
 COUNT = 3000
+REFUSALS = ('role=\\"alert\\"', "is not offered here")  # in JSON: said in the place of a result, or of a model
 
 
 def cases(random: Random, folder: Path) -> Iterator[tuple[str, str]]:
@@ -70,7 +71,7 @@ def judged(answer: tuple[bool, str], untold: tuple[Path, ...], may_answer: bool 
     answered, text = answer
     if any(str(place) in text for place in untold):
         return "a path is told"
-    if answered and "is not offered here" not in text:  # the page's title line says so of a model
+    if answered and not any(words in text for words in REFUSALS):
         return "right" if may_answer else "answered"
     return "refused"
 
