@@ -269,7 +269,7 @@ def guard_inputs(demo: gr.Blocks) -> None:
 
     async def read_guarded(block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> Any:
         if block_fn.fn is None:  # a click that the browser answers by itself
-            raise told(UserError(NOT_UNDERSTOOD))
+            raise told(UserError(UNREADABLE))
         try:
             return await read(block_fn, uploads_only(inputs, folder.resolve()), *arguments, **options)
         except UserError as error:
