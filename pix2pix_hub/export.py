@@ -292,6 +292,6 @@ def _shareable_word(word: str) -> str:
     `path/to/`; other words are as they are."""
     flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     paths = [Path(part) for part in value.split(",")]  # of rasters there are several
-    if not any(path.is_absolute() or ".." in path.parts or path.parts[:1] > ("~",) for path in paths):
+    if not any(path.is_absolute() or ".." in path.parts or str(path).startswith("~") for path in paths):
         return word
     return flag + equals + ",".join(f"path/to/{path.name}" for path in paths)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib.metadata
 import io
+from functools import cache
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -26,6 +27,7 @@ def package_files() -> dict[str, bytes]:
     }
 
 
+@cache
 def wheel() -> bytes | None:
     """The package without its models as pip takes it (PEP 427), the same bytes for the same files; None where it runs
     without being installed, and nobody knows what it needs."""

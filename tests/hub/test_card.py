@@ -76,10 +76,12 @@ def test_the_command_can_be_typed_again_and_says_nothing_of_where_folders_lie(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = f"--dataset {tmp_path}/secret/pairs --init-from=../other/run --output-dir runs/x --report-to tensorboard"
+    words += " --perceptual-file=~/secret/net.pth"
     made = make_card(
         make_export(tmp_path / "runs" / "x" / "model", command=f"python train.py {words}"), Path("runs/x/model")
     )
     shown = "--dataset path/to/pairs --init-from=path/to/run --output-dir runs/x --report-to tensorboard"
+    shown += " --perceptual-file=path/to/net.pth"
     assert f"```bash\npython train.py {shown}\n```" in made
 
 
