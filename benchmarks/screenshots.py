@@ -37,11 +37,11 @@ def draw(page: Page) -> None:
     """A door, a row of windows and a cornice on the example."""
     canvas, result = page.locator("#board canvas"), page.locator("#draw-result img")
     before = result.get_attribute("src") or ""
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
     for paint, points in (("shop", [(0.35, 0.86), (0.8, 0.86)]), ("pillar", [(0.5, 0.32), (0.5, 0.7)])):
         page.locator("#board").get_by_text(paint, exact=True).click()
+        canvas.evaluate("canvas => canvas.scrollIntoView({block: 'end'})")  # below the result, which stays in view
+        box = canvas.bounding_box()
+        assert box is not None
         (first, last) = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
         page.mouse.move(*first)
         page.mouse.down()
