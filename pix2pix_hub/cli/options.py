@@ -58,7 +58,8 @@ def refuse_unknown(words: Sequence[str], call: Callable[..., Any], command: str)
         if not re.match("--?[A-Za-z]", name) or name in known or name.startswith("--tyro-"):
             continue
         here = ELSEWHERE.get(name.lstrip("-").lower())
-        close = difflib.get_close_matches(name, sorted(known), n=1)
+        close = [option for option in sorted(known, key=len) if f"-{name.lstrip('-')}" in option]  # a word of its name
+        close = close or difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
         if here is not None and f"--{here}" in known:
             answers.append(f"{given} is called --{here} here")
         else:

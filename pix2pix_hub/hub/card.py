@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -40,7 +41,7 @@ def write_card(folder: Path, place: str | Path, *, previous: Path | None = None,
 
     Args:
         folder: the export.
-        place: what `from_pretrained` is given in the card: a repository (`user/name`), or a folder.
+        place: what `from_pretrained` is given in the card: a repository (`user/name[@revision]`), or a folder.
         previous: the card that this one replaces, whose person's part it takes over.
         license: of the weights; None: what the previous card says, else apache-2.0.
     """
@@ -176,7 +177,7 @@ def _facts(export: Export, place: str | Path, metrics: dict[str, tuple[str, floa
     source_file = "source.png" if has_mode[0] else "source.npy"
     call = f'pipe("{source_file}").save("generated.png")'
     return {
-        "name": place.split("/")[1] if isinstance(place, str) else f"pix2pix-{Path(name or place).name}",
+        "name": place.partition("@")[0].split("/")[1] if isinstance(place, str) else f"pix2pix-{Path(name or place).name}",
         "model_id": str(place),
         "installed": _installed(place),
         "architecture": export.read(CONFIG_NAME).get("architecture"),
@@ -213,7 +214,9 @@ def _installed(place: str | Path) -> str:
     """What whoever reads the card of a model at `place` has to do first."""
     if isinstance(place, Path) or wheel() is None:
         return "With the `pix2pix_hub` package installed"
-    return f"After `pip install https://huggingface.co/{place}/resolve/main/{WHEEL_NAME}`"
+    repository, _, revision = str(place).partition("@")
+    branch = quote(revision or "main", safe="")
+    return f"After `pip install https://huggingface.co/{repository}/resolve/{branch}/{WHEEL_NAME}`"
 
 
 def _license_of(card: str | None) -> str | None:

@@ -159,7 +159,8 @@ def commit_export(
         files: dict[str, bytes | Path] = {
             name: folder / name for name in EXPORT_FILES if (folder / name).is_file() or name == CARD_NAME
         }
-        files[CARD_NAME] = make_card(folder, repo_id, published=published, license=license).encode()
+        place = repo_id if revision is None else f"{repo_id}@{revision}"
+        files[CARD_NAME] = make_card(folder, place, published=published, license=license).encode()
         if (package := wheel()) is not None:
             files[WHEEL_NAME] = package
         metrics = Export(folder).metrics

@@ -86,6 +86,9 @@ def test_names_of_other_projects_are_answered_with_ours(capsys: pytest.CaptureFi
     for theirs, ours in names.items() | {"train_batch_size": "batch-size"}.items():
         assert cli.main(["train", f"--{theirs}", "3"]) == 2
         assert f"--{theirs} is called --{ours} here" in capsys.readouterr().err
+    for theirs, ours in {"flip": "flip-probability", "epoch": "epochs", "learningrate": "learning-rate"}.items():
+        assert cli.main(["train", f"--{theirs}", "3"]) == 2
+        assert f"no option --{theirs}; did you mean --{ours}?" in capsys.readouterr().err
     train, others = option_names(TrainingConfig), set().union(*map(option_names, cli.COMMANDS.values()))
     for theirs, ours in ELSEWHERE.items():
         assert f"--{theirs}" not in train and f"--{ours}" in train | others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -85,7 +86,10 @@ def test_a_branch_is_made_and_the_main_one_left_alone(hub: HubServer, export: Pa
     push_export(export, REPO, revision="dev")
     assert hub.repo(REPO).files("dev") == PUSHED
     assert hub.repo(REPO).files() == {".gitattributes"}
-    assert UNetGenerator.from_pretrained(REPO, revision="dev")
+    card = hub.repo(REPO).read("README.md", "dev").decode()
+    assert f"{REPO}/resolve/dev/{WHEEL_NAME}`" in card and f"# {REPO.split('/')[1]}\n" in card
+    (named,) = re.findall(r'Pix2PixPipeline.from_pretrained\("(.*)"\)', card)
+    assert named == f"{REPO}@dev" and UNetGenerator.from_pretrained(named)
 
 
 def test_the_cards_line_installs_a_package_that_trains_translates_and_shows(
