@@ -177,7 +177,7 @@ def _facts(export: Export, place: str | Path, metrics: dict[str, tuple[str, floa
     source_file = "source.png" if has_mode[0] else "source.npy"
     call = f'pipe("{source_file}").save("generated.png")'
     return {
-        "name": place.partition("@")[0].split("/")[1] if isinstance(place, str) else f"pix2pix-{Path(name or place).name}",
+        "name": f"pix2pix-{Path(name or place).name}" if isinstance(place, Path) else re.split("[/@]", place)[1],
         "model_id": str(place),
         "installed": _installed(place),
         "architecture": export.read(CONFIG_NAME).get("architecture"),
