@@ -1,5 +1,6 @@
 """`data inspect` sees faults planted in real sets, and none in them as they are (test_tools.py)."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,28 @@ def test_what_is_planted_in_a_real_set_is_found(
     assert swapped.startswith("in 3 pairs of 80 ") and ": train/7.png, train/8.png, train/40.png. " in swapped
     side = {"facades": "sources", "maps": "targets"}.get(name)  # drawings of black lines have no classes
     assert len(rare) == (side is not None)
-    assert side is None or (rare[0].startswith("class #c") and f"of the {side} is in only 1 of 60 training" in rare[0])
+    start = f"classes of the {side} that hardly occur in the 57 training pairs looked at: #c"
+    assert side is None or (rare[0].startswith(start) and rare[0].count("(1 pair)") == 1 and "none" not in rare[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "color", "usual"),
+    [("facades", "sources", (32, 255, 226), (0, 0, 222)), ("maps", "targets", (177, 208, 254), (233, 228, 222))],
+)
+def test_classes_that_only_validation_shows_are_told(
+    name: str, side: str, color: tuple[int, ...], usual: tuple[int, ...], real_data: Path, tmp_path: Path
+) -> None:
+    """A class painted over in all training pairs, stored as JPEG as the sets are. Drawings of shoes have no classes."""
+    for split, count in (("train", 40), ("val", 20)):
+        for index, sides in enumerate(halves(real_data / name, split, count)):
+            near = np.abs(sides[1].astype(int) - color).max(-1, keepdims=True) <= 24
+            sides[1] = np.where(near & (split == "train"), usual, sides[1]).astype(np.uint8)
+            save(tmp_path / split / f"{index}.jpg", *sides)
+    direction = "BtoA" if side == "sources" else "AtoB"
+    (told,) = inspect_pairs(PairOptions(str(tmp_path), direction=direction)).warnings or []
+    assert told.startswith(f"classes of the {side} that hardly occur in the 40 training pairs looked at: #")
+    found = re.findall(r"#(\w{6}) \((none|1 pair)\)", told)
+    assert any(np.abs(np.subtract(tuple(bytes.fromhex(one)), color)).max() <= 20 for one, _ in found), told
 
 
 def test_single_pairs_that_are_shifted_are_named(real_data: Path, tmp_path: Path) -> None:
@@ -107,4 +129,5 @@ def test_label_values_are_classes(tmp_path: Path) -> None:
         root = write_sides(tmp_path / str(rare), map(Image.fromarray, maps), map(Image.fromarray, photos))
         found = inspect_pairs(PairOptions(str(root), source_mode="labels", image_size="32")).warnings
         assert found is not None and len(found) == rare
-        assert not rare or "of the sources is in only 1 of 90" in found[0] or "is in none of 90" in found[0]
+        told = r"classes of the sources that hardly occur in the 90 training pairs looked at: #\w{6} \((1 pair|none)\)"
+        assert not rare or re.match(told, found[0])
