@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,6 +174,24 @@ def test_a_tiling_that_was_stopped_goes_on_and_is_the_same(
     assert both[0] == both[1] and len(both[0]) > 2
 
 
+def test_a_disk_that_is_full_is_told_while_tiles_are_written(folder: Path, tmp_path: Path) -> None:
+    """Files of up to 100,000 bytes; with more room the same call goes on."""
+    pairs, options, before = (
+        [(folder / "a.tif", folder / "b.tif")],
+        TileOptions(size=64),
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+    )
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        with pytest.raises(UserError, match=r"out could not be written .* the same command goes on"):
+            tile_rasters(pairs, options, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+    tile_rasters(pairs, options, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
@@ -308,21 +327,25 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("identity")
 @pytest.mark.parametrize("cog", [False, True])
-@pytest.mark.parametrize("kind", ["nodata", "mask", "floats", "wide"])
-def test_a_generator_that_changes_nothing_gives_back_the_raster(tmp_path: Path, kind: str, cog: bool) -> None:
-    random = np.random.default_rng(0)
-    grid = from_origin(WEST, NORTH, PIXEL, PIXEL)
-    dtype = {"floats": "float32", "wide": "uint16"}.get(kind, "uint8")
-    values = random.integers(1, 200, (4 if kind == "wide" else 1, 300, 600)).astype(dtype)
-    nodata = {"nodata": 0, "floats": -9999.0, "wide": None}.get(kind)
-    values[:, 100:150, 200:] = nodata or 0
-    source = write(tmp_path / "source.tif", values, UTM, grid, nodata=nodata, compress="deflate")
+@pytest.mark.parametrize("kind", ["nodata", "mask", "floats", "a.tif", "b.tif"])
+def test_a_generator_that_changes_nothing_gives_back_the_raster(
+    folder: Path, tmp_path: Path, kind: str, cog: bool
+) -> None:
+    """Bit for bit; floats, which are scaled to [-1, 1] and back, but for rounding. Of two grids, 1 to 4 bands."""
+    source = tmp_path / "source.tif"
+    if kind.endswith(".tif"):
+        shutil.copy(folder / kind, source)
+    else:
+        values = np.random.default_rng(0).integers(1, 200, (1, 300, 600)).astype("f4" if kind == "floats" else "u1")
+        nodata = {"nodata": 0, "floats": -9999.0}.get(kind)
+        values[:, 100:150, 200:] = nodata or 0
+        write(source, values, UTM, from_origin(WEST, NORTH, PIXEL, PIXEL), nodata=nodata, compress="deflate")
     if kind == "mask":
         with rasterio.open(source, "r+") as raster:
             raster.write_mask(values[0] > 0)
-    form = PixelFormat(
-        "channels" if kind == "wide" else "gray", len(values), dtype, 0.0, 65535.0 if kind == "wide" else 255.0
-    )
+    with rasterio.open(source) as raster:
+        mode, high = {3: "rgb", 4: "channels"}.get(raster.count, "gray"), 65535.0 if kind == "a.tif" else 255.0
+        form = PixelFormat(mode, raster.count, raster.dtypes[0], 0.0, high)
     export = write_tiny_export(tmp_path / "model", source=form, target=form)
     command = ["translate", str(export), str(source), "--output", str(tmp_path / "out"), "--tile-size", "128"]
     assert main([*command, "--dtype", "float32", *(["--cog"] if cog else [])]) == 0
@@ -335,8 +358,9 @@ def test_a_generator_that_changes_nothing_gives_back_the_raster(tmp_path: Path, 
         assert np.abs(after.read()[:, valid] - before.read()[:, valid].astype(float)).max() <= tolerance
         if before.nodata is not None:
             assert np.array_equal(after.read()[:, ~valid], before.read()[:, ~valid])
-        assert after.compression == before.compression
-        assert (after.overviews(1) != []) == cog
+        assert after.compression == before.compression or (cog and before.compression is None)
+        assert cog or after.block_shapes == before.block_shapes
+        assert (after.overviews(1) != []) == (cog and max(before.shape) > 512)
 
 
 def test_tiles_of_a_raster_are_those_of_the_image(tmp_path: Path) -> None:
