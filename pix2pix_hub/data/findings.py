@@ -27,6 +27,7 @@ FEWEST_PAIRS = 20  # fewer say nothing about what most are like
 LEAST_DIFFERENCE = 1 / 255  # root mean square of images from their mean: below, one image is right for all
 SIDE, REACH = 256, 32  # pixels: every image is looked at in this size; a shift is looked for this far
 MOST_SHIFT, MOST_SHIFT_OF_ALL = 4, 3  # pixels of `SIDE` that a pair may be off, as drawn façades are, and the mean
+AROUND_PEAK = 8  # pixels of `SIDE`: so thick may lines be
 LEAST_PEAK = 7.0  # standard deviations, of a correlation that shows a pair's shift
 CLEARLY, CLEARER = 1.25, 3.0  # times as high as of sources with other targets, where one pair is off; where the mean is
 THUMBNAIL, WAVES = 32, 16  # pixels; of its cosine transform so many frequencies a side are hashed
@@ -238,5 +239,11 @@ def _correlation(source: Any, target: Any) -> NDArray[np.float64]:
 
 
 def _place(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far down and to the right the source lies of its target, in pixels of `SIDE`."""
-    return np.array(np.unravel_index(correlation.argmax(), correlation.shape), np.float64) - REACH
+    """How far down and to the right the source lies of its target, in pixels of `SIDE`.
+
+    Thick lines meet a photo's edges best at their two sides: the middle of the ring of peaks that this makes.
+    """
+    places = np.indices(correlation.shape)
+    away = places - np.array(np.unravel_index(correlation.argmax(), correlation.shape))[:, None, None]
+    ring = (np.hypot(*away) <= AROUND_PEAK) & (correlation > correlation.max() / 2)
+    return np.asarray(places[:, ring].mean(1) - REACH, np.float64)

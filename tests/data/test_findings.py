@@ -11,8 +11,10 @@ from PIL import Image
 from tiny_exports import noise
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.config import PairOptions
+from pix2pix_hub.config import MakerOptions, PairOptions
 from pix2pix_hub.data.tools import inspect_pairs
+from pix2pix_hub.image.maker import make_pair
+from pix2pix_hub.image.read import from_memory
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 RARE = (200, 0, 200)
@@ -34,7 +36,7 @@ def save(path: Path, *sides: NDArray[np.uint8]) -> None:
     [
         ("facades", "BtoA", 1, "6 to the right"),
         ("maps", "AtoB", 1, "6 to the left"),
-        ("edges2shoes", "AtoB", 0, "7 to the left"),  # by 1 as they are
+        ("edges2shoes", "AtoB", 0, "6 to the left"),
     ],
 )
 def test_what_is_planted_in_a_real_set_is_found(
@@ -91,6 +93,20 @@ def test_single_pairs_that_are_shifted_are_named(real_data: Path, tmp_path: Path
     (shifted,) = inspect_pairs(PairOptions(str(tmp_path))).warnings or []
     assert shifted.startswith("shifted by so many pixels, 2 pairs of 40 looked at: train/")
     assert "train/3.png (10)" in shifted and "train/17.png (10)" in shifted
+
+
+def test_nothing_is_told_of_drawings_made_of_small_photos_but_what_is_planted(real_data: Path, tmp_path: Path) -> None:
+    """Whose lines are thick: photos' edges meet either side of them. Stored as JPEG, lines have shades, no classes."""
+    for index, (photo, _) in enumerate(halves(real_data / "facades", "train", 60)):
+        source, target = make_pair(from_memory(photo, "x"), MakerOptions("edges", shorter_side=128), "x")
+        for place, off in (("as made", 0), ("shifted", 3)):
+            sides = (
+                np.roll(np.asarray(one.picture().convert("RGB")), by, 1) for one, by in ((source, off), (target, 0))
+            )
+            save(tmp_path / place / f"{index}.jpg", *sides)
+    assert inspect_pairs(PairOptions(str(tmp_path / "as made"))).warnings == []
+    (told,) = inspect_pairs(PairOptions(str(tmp_path / "shifted"))).warnings or []
+    assert re.match(r"sources lie [34] to the right( and 1 above)? of their targets", told), told
 
 
 @pytest.mark.parametrize(("name", "usual"), [("facades", "BtoA"), ("edges2shoes", "AtoB"), ("maps", "AtoB")])
