@@ -95,7 +95,7 @@ def data_build(
     if output is not None:
         files = write_dataset(built, output)
         say(f"{counts} pairs{skipped} in {counted(len(files), 'file')} under {output}.")
-        say(f"Train on it: {train_command(str(output), findings.source)}")
+        say(f"Train on it: {train_command(str(output))}")
     elif push is not None:
         say(f"{counts} pairs{skipped} pushed to {push_dataset(built, push, private=private)}")
 

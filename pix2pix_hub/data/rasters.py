@@ -6,6 +6,7 @@ the width of a raster, not from its area.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -131,10 +132,12 @@ def plan_tiles(pairs: Sequence[tuple[Path, Path]], options: TileOptions) -> Tili
                     "needs as many on each side."
                 )
             area += first.height * first.width
-            for row in range(0, first.height - size + 1, stride):
-                window = ((row, row + size), (0, first.width))
-                valid = (first.dataset_mask(window=window) > 0) & (second.dataset_mask(window=window) > 0)
-                for column in range(0, first.width - size + 1, stride):
+            valid, seen = np.empty((0, first.width), bool), 0  # of `size` rows, each read once; rows read so far
+            for row in _starts(first.height, size, stride):
+                window = ((max(row, seen), row + size), (0, first.width))
+                here = [raster.dataset_mask(window=window) > 0 for raster in (first, second)]
+                valid, seen = np.concatenate([valid, here[0] & here[1]])[-size:], row + size
+                for column in _starts(first.width, size, stride):
                     if 1 - valid[:, column : column + size].mean() <= options.max_nodata:
                         tiles.append(Tile(number, row, column))
                     else:
@@ -146,6 +149,11 @@ def plan_tiles(pairs: Sequence[tuple[Path, Path]], options: TileOptions) -> Tili
         )
     splits, straddling = _deal_out(tiles, size * max(1, math.isqrt(area // BLOCKS) // size), options)
     return Tiling(splits, empty, straddling, resampling)
+
+
+def _starts(extent: int, size: int, stride: int) -> list[int]:
+    """Where tiles begin along a side. The last one is moved inwards, so that nothing is left beyond it."""
+    return [*range(0, extent - size, stride), extent - size]
 
 
 def _deal_out(tiles: Sequence[Tile], side: int, options: TileOptions) -> tuple[dict[str, list[Tile]], int]:
@@ -245,15 +253,19 @@ def window_rows(pairs: Sequence[tuple[Path, Path]], size: int, columns: tuple[st
     Raises:
         UserError: as `plan_tiles`.
     """
-    tiling, fills = plan_tiles(pairs, TileOptions(size=size)), []
+    tiling, fills, starts = plan_tiles(pairs, TileOptions(size=size)), [], []
     for files, how in zip(pairs, tiling.resampling, strict=True):
         with opened(files, how) as rasters:
             fills.append([fill_of(raster) for raster in rasters])
+            starts.append([_starts(side, size, size) for side in rasters[0].shape])
     train = set(tiling.splits["train"])
     return {
         split: RasterRows(
             pairs,
-            [(tile.pair, _window(tile, size, train if split == "train" else set())) for tile in tiles],
+            [
+                (tile.pair, _window(tile, size, starts[tile.pair], train if split == "train" else set()))
+                for tile in tiles
+            ],
             tiling.resampling,
             fills,
             columns,
@@ -262,16 +274,23 @@ def window_rows(pairs: Sequence[tuple[Path, Path]], size: int, columns: tuple[st
     }
 
 
-def _window(tile: Tile, size: int, neighbours: AbstractSet[Tile]) -> Window:
-    """A tile, half a tile larger to each side on which all that it then touches are among `neighbours`."""
-    up, down, left, right = reach = [0, 0, 0, 0]
+def _window(tile: Tile, size: int, starts: Sequence[Sequence[int]], neighbours: AbstractSet[Tile]) -> Window:
+    """A tile, up to half a tile larger to each side on which all that it then touches are among `neighbours`.
+
+    Args:
+        starts: of rows and of columns, as `_starts` has them.
+    """
+    places = [(-1, *side, -1) for side in starts]  # beyond the borders there is none
+    row, column = places[0].index(tile.row), places[1].index(tile.column)
+    rows, columns = places[0][row : row + 1], places[1][column : column + 1]  # of the tiles it touches
+    reach = [0, 0, 0, 0]
     for side in range(len(reach)):
         up, down, left, right = tried = [*reach[:side], 1, *reach[side + 1 :]]
-        touched = {
-            Tile(tile.pair, tile.row + size * down_by, tile.column + size * right_by)
-            for down_by in range(-up, down + 1)
-            for right_by in range(-left, right + 1)
-        }
-        reach = tried if touched <= neighbours else reach
-    up, down, left, right = (size // 2 * steps for steps in reach)
-    return (tile.row - up, tile.row + size + down), (tile.column - left, tile.column + size + right)
+        wider = places[0][row - up : row + down + 1], places[1][column - left : column + right + 1]
+        if {Tile(tile.pair, *place) for place in itertools.product(*wider)} <= neighbours:
+            reach, (rows, columns) = tried, wider
+    half = size // 2
+    return (
+        (max(rows[0], tile.row - half), min(rows[-1], tile.row + half) + size),
+        (max(columns[0], tile.column - half), min(columns[-1], tile.column + half) + size),
+    )

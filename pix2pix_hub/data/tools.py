@@ -22,8 +22,8 @@ from pix2pix_hub.config import MakerOptions, PairOptions
 from pix2pix_hub.data.decode import LISTED_FAULTS, Findings, PairDataset, examine, file_of, write_bad_pairs
 from pix2pix_hub.data.findings import SAMPLED_PAIRS, Look
 from pix2pix_hub.data.pairs import MAKER_NAME, FoundPairs, assign_splits, find_pairs
-from pix2pix_hub.data.transforms import PairTransform, has_colors
-from pix2pix_hub.image.format import RGB, PixelFormat, displayed, save_grid, to_model_range
+from pix2pix_hub.data.transforms import PairTransform
+from pix2pix_hub.image.format import displayed, save_grid, to_model_range
 from pix2pix_hub.image.write import encode, suffix_for
 from pix2pix_hub.util import UserError, counted, write_folder_aside, write_json
 
@@ -100,8 +100,6 @@ class Inspection:
             cells = [f"#{bytes(entry.color).hex()} {entry.share:5.1%} {entry.name or ''}" for entry in stored.palette]
             rows = ["   ".join(cells[start : start + 4]).rstrip() for start in range(0, len(cells), 4)]
             lines += [f"{side}     {stored.describe()}{note}", *(INDENT + row for row in rows)]
-        if not has_colors(self.findings.source):
-            lines.append(f"{INDENT}train with --color-jitter 0: colour changes are for 1 or 3 channels")
         if self.found.ignored:
             lines.append(f"ignored    {self.found.ignored}")
         faults = self.findings.faults
@@ -198,7 +196,7 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
         )
     card = CARD.format(
         name=name.rsplit("/", 1)[-1],
-        command=train_command(name, seen.findings.source),
+        command=train_command(name),
         counts=", ".join(f"{counted(len(rows), 'pair')} in `{split}`" for split, rows in splits.items()) + ".",
         form=seen.found.form,
         layout=" → ".join(seen.parts[0].sides),
@@ -209,10 +207,9 @@ def build_pairs(request: PairOptions, name: str) -> BuiltPairs:
     return BuiltPairs(splits, card, seen, shards, None if request.swap else seen.found.maker)
 
 
-def train_command(dataset: str, source: PixelFormat = RGB) -> str:
-    """Give the command that trains on the set; colour jitter, on by default, is not for all kinds of images."""
-    command = ["pix2pix-hub", "train", "--dataset", dataset]
-    return shlex.join(command if has_colors(source) else [*command, "--color-jitter", "0"])
+def train_command(dataset: str) -> str:
+    """Give the command that trains on the set."""
+    return shlex.join(["pix2pix-hub", "train", "--dataset", dataset])
 
 
 def write_dataset(built: BuiltPairs, folder: Path) -> list[Path]:

@@ -137,7 +137,7 @@ def rare_colors(
     images = np.repeat(np.arange(len(known)), [len(sample) for sample, _ in known])
     sampled = np.concatenate([sample for sample, _ in known])
     pixels, flat = sampled[:, :3], sampled[:, 3] > 0
-    classes = {entry.color: entry.color for entry in format.palette}
+    classes = {entry.color: entry.color for entry in format.palette if not _is_noise(entry, format.palette)}
     radius = 0
     if format.mode == "labels":
         classes = {color: (value,) * 3 for value, color in zip(format.classes, format.colors, strict=True)}
@@ -150,10 +150,18 @@ def rare_colors(
     for color, value in classes.items():
         near = (np.abs(_unpacked(distinct) - np.array(value, np.int16)).max(axis=1) <= radius)[numbers]
         areas = np.bincount(images[near & flat], minlength=len(known)) / flats
-        shown = np.bincount(images[near], minlength=len(known)) > (LEAST_SHARE * PIXELS_PER_IMAGE if radius else 0)
+        shown = areas > LEAST_SHARE if radius else np.bincount(images[near], minlength=len(known)) > 0
         if shown[here].sum() < RARE * here.sum() and (not radius or areas.max() > RARE_AREA):
             rare[color] = int(shown[here].sum())
     return rare
+
+
+def _is_noise(entry: PaletteColor, palette: Sequence[PaletteColor]) -> bool:
+    """Whether a colour is what JPEG makes of a far more frequent one."""
+    frequent = (other.color for other in palette if other.share > NOISE * entry.share)
+    return entry.name is None and any(
+        np.abs(np.subtract(color, entry.color)).max() <= COLOR_RADIUS for color in frequent
+    )
 
 
 def _unpacked(packed: NDArray[np.int32]) -> NDArray[np.int16]:

@@ -7,6 +7,7 @@ from the start, and where the work stands; begun again, it goes on from there.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import pickle
@@ -29,9 +30,12 @@ from pix2pix_hub.inference.pipeline import Canvas, Pix2PixPipeline, Prepared, pr
 from pix2pix_hub.inference.tiling import Journal
 from pix2pix_hub.util import PARTIAL_SUFFIX, UserError, __version__, write_aside
 
+logger = logging.getLogger(__name__)
+
 LOSSLESS = ("deflate", "lzw", "zstd", "packbits", "lzma", "lerc")  # kept; any other compression becomes deflate
 KEEP_SECONDS, KEEP_RATIO = 60.0, 20.0  # between two states that are kept; that many times as long as keeping took
 STRIP = 256  # rows that are read together
+SEED_TAG = "PIX2PIX_SEED"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +124,16 @@ def translate_raster(
         file: the source.
         outputs: numbers of samples, from 0, and where each goes.
         cog: write cloud-optimised GeoTIFFs: in blocks of 512 pixels, with overviews.
-        tile_size, stochastic, seed, progress: of `Pix2PixPipeline.__call__`.
+        tile_size, stochastic, progress: of `Pix2PixPipeline.__call__`.
+        seed: the same; None: that of what was begun, else any. It is kept in the result, as the tag `SEED_TAG`.
 
     Raises:
         UserError: a raster that cannot be read or does not fit the model; a result that could not be written.
     """
     rasterio, name = rasterio_of(file), str(file)
     if stochastic and seed is None:
-        seed = int(torch.randint(2**62, ()))
+        begun = (_begun_with(output) for output in outputs.values())
+        seed = next((one for one in begun if one is not None), int(torch.randint(2**62, ())))
     with open_raster(file) as raster:
         fill = fill_of(raster)
 
@@ -144,7 +150,7 @@ def translate_raster(
             facts = [__version__, torch.__version__, str(pipe.device), str(pipe.dtype), tile_size, own_seed, cog]
             facts += [file.name, file.stat().st_size, file.stat().st_mtime_ns, repr(canvas.profile())]
             facts += [zlib.crc32((pipe.folder / WEIGHTS_NAME).read_bytes())]
-            unfinished = _Unfinished(output, canvas, repr(facts))
+            unfinished = _Unfinished(output, canvas, repr(facts), seed if stochastic else None)
             try:
                 output.parent.mkdir(parents=True, exist_ok=True)
                 with unfinished.opened(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
@@ -158,6 +164,18 @@ def translate_raster(
                 raise UserError(f"{output} could not be written ({error}): the same command goes on.") from error
 
 
+def _begun_with(output: Path) -> int | None:
+    """The seed of an unfinished result; None: there is none."""
+    rasterio = rasterio_of(output)
+    with suppress(rasterio.errors.RasterioError, ValueError, KeyError), rasterio.open(_pixels_of(output)) as pixels:
+        return int(pixels.tags()[SEED_TAG])
+    return None
+
+
+def _pixels_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.pixels{PARTIAL_SUFFIX}")
+
+
 class _Unfinished:
     """A result being written: its pixels, without compression so that all have their place, and where the work stands.
 
@@ -165,16 +183,15 @@ class _Unfinished:
         output: the result.
         canvas: writes its pixels.
         identity: all that they follow from; what was begun with another is begun again.
+        seed: to be kept with them; None: they follow from none.
 
     Attributes:
         state: that was kept; None: nothing was.
     """
 
-    def __init__(self, output: Path, canvas: RasterCanvas, identity: str) -> None:
-        self.output, self.canvas, self.identity = output, canvas, identity
-        self.pixels, self.journal = (
-            output.with_name(f"{output.name}.{name}{PARTIAL_SUFFIX}") for name in ("pixels", "journal")
-        )
+    def __init__(self, output: Path, canvas: RasterCanvas, identity: str, seed: int | None) -> None:
+        self.output, self.canvas, self.identity, self.seed = output, canvas, identity, seed
+        self.pixels, self.journal = _pixels_of(output), output.with_name(f"{output.name}.journal{PARTIAL_SUFFIX}")
         self.state: dict[str, Any] | None = None
         self._kept_at, self._took = time.monotonic(), 0.0
 
@@ -189,10 +206,20 @@ class _Unfinished:
             if self.state is not None:
                 with suppress(rasterio.errors.RasterioError):
                     self.canvas.written = rasterio.open(self.pixels, "r+")
+                    logger.info("%s goes on where it was stopped.", self.output)
             if self.canvas.written is None:
+                if self.journal.exists():
+                    logger.warning("%s was begun with another model, raster or options: begun again.", self.output)
                 self._make_room()
                 self.canvas.written = rasterio.open(self.pixels, "r+")
             yield
+        except KeyboardInterrupt:
+            if self.journal.exists():
+                logger.warning(
+                    "%s is unfinished: the same command goes on. Or delete %s and %s.",
+                    self.output, self.pixels.name, self.journal.name,
+                )  # fmt: skip
+            raise
         finally:
             if self.canvas.written is not None:
                 self.canvas.written.close()
@@ -204,6 +231,8 @@ class _Unfinished:
         self.journal.unlink(missing_ok=True)
         profile = self.canvas.profile() | {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": None}
         with rasterio_of(self.output).open(self.pixels, "w", **profile) as made:
+            if self.seed is not None:
+                made.update_tags(**{SEED_TAG: self.seed})
             if self.canvas.format.mode == "labels" and self.canvas.format.colors:
                 made.write_colormap(1, dict(zip(self.canvas.format.classes, self.canvas.format.colors, strict=True)))
         needed = math.prod(self.canvas.shape) * np.dtype(self.canvas.format.dtype).itemsize

@@ -1,5 +1,6 @@
 """`data inspect` sees faults planted in real sets, and none in them as they are (test_tools.py)."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from PIL import Image
 from tiny_exports import noise
 
 from pix2pix_hub.cli import main
-from pix2pix_hub.config import PairOptions
+from pix2pix_hub.config import MakerOptions, PairOptions
 from pix2pix_hub.data.tools import inspect_pairs
+from pix2pix_hub.image.maker import make_pair
+from pix2pix_hub.image.read import from_memory
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 RARE = (200, 0, 200)
@@ -33,7 +36,7 @@ def save(path: Path, *sides: NDArray[np.uint8]) -> None:
     [
         ("facades", "BtoA", 1, "6 to the right"),
         ("maps", "AtoB", 1, "6 to the left"),
-        ("edges2shoes", "AtoB", 0, "7 to the left"),  # by 1 as they are
+        ("edges2shoes", "AtoB", 0, "6 to the left"),
     ],
 )
 def test_what_is_planted_in_a_real_set_is_found(
@@ -59,7 +62,28 @@ def test_what_is_planted_in_a_real_set_is_found(
     assert swapped.startswith("in 3 pairs of 80 ") and ": train/7.png, train/8.png, train/40.png. " in swapped
     side = {"facades": "sources", "maps": "targets"}.get(name)  # drawings of black lines have no classes
     assert len(rare) == (side is not None)
-    assert side is None or (rare[0].startswith("class #c") and f"of the {side} is in only 1 of 60 training" in rare[0])
+    start = f"classes of the {side} that hardly occur in the 57 training pairs looked at: #c"
+    assert side is None or (rare[0].startswith(start) and rare[0].count("(1 pair)") == 1 and "none" not in rare[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "color", "usual"),
+    [("facades", "sources", (32, 255, 226), (0, 0, 222)), ("maps", "targets", (177, 208, 254), (233, 228, 222))],
+)
+def test_classes_that_only_validation_shows_are_told(
+    name: str, side: str, color: tuple[int, ...], usual: tuple[int, ...], real_data: Path, tmp_path: Path
+) -> None:
+    """A class painted over in all training pairs, stored as JPEG as the sets are. Drawings of shoes have no classes."""
+    for split, count in (("train", 40), ("val", 20)):
+        for index, sides in enumerate(halves(real_data / name, split, count)):
+            near = np.abs(sides[1].astype(int) - color).max(-1, keepdims=True) <= 24
+            sides[1] = np.where(near & (split == "train"), usual, sides[1]).astype(np.uint8)
+            save(tmp_path / split / f"{index}.jpg", *sides)
+    direction = "BtoA" if side == "sources" else "AtoB"
+    (told,) = inspect_pairs(PairOptions(str(tmp_path), direction=direction)).warnings or []
+    assert told.startswith(f"classes of the {side} that hardly occur in the 40 training pairs looked at: #")
+    found = re.findall(r"#(\w{6}) \((none|1 pair)\)", told)
+    assert any(np.abs(np.subtract(tuple(bytes.fromhex(one)), color)).max() <= 20 for one, _ in found), told
 
 
 def test_single_pairs_that_are_shifted_are_named(real_data: Path, tmp_path: Path) -> None:
@@ -69,6 +93,20 @@ def test_single_pairs_that_are_shifted_are_named(real_data: Path, tmp_path: Path
     (shifted,) = inspect_pairs(PairOptions(str(tmp_path))).warnings or []
     assert shifted.startswith("shifted by so many pixels, 2 pairs of 40 looked at: train/")
     assert "train/3.png (10)" in shifted and "train/17.png (10)" in shifted
+
+
+def test_nothing_is_told_of_drawings_made_of_small_photos_but_what_is_planted(real_data: Path, tmp_path: Path) -> None:
+    """Whose lines are thick: photos' edges meet either side of them. Stored as JPEG, lines have shades, no classes."""
+    for index, (photo, _) in enumerate(halves(real_data / "facades", "train", 60)):
+        source, target = make_pair(from_memory(photo, "x"), MakerOptions("edges", shorter_side=128), "x")
+        for place, off in (("as made", 0), ("shifted", 3)):
+            sides = (
+                np.roll(np.asarray(one.picture().convert("RGB")), by, 1) for one, by in ((source, off), (target, 0))
+            )
+            save(tmp_path / place / f"{index}.jpg", *sides)
+    assert inspect_pairs(PairOptions(str(tmp_path / "as made"))).warnings == []
+    (told,) = inspect_pairs(PairOptions(str(tmp_path / "shifted"))).warnings or []
+    assert re.match(r"sources lie [34] to the right( and 1 above)? of their targets", told), told
 
 
 @pytest.mark.parametrize(("name", "usual"), [("facades", "BtoA"), ("edges2shoes", "AtoB"), ("maps", "AtoB")])
@@ -107,4 +145,5 @@ def test_label_values_are_classes(tmp_path: Path) -> None:
         root = write_sides(tmp_path / str(rare), map(Image.fromarray, maps), map(Image.fromarray, photos))
         found = inspect_pairs(PairOptions(str(root), source_mode="labels", image_size="32")).warnings
         assert found is not None and len(found) == rare
-        assert not rare or "of the sources is in only 1 of 90" in found[0] or "is in none of 90" in found[0]
+        told = r"classes of the sources that hardly occur in the 90 training pairs looked at: #\w{6} \((1 pair|none)\)"
+        assert not rare or re.match(told, found[0])

@@ -1,8 +1,10 @@
 """Rasters with coordinates: cut into pairs of tiles on one grid, and translated to rasters of the same place."""
 
+import math
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,7 +134,8 @@ def test_overlapping_tiles_across_the_border_are_left_out(folder: Path) -> None:
         for _, row, column in tiles:
             covered[split][row : row + 64, column : column + 64] = True
     assert not (covered["train"] & covered["validation"]).any() and tiling.straddling > 0
-    positions = ((HEIGHT - 64) // 32 + 1) * ((WIDTH - 64) // 32 + 1)
+    assert (covered["train"] | covered["validation"])[[0, -1], :].any(1).all(), "the rim is not left out"
+    positions = (math.ceil((HEIGHT - 64) / 32) + 1) * (math.ceil((WIDTH - 64) / 32) + 1)
     assert sum(map(len, tiling.splits.values())) + tiling.straddling + tiling.empty == positions
     assert 0.2 <= len(tiling.splits["validation"]) / positions < 0.3
 
@@ -169,6 +172,24 @@ def test_a_tiling_that_was_stopped_goes_on_and_is_the_same(
         for place in (tmp_path / "whole", tmp_path / "stopped")
     ]
     assert both[0] == both[1] and len(both[0]) > 2
+
+
+def test_a_disk_that_is_full_is_told_while_tiles_are_written(folder: Path, tmp_path: Path) -> None:
+    """Files of up to 100,000 bytes; with more room the same call goes on."""
+    pairs, options, before = (
+        [(folder / "a.tif", folder / "b.tif")],
+        TileOptions(size=64),
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+    )
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        with pytest.raises(UserError, match=r"out could not be written .* the same command goes on"):
+            tile_rasters(pairs, options, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+    tile_rasters(pairs, options, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(
@@ -255,10 +276,10 @@ def test_rows_of_rasters_are_windows_of_either_and_no_pixel_trains_and_validates
         assert np.array_equal(covered[split], expected) and len(rows) == len(tiles[split])
     assert not (covered["train"] & covered["validation"]).any()
     assert {size for size in sizes if size[0] == "validation"} == {("validation", 48, 48)}
-    assert {("train", 48 + 24 * down, 48 + 24 * across) for down in range(3) for across in range(3)} >= sizes - {
-        ("validation", 48, 48)
-    }
-    assert ("train", 96, 96) in sizes  # half a tile further to each side
+    assert {("train", 72, 96), ("train", 96, 72), ("train", 96, 96)} < sizes  # half a tile further to each side
+    assert max(sizes) == ("validation", 48, 48) and max(size[1:] for size in sizes) == (96, 96)
+    at_rim = {bottom - top for _, ((top, bottom), _) in found.splits["train"].windows if bottom == HEIGHT}
+    assert at_rim <= {48, 48 + HEIGHT % 48, 72 + HEIGHT % 48} and len(at_rim) > 1, "the last tile overlaps another"
     with opened(files, resampling_of(files, "auto")) as rasters:
         for swap in (False, True):
             pairs = found.pairs("train", swap)
@@ -306,21 +327,25 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("identity")
 @pytest.mark.parametrize("cog", [False, True])
-@pytest.mark.parametrize("kind", ["nodata", "mask", "floats", "wide"])
-def test_a_generator_that_changes_nothing_gives_back_the_raster(tmp_path: Path, kind: str, cog: bool) -> None:
-    random = np.random.default_rng(0)
-    grid = from_origin(WEST, NORTH, PIXEL, PIXEL)
-    dtype = {"floats": "float32", "wide": "uint16"}.get(kind, "uint8")
-    values = random.integers(1, 200, (4 if kind == "wide" else 1, 300, 600)).astype(dtype)
-    nodata = {"nodata": 0, "floats": -9999.0, "wide": None}.get(kind)
-    values[:, 100:150, 200:] = nodata or 0
-    source = write(tmp_path / "source.tif", values, UTM, grid, nodata=nodata, compress="deflate")
+@pytest.mark.parametrize("kind", ["nodata", "mask", "floats", "a.tif", "b.tif"])
+def test_a_generator_that_changes_nothing_gives_back_the_raster(
+    folder: Path, tmp_path: Path, kind: str, cog: bool
+) -> None:
+    """Bit for bit; floats, which are scaled to [-1, 1] and back, but for rounding. Of two grids, 1 to 4 bands."""
+    source = tmp_path / "source.tif"
+    if kind.endswith(".tif"):
+        shutil.copy(folder / kind, source)
+    else:
+        values = np.random.default_rng(0).integers(1, 200, (1, 300, 600)).astype("f4" if kind == "floats" else "u1")
+        nodata = {"nodata": 0, "floats": -9999.0}.get(kind)
+        values[:, 100:150, 200:] = nodata or 0
+        write(source, values, UTM, from_origin(WEST, NORTH, PIXEL, PIXEL), nodata=nodata, compress="deflate")
     if kind == "mask":
         with rasterio.open(source, "r+") as raster:
             raster.write_mask(values[0] > 0)
-    form = PixelFormat(
-        "channels" if kind == "wide" else "gray", len(values), dtype, 0.0, 65535.0 if kind == "wide" else 255.0
-    )
+    with rasterio.open(source) as raster:
+        mode, high = {3: "rgb", 4: "channels"}.get(raster.count, "gray"), 65535.0 if kind == "a.tif" else 255.0
+        form = PixelFormat(mode, raster.count, raster.dtypes[0], 0.0, high)
     export = write_tiny_export(tmp_path / "model", source=form, target=form)
     command = ["translate", str(export), str(source), "--output", str(tmp_path / "out"), "--tile-size", "128"]
     assert main([*command, "--dtype", "float32", *(["--cog"] if cog else [])]) == 0
@@ -333,8 +358,9 @@ def test_a_generator_that_changes_nothing_gives_back_the_raster(tmp_path: Path, 
         assert np.abs(after.read()[:, valid] - before.read()[:, valid].astype(float)).max() <= tolerance
         if before.nodata is not None:
             assert np.array_equal(after.read()[:, ~valid], before.read()[:, ~valid])
-        assert after.compression == before.compression
-        assert (after.overviews(1) != []) == cog
+        assert after.compression == before.compression or (cog and before.compression is None)
+        assert cog or after.block_shapes == before.block_shapes
+        assert (after.overviews(1) != []) == (cog and max(before.shape) > 512)
 
 
 def test_tiles_of_a_raster_are_those_of_the_image(tmp_path: Path) -> None:
@@ -367,7 +393,7 @@ raster.translate_raster(pipe, Path(sys.argv[2]), {0: Path(sys.argv[3])}, tile_si
 
 
 def test_a_translation_that_was_stopped_goes_on_and_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Stopped in every pass: over norm layers, before and after the inner map, and before it is compressed."""
     values = np.random.default_rng(0).integers(0, 256, (3, 100, 90)).astype(np.uint8)
@@ -383,7 +409,7 @@ def test_a_translation_that_was_stopped_goes_on_and_gives_the_same_bytes(
     assert len(deepest.norms) > 1 and deepest.head is not None
     whole, output, totals = tmp_path / "whole.tif", tmp_path / "stopped.tif", []
 
-    def translate(output: Path, stop_at: int | None, seed: int | None) -> list[int]:
+    def translate(output: Path, stop_at: int | None, seed: int | None, stochastic: bool = False) -> list[int]:
         steps = []
 
         def progress(done: int, total: int) -> None:
@@ -392,7 +418,7 @@ def test_a_translation_that_was_stopped_goes_on_and_gives_the_same_bytes(
             if done == stop_at:
                 raise KeyboardInterrupt
 
-        how = {"tile_size": 64, "stochastic": seed is not None, "seed": seed, "progress": progress}
+        how = {"tile_size": 64, "stochastic": stochastic or seed is not None, "seed": seed, "progress": progress}
         with pytest.raises(KeyboardInterrupt) if stop_at else nullcontext():
             translate_raster(pipe, source, {0: output}, **how)
         return steps
@@ -415,7 +441,17 @@ def test_a_translation_that_was_stopped_goes_on_and_gives_the_same_bytes(
     translate(output, totals[0] - 1, 3)
     check_it_goes_on(totals[0] - 1, 3)
     translate(output, 5, 3)
-    assert translate(output, None, 4)[0] == 1  # another dropout: begun again
+    assert "stopped.tif is unfinished: the same command goes on" in caplog.text
+    assert "begun again" not in caplog.text
+    assert translate(output, None, 4)[0] == 1  # another dropout
+    assert "stopped.tif was begun with another model, raster or options: begun again." in caplog.text
+    output.unlink()
+    translate(output, 5, None, stochastic=True)  # with any seed, which is told by the result
+    assert translate(output, None, None, stochastic=True)[0] == 5
+    with rasterio.open(output) as made:
+        seed = int(made.tags()["PIX2PIX_SEED"])
+    translate(whole, None, seed)
+    assert output.read_bytes() == whole.read_bytes() and seed not in (3, 4)
 
 
 @pytest.mark.parametrize("limit", [1000, 100_000, 196_000, 198_000, 215_000, 260_000])
