@@ -114,8 +114,11 @@ def parse_range(text: str) -> tuple[float, float, bool]:
     """
     number = r"(-?\d{1,30}(?:\.\d{1,30})?)"
     found = re.fullmatch(rf"{number}-{number}(%?)", text.strip())
-    if not found or not (low := float(found[1])) < (high := float(found[2])):
+    if not found:
         raise UserError(f"--range {text!r} is no range: give two values (0-10000), or two percentiles (2-98%).")
+    low, high = float(found[1]), float(found[2])
+    if low >= high:
+        raise UserError(f"--range {text!r}: the first value must be the smaller one.")
     if found[3] and not 0 <= low < high <= 100:
         raise UserError(f"--range {text!r}: percentiles are from 0 to 100.")
     return low, high, bool(found[3])

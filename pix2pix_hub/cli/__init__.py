@@ -24,7 +24,7 @@ from pix2pix_hub.cli.training import parse_training_config as parse_training_con
 from pix2pix_hub.cli.training import train
 from pix2pix_hub.cli.translate import translate_dataset, translate_images
 from pix2pix_hub.ui.serve import serve
-from pix2pix_hub.util import UserError, say, styled
+from pix2pix_hub.util import UserError, __version__, say, styled
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     names = (" ".join(words[:length]) for length in (2, 1))
     name = next((name for name in names if name in COMMANDS), None)
+    if words == ["--version"]:
+        say(__version__)
+        return 0
     if name is None:
         return _list_commands(words)
     options = words[name.count(" ") + 1 :]
@@ -54,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.error("stopped")
         return INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _list_commands(words: Sequence[str]) -> int:

@@ -56,16 +56,17 @@ def evaluate_model(
         written = sorted(name for name in FILES if (evaluation.output / name).is_file())
         say(f"written to {evaluation.output}: {', '.join(written)}")
         if Path(model).exists() and (card := measured.folder / "README.md").is_file():
-            say(enter_in_card(card, content, measured) if update_card else f"--update-card enters them in {card}")
+            if update_card:
+                say(enter_in_card(card, content, measured))
+            elif not unlike_cards(content, measured):
+                say(f"--update-card enters them in {card}")
         if all(content[name]["value"] is None for name in evaluation.metrics) and "segmentation" not in content:
             raise UserError(f"nothing that was asked for could be measured; {evaluation.output} says why of each.")
     state.destroy_process_group()
 
 
-def enter_in_card(card: Path, content: dict[str, Any], model: EvaluatedModel) -> str:
-    """Enter results in a model's card where they are what a card is read as; in words, what was done."""
-    from yaml import YAMLError
-
+def unlike_cards(content: dict[str, Any], model: EvaluatedModel) -> str:
+    """What results have that those of a card do not, in words; "" for nothing."""
     how, dataset = content["protocol"], content["dataset"]
     unlike = {
         f"the first {how['max_pairs']} pairs alone": how["max_pairs"] is not None,
@@ -75,8 +76,14 @@ def enter_in_card(card: Path, content: dict[str, Any], model: EvaluatedModel) ->
         "another direction": dataset["direction"] != model.data_options.get("direction", dataset["direction"]),
         "reduced precision": how["precision"] != "float32",
     }
-    if any(unlike.values()):
-        reasons = ", ".join(reason for reason, applies in unlike.items() if applies)
+    return ", ".join(reason for reason, applies in unlike.items() if applies)
+
+
+def enter_in_card(card: Path, content: dict[str, Any], model: EvaluatedModel) -> str:
+    """Enter results in a model's card where they are what a card is read as; in words, what was done."""
+    from yaml import YAMLError
+
+    if reasons := unlike_cards(content, model):
         return f"not entered in {card}: {reasons}; a card's numbers are those of whole splits, measured as trained."
     try:
         entered = update_card(card, content)

@@ -21,14 +21,16 @@ Model = Annotated[
 
 # What Diffusers' and Transformers' scripts, Ultralytics and pytorch-CycleGAN-and-pix2pix call it → what it may be here.
 ELSEWHERE = {
-    "adam-beta1": "beta1", "adam-beta2": "beta2", "batch": "batch-size", "checkpointing-steps": "checkpoint-every",
-    "checkpoints-dir": "output-dir", "continue-train": "resume", "crop-size": "image-size", "data": "dataset",
-    "data-dir": "dataset", "dataloader-num-workers": "num-workers", "dataroot": "dataset", "dataset-name": "dataset",
-    "gan-mode": "gan-loss", "hub-model-id": "push-to-hub", "img-size": "image-size", "imgsz": "image-size",
-    "lambda-l1": "l1-weight", "load-size": "image-size", "lr": "learning-rate", "lr0": "learning-rate",
+    "adam-beta1": "beta1", "adam-beta2": "beta2", "batch": "batch-size", "bf16": "mixed-precision",
+    "checkpointing-steps": "checkpoint-every", "checkpoints-dir": "output-dir", "continue-train": "resume",
+    "crop-size": "image-size", "data": "dataset", "data-dir": "dataset", "dataloader-num-workers": "num-workers",
+    "dataroot": "dataset", "dataset-name": "dataset", "fp16": "mixed-precision", "gan-mode": "gan-loss",
+    "hub-model-id": "push-to-hub", "img-size": "image-size", "imgsz": "image-size", "input-nc": "source-mode",
+    "lambda-l1": "l1-weight", "load-size": "jitter-scale", "lr": "learning-rate", "lr0": "learning-rate",
     "max-train-samples": "max-train-pairs", "max-train-steps": "max-steps", "n-epochs": "epochs",
-    "n-epochs-decay": "decay-epochs", "ndf": "discriminator-base-channels", "netg": "generator",
-    "ngf": "base-channels", "num-epochs": "epochs", "num-threads": "num-workers", "num-train-epochs": "epochs",
+    "n-epochs-decay": "decay-epochs", "name": "output-dir", "ndf": "discriminator-base-channels", "netg": "generator",
+    "ngf": "base-channels", "niter": "epochs", "niter-decay": "decay-epochs", "no-flip": "flip-probability",
+    "num-epochs": "epochs", "num-threads": "num-workers", "num-train-epochs": "epochs", "output-nc": "target-mode",
     "per-device-train-batch-size": "batch-size", "pretrained-model-name-or-path": "init-from", "project": "output-dir",
     "resolution": "image-size", "results-dir": "output", "resume-from-checkpoint": "resume", "save-dir": "output-dir",
     "torch-dtype": "dtype", "train-batch-size": "batch-size", "train-data-dir": "dataset", "weights": "init-from",

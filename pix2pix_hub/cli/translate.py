@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 
-BESIDE = ".pix2pix"  # added to the names of results that have no folder of their own
 How = Annotated[TranslationOptions, arg(name="model")]
 
 
@@ -60,7 +59,7 @@ def translate_images(
 
     Args:
         inputs: Files, folders and patterns.
-        output: Folder of the results; without it they go beside the images, as NAME.pix2pix.png.
+        output: Folder of the results; without it they go beside the images, as NAME.pix2pix and the image's suffix.
         overwrite: Replace results that exist.
         skip_existing: Leave results that exist as they are: a run that was stopped goes on.
         num_samples: Variants of each image, with --stochastic.
@@ -73,15 +72,15 @@ def translate_images(
         raise UserError("--overwrite replaces what --skip-existing leaves: give one of them.")
     from tqdm import tqdm
 
-    from pix2pix_hub.data.pairs import find_inputs
+    from pix2pix_hub.data.pairs import RESULT_MARK, find_inputs
     from pix2pix_hub.devices import keep_freed_memory
     from pix2pix_hub.inference.files import Existing, plan_jobs, translate_files
 
     found = find_inputs(inputs)
     if output is None:
-        found = {path: path.with_stem(f"{path.stem}{BESIDE}") for path in found if BESIDE not in path.stem}
+        found = {path: path.with_stem(f"{path.stem}{RESULT_MARK}") for path in found if RESULT_MARK not in path.name}
         if not found:
-            raise UserError(f"All that was named are results (NAME{BESIDE}.png): name sources, or --output FOLDER.")
+            raise UserError(f"All these are results (NAME{RESULT_MARK}.*): name sources, or --output FOLDER.")
     keep_freed_memory()
     pipe = open_model(model, how, device, num_samples=num_samples, make_source=make_source)
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
@@ -100,8 +99,9 @@ def translate_images(
             **how.of_calls,
         )
     before = f", {len(found) - len(jobs)} of them from before" if len(jobs) < len(found) else ""
-    place = f"Beside their sources (NAME{BESIDE}.*):" if output is None else f"{output} holds"
-    say(f"{place} {len(found) - len(bad)} of {counted(len(found), 'image')}{before}.")
+    place = f"beside the sources, as NAME{RESULT_MARK}.*" if output is None else f"in {output}"
+    done = f"{len(found) - len(bad)} of " if bad else ""
+    say(f"{done}{counted(len(found), 'image')} translated{before}, {place}.")
     if bad:
         say(f"{len(bad)} could not be translated:" + "".join(f"\n  {reason}" for reason in bad.values()))
     return 1 if bad else 0

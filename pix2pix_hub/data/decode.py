@@ -149,7 +149,7 @@ class PairDataset:
             height, width = image.size
             if width % 2 or width < 1.5 * height:
                 raise UserError(
-                    f"{name} is {height}x{width} (height x width): no side-by-side pair, "
+                    f"{name} is {height}x{width} (height x width): not a side-by-side pair, "
                     "which has an even width of at least 1.5 times its height."
                 )
             first, second = image.halves()
@@ -381,8 +381,9 @@ def narrow_words(side: str, stored: PixelFormat, values: Sequence[NDArray[Any]])
     if not high - low < NARROW * (stored.high - stored.low):
         return ()
     return (
-        f"the {side} hardly use their range: 96% of the values lie from {low:g} to {high:g}, of {stored.low:g} to "
-        f"{stored.high:g}, and look all alike to the networks. Add --range 2-98%, or give the values to train on.",
+        f"the {side} hardly use their range: 96% of the values lie from {low:g} to {high:g}, out of "
+        f"{stored.low:g} to {stored.high:g}, so the networks can hardly tell them apart. Add --range 2-98%, "
+        "or give the values to train on.",
     )
 
 

@@ -46,6 +46,7 @@ from pix2pix_hub.util import UserError, counted, read_object
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
+RESULT_MARK = ".pix2pix"  # in the names of results that `translate` puts beside their sources
 # Where sides {a} and {b} of split {s} lie; without {s}: the training split.
 LAYOUTS = (("{s}/{a}", "{s}/{b}"), ("{a}/{s}", "{b}/{s}"), ("{s}{a}", "{s}{b}"), ("{s}_{a}", "{s}_{b}"), ("{a}", "{b}"))
 MAKER_NAME, MADE_COLUMNS = "source_maker.json", ("source", "target")  # of sets that `data make` wrote
@@ -339,11 +340,13 @@ def natural(name: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def images_in(folder: Path, *, deep: bool = False) -> list[Path]:
-    """Image files in a folder (`deep`: at any depth of it), in natural order; nothing hidden."""
+    """Image files in a folder (`deep`: at any depth of it), in natural order; nothing hidden, no results."""
     entries = folder.rglob("*") if deep else folder.iterdir()
     inside = {entry: entry.relative_to(folder).parts for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES}
     seen = [
-        entry for entry, parts in inside.items() if not any(part.startswith(".") for part in parts) and entry.is_file()
+        entry
+        for entry, parts in inside.items()
+        if not any(part.startswith(".") for part in parts) and RESULT_MARK not in entry.name and entry.is_file()
     ]
     return sorted(seen, key=lambda entry: [natural(part) for part in inside[entry]])
 

@@ -58,7 +58,7 @@ FIRES = {  # (check, outcome) → what was found and what to try next
     ("memorisation", "repeats"): _NEAR
     + ", so the model repeats what it saw in training; try more pairs, or stronger augmentation{duplicates}",
     ("source_use", "chance"): _GAIN + ", which may be chance; measure on more images, or train longer",
-    ("source_use", "ignored"): _GAIN + ", so the model looks at its source hardly or not at all; train longer, and "
+    ("source_use", "ignored"): _GAIN + ", so the model hardly uses its source, if at all; train longer, and "
     "check that source and target of each pair belong together",
     ("collapse", "alike"): "the outputs are nearly all alike: they differ from each other only {diversity:z.0%} as "
     "much as real images do; train longer, or raise --l1-weight",
@@ -430,9 +430,9 @@ def _drift_in_words(bias: Tensor, form: PixelFormat) -> str:
 
 def verdict(checks: dict[str, Check], images: int) -> str:
     """All checks in words, those that fired first; a caution before them where `images`, their number, is small."""
-    fired = [name for name, check in checks.items() if check.fired]
+    fired = [name.replace("_", " ") for name, check in checks.items() if check.fired]
     heading = f"{len(fired)} of {len(checks)} checks fired: {', '.join(fired)}." if fired else "No check fired."
     if images < FEW_IMAGES:
-        heading = f"Only {counted(images, 'image')}: so few say little, take the checks as hints. {heading}"
+        heading = f"Only {counted(images, 'image')}, too few to be sure: take the checks as hints. {heading}"
     lines = [f"  {'!' if c.fired else ' '} {c.name.replace('_', ' ')}: {c.words}." for c in checks.values()]
     return "\n".join([heading, *sorted(lines, key=lambda line: not line.startswith("  !"))])

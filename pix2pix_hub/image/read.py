@@ -297,7 +297,7 @@ def open_image(
             image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             expected = ", ".join(formats)
-            raise UserError(f"{name} is not a picture that is read here; expected one of {expected}.") from None
+            raise UserError(f"{name} is not a picture that can be read; expected one of {expected}.") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise _too_many_pixels(name, max_pixels or Image.MAX_IMAGE_PIXELS or 0) from error
         exif, raw = image.info.get("exif", b""), image.info.get("Raw profile type exif")

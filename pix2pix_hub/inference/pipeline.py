@@ -596,11 +596,9 @@ class Pix2PixPipeline:
             raise UserError("seed and num_samples are for stochastic=True: without dropout every sample is the same.")
         if stochastic and not dropout_layers(self.generator):
             raise UserError("stochastic=True needs a generator with dropout; this one has none. Leave it out.")
-        if num_samples < 1 or (seed is not None and seed < 0) or (batch_size is not None and batch_size < 1):
-            raise UserError(
-                f"num_samples {num_samples}, seed {seed}, batch_size {batch_size}: expected 1 or more samples and "
-                "images a batch, and a seed from 0."
-            )
+        for name, number, least in (("num_samples", num_samples, 1), ("seed", seed, 0), ("batch_size", batch_size, 1)):
+            if number is not None and number < least:
+                raise UserError(f"{name} is {number}; expected {least} or more.")
         if make_source and self.preprocessor.maker is None:
             raise UserError(NO_MAKER)
         several = isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)

@@ -150,13 +150,13 @@ def _explain(error: BaseException | None, repo_id: str, revision: str | None, to
         case LocalEntryNotFoundError(__cause__=None | OfflineModeIsEnabled()):
             asked = "local_files_only" if error.__cause__ is None else "HF_HUB_OFFLINE"
             return (
-                f"{repo_id} is no local folder and not whole in the cache, and {asked} forbids to ask the Hub: fetch "
-                f"it once while online (`hf download {repo_id}`)."
+                f"{repo_id} is not a local folder, nor complete in the cache, and {asked} forbids asking the Hub: "
+                f"fetch it once while online (`hf download {repo_id}`)."
             )
         case LocalEntryNotFoundError(__cause__=cause):
             return (
-                f"{repo_id} is no local folder and not whole in the cache, and {hub} could not be reached "
-                f"({type(cause).__name__}: {cause}): check the network and the name, then type the same again."
+                f"{repo_id} is not a local folder, nor complete in the cache, and {hub} could not be reached "
+                f"({type(cause).__name__}: {cause}): check the network and the name, then try again."
             )
         case HfHubHTTPError(response=response):
             answered = f"{where} answered {response.status_code} {response.reason_phrase}"
@@ -171,7 +171,7 @@ def _explain(error: BaseException | None, repo_id: str, revision: str | None, to
             return f"The disk is full: {repo_id} could not be downloaded to {constants.HF_HUB_CACHE}. Make room there."
     return (
         f"The download of {repo_id} from {hub} broke off ({type(error).__name__}: {error}). Nothing half-finished is "
-        "used: type the same again."
+        "used: try again."
     )
 
 

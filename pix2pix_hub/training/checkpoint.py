@@ -120,7 +120,7 @@ def agreed_checkpoint(run_folder: Path) -> Path | None:
                 raise UserError(
                     f"{path} is not on {platform.node()} as the first process has it ({problem}): let --output-dir lie "
                     "on storage that all machines see, or copy the run folder from the first machine to the others, "
-                    "then type the same again."
+                    "then try again."
                 )
     return path
 

@@ -147,7 +147,7 @@ def _claim(config: TrainingConfig, folder: Path, stored: TrainingConfig | None, 
     if not config.resume and not numbered:
         new_run_folder(config)
     elif config.resume and stored_config(folder) != stored:
-        raise UserError(f"the run in {folder} was begun or went on meanwhile: look at it, then type the same again.")
+        raise UserError(f"the run in {folder} was begun or went on meanwhile: look at it, then try again.")
     return folder
 
 

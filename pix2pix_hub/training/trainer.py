@@ -418,14 +418,15 @@ class Pix2PixTrainer:
         config, accelerator = self.config, self.accelerator
         counts = ", ".join(f"{name} {count:,} parameters" for name, count in self.learner.parameter_counts.items())
         threads = f", {counted(self.cpu_threads, 'thread')}" if accelerator.device.type == "cpu" else ""
+        batches = {"process": accelerator.num_processes, "batch": config.gradient_accumulation_steps}
+        times = "".join(f" x {counted(number, unit)}" for unit, number in batches.items() if number > 1)
         lines = [
             f"pairs      {self.pairs.description}",
             f"networks   {counts}",
             f"device     {accelerator.num_processes} x {accelerator.device.type}{threads}, "
             f"mixed precision: {accelerator.mixed_precision}, compile: {self.learner.compilation}",
             f"length     {counted(self.total_steps, 'step')}, "
-            f"{counted(self.total_steps / self.steps_per_epoch, 'epoch')}, batch size {config.batch_size} x "
-            f"{accelerator.num_processes} x {config.gradient_accumulation_steps}",
+            f"{counted(self.total_steps / self.steps_per_epoch, 'epoch')}, batch size {config.batch_size}{times}",
             f"cache      {self.cache.plan.words}",
             f"run        {self.run_folder}",
         ]

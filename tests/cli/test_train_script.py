@@ -47,7 +47,7 @@ def test_help_names_every_option_and_says_what_it_does(capsys: pytest.CaptureFix
 BAD = {
     "unknown data set": (["--dataset", "no/such-pairs"], ["--dataset 'no/such-pairs'", "folder", "Hub"]),
     "empty folder": (["--dataset", "empty"], ["empty", "train/"]),
-    "no side-by-side pair": (["--dataset", "square"], ["square", "a.png", "64x64"]),
+    "not a side-by-side pair": (["--dataset", "square"], ["square", "a.png", "64x64"]),
     "unreadable image": (["--dataset", "broken"], ["b.png"]),
     "one pair": (["--dataset", "single"], ["single", "pair"]),
     "indivisible size": (["--image-size", "100"], ["--image-size 100", "96x96 or 128x128"]),

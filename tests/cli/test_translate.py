@@ -14,6 +14,7 @@ from tiny_exports import GRAY16, LABELS, RGB16, noise, write_tiny_export
 from pix2pix_hub import Pix2PixPipeline
 from pix2pix_hub.cli import main
 from pix2pix_hub.config import MakerOptions
+from pix2pix_hub.data.pairs import images_in
 from pix2pix_hub.image.maker import make_pair
 from pix2pix_hub.image.read import read_image
 
@@ -160,7 +161,7 @@ def test_without_an_output_results_go_beside_their_sources_and_are_no_sources(
     source, deep = picture(tmp_path / "a.jpg"), picture(tmp_path / "in" / "b.png")
     words = ["translate", str(model), str(source), str(tmp_path / "in")]
     assert main(words) == 0
-    assert "Beside their sources (NAME.pix2pix.*): 2 of 2 images" in capsys.readouterr().out
+    assert "2 images translated, beside the sources, as NAME.pix2pix.*." in capsys.readouterr().out
     made = [tmp_path / "a.pix2pix.jpg", deep.with_name("b.pix2pix.png")]
     with Image.open(made[0]) as one, Image.open(source) as before:
         assert one.size == before.size and one.format == "JPEG"
@@ -168,6 +169,7 @@ def test_without_an_output_results_go_beside_their_sources_and_are_no_sources(
     assert main(words) == 2 and "Results exist already (2 of 2)" in capsys.readouterr().err
     assert main(["translate", str(model), str(made[0])]) == 2 and "name sources" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*.*")) == sorted([source, deep, *made])
+    assert images_in(tmp_path, deep=True) == [source, deep], "results are no pairs to train on"
     assert [path.read_bytes() for path in made] == content
 
 
@@ -185,7 +187,7 @@ def test_a_run_that_was_stopped_goes_on(model: Path, tmp_path: Path, capsys: pyt
     kept = {path.name: path.stat().st_ino for path in out.iterdir()}
     capsys.readouterr()
     assert main([*words, *options]) == 0
-    assert "holds 3 of 3 images" in (said := capsys.readouterr().out) and "1 of them from before" in said
+    assert "3 images translated" in (said := capsys.readouterr().out) and "1 of them from before" in said
     assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
     assert {name: (out / name).stat().st_ino for name in kept} == kept
     assert main([*words, "--overwrite"]) == 2

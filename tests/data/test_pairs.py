@@ -387,7 +387,7 @@ def test_single_images_are_no_side_by_side_pairs_but_halves_down_to_three_by_fou
         side(index, False, height, width).save(tmp_path / "train" / f"ill_{index}.png")
     text = message(tmp_path)
     assert "23 of 28 pairs cannot be used" in text and "good" not in text
-    assert "train/ill_0.png is 8x8 (height x width): no side-by-side pair" in text
+    assert "train/ill_0.png is 8x8 (height x width): not a side-by-side pair" in text
     assert "train/ill_4.png is 40x20" in text and "ill_19" in text and "ill_20" not in text and "… and 3 more" in text
 
 
@@ -649,7 +649,7 @@ def test_a_range_of_values_is_taken_from_the_training_pairs_or_from_the_option(
     ("asked", "said"),
     [
         ("5", "give two values"),
-        ("9-3", "give two values"),
+        ("9-3", "must be the smaller one"),
         ("1e9-2e9", "give two values"),
         ("2-300%", "percentiles are from 0 to 100"),
         ("-5-100", "16 bits, which hold 0 to 65535"),

@@ -111,7 +111,7 @@ def test_no_image_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     picture = tmp_path / "x.png"
     picture.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 30 20\n%%EndComments\nshowpage\n%%EOF\n")
     for attempt in (lambda: read_image(picture, "x"), lambda: check_picture(picture, "x", Limits())):
-        with pytest.raises(UserError, match="^x is not a picture that is read here; expected one of PNG, JPEG"):
+        with pytest.raises(UserError, match="^x is not a picture that can be read; expected one of PNG, JPEG"):
             attempt()
     assert not mark.exists()
     with Image.open(picture) as image, pytest.raises(OSError):

@@ -258,7 +258,7 @@ def unequal_pages() -> bytes:
 
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", r"x is empty \(0 bytes\)"),
-    "text": (b"no picture", "x is not a picture that is read here"),
+    "text": (b"no picture", "x is not a picture that can be read"),
     "half a PNG": (picture(3, "PNG")[:100], "x is damaged or truncated"),
     "half a JPEG": (picture(3, "JPEG")[:-100], "x is damaged or truncated"),
     "half a BMP": (picture(3, "BMP")[:100], "x is damaged or truncated"),

@@ -328,7 +328,7 @@ def test_threads_do_not_get_into_each_other(pipe: Pix2PixPipeline) -> None:
         ({"seed": 1}, "stochastic=True"),
         ({"num_samples": 2}, "stochastic=True"),
         ({"stochastic": True, "num_samples": 0}, "1 or more"),
-        ({"stochastic": True, "seed": -1}, "seed from 0"),
+        ({"stochastic": True, "seed": -1}, "seed is -1; expected 0 or more"),
         ({"batch_size": 0}, "1 or more"),
         ({"tile_size": 10}, "tile_size is 10"),
         ({"output_type": "jpeg"}, "'jpeg'"),

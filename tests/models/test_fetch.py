@@ -157,7 +157,7 @@ def test_a_name_may_say_its_revision(stocked: HubServer, tmp_path: Path, monkeyp
 def test_a_hub_out_of_reach_is_named(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"not whole in the cache, and http://127.0.0.1:9 could not be reached"):
+    with pytest.raises(UserError, match=r"nor complete in the cache, and http://127.0.0.1:9 could not be reached"):
         fetch_files(REPO, ["config.json"])
 
 

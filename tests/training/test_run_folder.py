@@ -77,7 +77,7 @@ def test_what_another_run_did_between_the_look_and_the_lock_is_seen(tiny: Tiny) 
     Pix2PixTrainer(tiny(epochs=1)).train()
     with pytest.raises(UserError, match="already holds a run"):
         late[False].train()
-    with pytest.raises(UserError, match="meanwhile.*type the same again"):
+    with pytest.raises(UserError, match="meanwhile.*try again"):
         late[True].train()
 
 

@@ -322,7 +322,7 @@ def test_about_shows_the_card_and_the_metrics(page: Page, app: RunningApp) -> No
 def test_a_text_file_named_png_is_refused_in_words(page: Page, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no picture at all")
     give(page, "#translate-input", tmp_path / "notes.png")
-    expect(page.get_by_role("alert")).to_have_text(re.compile("^notes.png is not a picture that is read here"))
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^notes.png is not a picture that can be read"))
     expect(page.get_by_text("Error", exact=True)).to_have_count(0)
     assert "Traceback" not in page.content() and str(tmp_path) not in page.content()
 

@@ -267,9 +267,9 @@ def test_pictures_that_are_none(client: Client, tmp_path: Path) -> None:
     Image.new("L", (1, 1)).save(no_pixels, format="PNG")
     random_picture(1, (200, 200)).save(cut, format="JPEG")
     for name, content, text in (  # names as they came, with no capital letter
-        ("moving.gif", b"GIF89a" + bytes(99), "moving.gif is not a picture that is read here"),
-        ("drawn.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "drawn.svg is not a picture that is read here"),
-        ("text.png", b"not a picture", "text.png is not a picture that is read here"),
+        ("moving.gif", b"GIF89a" + bytes(99), "moving.gif is not a picture that can be read"),
+        ("drawn.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "drawn.svg is not a picture that can be read"),
+        ("text.png", b"not a picture", "text.png is not a picture that can be read"),
         ("huge.png", header(30_000, 30_000), "huge.png has too many pixels; at most 2 megapixels"),
         ("large.png", header(2_000, 1_001), "large.png has too many pixels; at most 2 megapixels"),
         ("empty.png", b"", "empty.png is not a picture"),
