@@ -95,8 +95,17 @@ def test_single_pairs_that_are_shifted_are_named(real_data: Path, tmp_path: Path
     assert "train/3.png (10)" in shifted and "train/17.png (10)" in shifted
 
 
+def test_shades_that_jpeg_makes_of_black_and_white_are_no_rare_classes(real_data: Path, tmp_path: Path) -> None:
+    for index, sides in enumerate(halves(real_data / "edges2shoes", "train", 100)):
+        both = Image.fromarray(np.concatenate(sides, axis=1))
+        (tmp_path / "train").mkdir(exist_ok=True)
+        both.save(tmp_path / "train" / f"{index}.jpg", quality=90)
+    seen = inspect_pairs(PairOptions(str(tmp_path)))
+    assert len(seen.findings.source.palette) > 2 and seen.warnings == []
+
+
 def test_nothing_is_told_of_drawings_made_of_small_photos_but_what_is_planted(real_data: Path, tmp_path: Path) -> None:
-    """Whose lines are thick: photos' edges meet either side of them. Stored as JPEG, lines have shades, no classes."""
+    """Whose lines are thick: photos' edges meet either side of them."""
     for index, (photo, _) in enumerate(halves(real_data / "facades", "train", 60)):
         source, target = make_pair(from_memory(photo, "x"), MakerOptions("edges", shorter_side=128), "x")
         for place, off in (("as made", 0), ("shifted", 3)):
