@@ -39,11 +39,11 @@ def open_tab(page: Page, name: str) -> None:
 def draw(page: Page) -> None:
     """A shop and a pillar on the example."""
     canvas = page.locator("#board canvas")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
     for paint, points in (("shop", [(0.35, 0.86), (0.8, 0.86)]), ("pillar", [(0.5, 0.32), (0.5, 0.7)])):
         page.locator("#board").get_by_text(paint, exact=True).click()
+        canvas.evaluate("canvas => canvas.scrollIntoView()")
+        box = canvas.bounding_box()
+        assert box is not None
         (first, last) = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
         page.mouse.move(*first)
         page.mouse.down()
@@ -92,8 +92,7 @@ def photograph_site(browser: Browser, url: str, folder: Path, scheme: str, width
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)  # type: ignore[arg-type]
     page.set_default_timeout(PATIENCE)
     page.goto(url)
-    page.wait_for_function("ready && !running && !dirty")
-    page.locator("#board canvas").focus()
+    page.wait_for_function("document.querySelector('#result')?.dataset.count && ready && !running && !dirty")
     draw(page)
     page.mouse.move(0, 0)
     page.wait_for_function("ready && !running && !dirty")

@@ -31,18 +31,21 @@ SIZES = {128: 30, 256: 20, 1024: 3}  # pixels a side → strokes
 PATIENCE = 600_000  # milliseconds
 STEADY_AFTER = 100  # strokes: undo keeps the last 50 drawings
 WATCH = """() => {
-  const seen = (window.seen = { frames: [], results: [] });
+  const seen = (window.seen = { frames: [], results: [], asked: [] });
   addEventListener("pointermove", () => (seen.moved ??= performance.now()), true);
   const { postMessage } = Worker.prototype;
   Worker.prototype.postMessage = function (message, ...others) {
-    if (message.to === "run") [seen.made, seen.moved] = [seen.moved, undefined]; // of the first movement that it has
+    if (message.to === "run") {
+      seen.asked.push(seen.moved); // the first movement that this result will show
+      seen.moved = undefined;
+    }
     postMessage.call(this, message, ...others);
   };
   const watcher = new MutationObserver(() => {
-    const { made } = seen;
+    const moved = seen.asked.shift();
     requestAnimationFrame(() => {
       seen.first ??= performance.now();
-      if (made !== undefined) seen.results.push(performance.now() - made);
+      if (moved !== undefined) seen.results.push(performance.now() - moved);
     });
   });
   addEventListener("DOMContentLoaded", () =>
@@ -65,7 +68,7 @@ def say(text: str) -> None:
 
 def settled(page: Page) -> None:
     """Wait until the result is that of the drawing."""
-    page.wait_for_function("ready && !running && !dirty && document.querySelector('#result').dataset.count")
+    page.wait_for_function("document.querySelector('#result')?.dataset.count && ready && !running && !dirty")
 
 
 def stroke(page: Page, row: float, moves: int) -> None:

@@ -35,7 +35,7 @@ def pixels(page: Page, canvas: str) -> NDArray[np.uint8]:
 
 def answered(page: Page, number: int = 1) -> None:
     """Wait until the page has shown so many results."""
-    page.wait_for_function("number => document.querySelector('#result').dataset.count >= number", arg=number)
+    page.wait_for_function("number => document.querySelector('#result')?.dataset.count >= number", arg=number)
 
 
 def settled(page: Page) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -116,7 +116,7 @@ def test_the_result_follows_the_pen_and_is_the_pipelines(opened: Open) -> None:
     drawing, result = settled(page)
     paint(page, "shop")
     stroke(page, (0.1, 0.9), (0.5, 0.9), lift=False)
-    page.wait_for_function("document.querySelector('#result').dataset.count > 1")  # before the pen lifts
+    page.wait_for_function("document.querySelector('#result')?.dataset.count > 1")  # before the pen lifts
     page.mouse.up()
     after, changed = settled(page)
     touched = (drawing != after).any(axis=2)
@@ -165,7 +165,7 @@ def test_a_link_holds_the_drawing_and_the_model(opened: Open, context: BrowserCo
     other = context.browser.new_context()
     fresh = other.new_page()
     fresh.goto(link)
-    fresh.wait_for_function("document.querySelector('#result').dataset.count >= 1", timeout=PATIENCE)
+    fresh.wait_for_function("document.querySelector('#result')?.dataset.count >= 1", timeout=PATIENCE)
     assert fresh.locator("#model").input_value() == "drawing"
     np.testing.assert_array_equal(settled(fresh)[0], drawing)
     np.testing.assert_array_equal(settled(fresh)[1], result)
@@ -224,7 +224,9 @@ def test_pictures_of_any_size_and_files_that_are_none(opened: Open, tmp_path: Pa
     page.evaluate("stopWorker('out of memory')")
     page.wait_for_function("document.querySelector('#result').width === 256")
     assert settled(page)[0].shape == (256, 256, 3)
-    expect(page.locator("#said")).to_contain_text("1024x768 pixels were too much (out of memory): the model started again")
+    expect(page.locator("#said")).to_contain_text(
+        "1024x768 pixels were too much (out of memory): the model started again"
+    )
 
 
 def test_photos_become_the_drawings_that_the_model_was_trained_on(opened: Open, tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_it_works_offline_after_the_first_visit_and_with_threads(opened: Open, c
     assert page.evaluate("crossOriginIsolated && self.isSecureContext")
     context.set_offline(True)
     page.reload()
-    page.wait_for_function("document.querySelector('#result').dataset.count >= 1")
+    page.wait_for_function("document.querySelector('#result')?.dataset.count >= 1")
     np.testing.assert_array_equal(settled(page)[1], result)
 
 
