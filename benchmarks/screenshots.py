@@ -1,7 +1,7 @@
-"""Pictures of every tab of the app, light and dark, at 1280 and 390 pixels' width.
+"""Pictures of every tab of the app, and of the page of `pix2pix-hub web`, light and dark, 1280 and 390 pixels wide.
 
-python benchmarks/screenshots.py FOLDER          # needs Chromium: apt-get install chromium
-python benchmarks/screenshots.py FOLDER --docs   # also the two that README and docs/app.md show
+python benchmarks/screenshots.py FOLDER          # needs Chromium and npm: apt-get install chromium npm
+python benchmarks/screenshots.py FOLDER --docs   # also those that README and docs/app.md show
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # a checkout needs no installation
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-DOCS = Path(__file__).parents[1] / "docs"
+from browsing import chromium, npm_package, served  # noqa: E402
+
+DOCS = ROOT / "docs"
 TABS = ("Translate", "Draw", "Compare", "Batch", "About")
-IN_DOCS = {("Translate", "light"): "app_translate.png", ("Draw", "dark"): "app_draw.png"}
+IN_DOCS = {
+    "translate_light_1280": "app_translate.png",
+    "draw_dark_1280": "app_draw.png",
+    "web_light_1280": "web_page.png",
+    "web_dark_390": "web_phone.png",
+}
 DOCS_WIDTH, DOCS_COLORS = 960, 256
 PATIENCE = 120_000  # milliseconds
 
@@ -34,9 +37,8 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def draw(page: Page) -> None:
-    """A door, a row of windows and a cornice on the example."""
-    canvas, result = page.locator("#board canvas"), page.locator("#draw-result img")
-    before = result.get_attribute("src") or ""
+    """A shop and a pillar on the example."""
+    canvas = page.locator("#board canvas")
     for paint, points in (("shop", [(0.35, 0.86), (0.8, 0.86)]), ("pillar", [(0.5, 0.32), (0.5, 0.7)])):
         page.locator("#board").get_by_text(paint, exact=True).click()
         canvas.evaluate("canvas => canvas.scrollIntoView({block: 'end'})")  # below the result, which stays in view
@@ -47,7 +49,6 @@ def draw(page: Page) -> None:
         page.mouse.down()
         page.mouse.move(*last, steps=5)
         page.mouse.up()
-    expect(result).not_to_have_attribute("src", before)
 
 
 def fill_batch(page: Page, folder: Path) -> None:
@@ -73,7 +74,9 @@ def photograph(browser: Browser, url: str, folder: Path, scheme: str, width: int
     for name in TABS:
         open_tab(page, name)
         if name == "Draw":
+            before = page.locator("#draw-result img").get_attribute("src") or ""
             draw(page)
+            expect(page.locator("#draw-result img")).not_to_have_attribute("src", before)
         if name == "Compare":
             expect(page.locator("#compare-numbers b").first).not_to_have_text("–")
         if name == "Batch":
@@ -84,8 +87,21 @@ def photograph(browser: Browser, url: str, folder: Path, scheme: str, width: int
     page.close()
 
 
+def photograph_site(browser: Browser, url: str, folder: Path, scheme: str, width: int) -> None:
+    """The page in one look; on a phone as much as it shows at once."""
+    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_default_timeout(PATIENCE)
+    page.goto(url)
+    page.wait_for_function("document.querySelector('#result')?.dataset.count && ready && !running && !dirty")
+    draw(page)
+    page.mouse.move(0, 0)
+    page.wait_for_function("ready && !running && !dirty")
+    page.screenshot(path=folder / f"web_{scheme}_{width}.png", full_page=width > 760)
+    page.close()
+
+
 def main() -> None:
-    """Launch the app with the model that is shipped, and photograph it."""
+    """Launch the app with the models that are shipped and serve the site of one, and photograph them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--docs", action="store_true")
@@ -95,20 +111,23 @@ def main() -> None:
     from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING
     from pix2pix_hub.ui.page import build_demo, launch_options
     from pix2pix_hub.ui.store import Limits, ModelStore
+    from pix2pix_hub.web.site import RUNTIME_VERSION, write_site
 
     demo = build_demo(ModelStore({"demo": SHIPPED, "drawing": SHIPPED_DRAWING}, Limits()))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options(Limits()))
     expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        for scheme in ("light", "dark"):
-            for width in (1280, 390):
-                photograph(browser, url, options.folder, scheme, width)
-        browser.close()
+    with tempfile.TemporaryDirectory() as name, chromium() as browser:
+        site = Path(name) / "site"
+        write_site({"demo": SHIPPED}, site, vendor=npm_package("onnxruntime-web", RUNTIME_VERSION))
+        with served(site) as site_url:
+            for scheme in ("light", "dark"):
+                for width in (1280, 390):
+                    photograph(browser, url, options.folder, scheme, width)
+                    photograph_site(browser, site_url, options.folder, scheme, width)
     demo.close()
     if options.docs:
-        for (tab, scheme), name in IN_DOCS.items():
-            picture = Image.open(options.folder / f"{tab.lower()}_{scheme}_1280.png").convert("RGB")
+        for source, name in IN_DOCS.items():
+            picture = Image.open(options.folder / f"{source}.png").convert("RGB")
             picture.thumbnail((DOCS_WIDTH, DOCS_WIDTH), Image.Resampling.LANCZOS)
             picture.quantize(DOCS_COLORS, dither=Image.Dither.FLOYDSTEINBERG).save(DOCS / name, optimize=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browsing import chromium
 from hub_server import HubServer
 from hypothesis import settings
 
@@ -22,12 +23,6 @@ _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 # What is compared to the last digit is computed in float32, also where the CPU could do less, by all processes started.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
-
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-CHROMIUM_OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
-).split()
 
 
 @pytest.fixture(scope="session")
@@ -67,13 +62,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, with a camera that films a test picture."""
-    if not Path(CHROMIUM).exists():
-        text = f"no Chromium at {CHROMIUM}: apt-get install chromium, or set CHROMIUM"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        yield chromium
-        chromium.close()
+    """A real Chromium."""
+    with chromium() as browser:
+        yield browser

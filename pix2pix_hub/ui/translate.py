@@ -29,6 +29,7 @@ from pix2pix_hub.ui.models import ModelInfo
 
 ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same one."
 PHOTO = "My picture is a photo: first make a source of it, as was done for training"
+CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}  # models see little more, and are soon done
 FORGET = """() => [{ __type__: "update", value: [], visible: false },
                     { __type__: "update", value: null, interactive: false }, ""]"""  # in the browser, at once
 
@@ -41,6 +42,7 @@ def translate_tab(
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
             look: dict[str, Any] = {"height": PANE, "buttons": [], "sources": ["upload", "clipboard", "webcam"]}
+            look["webcam_options"] = gr.WebcamOptions(constraints=CAMERA)
             picture = picture_pane(handlers, picker, "Your picture", "translate-input", **look)
             photo = gr.Checkbox(label=PHOTO, elem_id="translate-photo", visible=_takes_photos(info))
             gr.Markdown("Or take an example", elem_classes="hint")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
-import sys
 import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
+from browsing import inject_axe, serious_faults
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
@@ -26,7 +24,6 @@ from pix2pix_hub.ui.handlers import shown
 from pix2pix_hub.ui.store import Deadline
 
 PATIENCE = 60_000  # milliseconds: the machine may be busy
-AXE = Path(os.environ.get("AXE", f"{sys.prefix}/node_modules/axe-core/axe.min.js"))
 IMAGE_AS_BYTES = """async (image) => {
   await image.decode();
   const canvas = document.createElement("canvas");
@@ -295,6 +292,21 @@ def test_my_picture_is_a_photo(page: Page, app: RunningApp, tmp_path: Path) -> N
     expect(box).to_be_hidden()
 
 
+def test_the_camera_takes_a_picture(page: Page, app: RunningApp) -> None:
+    page.context.grant_permissions(["camera"], origin=app.url.rstrip("/"))
+    choose_model(page, "edges")
+    place, result = page.locator("#translate-input"), page.locator("#translate-result img")
+    for name in ("Capture from camera", "Click to Access Webcam", "capture photo"):
+        place.get_by_role("button", name=name).click()
+    expect(page.locator("#translate-note")).to_contain_text("pixels")
+    expect(result).to_have_count(2)
+    red, green, blue = pixels(place.locator("img")).reshape(-1, 3).T
+    assert green.min() > 120 and blue.max() < 60 and len({*red.tolist()}) > 1, "Chromium films a green pie on green"
+    with app.store.use("edges", Deadline(app.limits)) as pipeline:
+        taken = np.asarray(pipeline(Image.fromarray(pixels(place.locator("img")).astype(np.uint8))))
+    assert np.abs(pixels(result.last) - np.asarray(shown(Image.fromarray(taken)))).mean() < 1
+
+
 def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path: Path) -> None:
     facade(tmp_path / "one.png", 4, (64, 64))
     give(page, "#translate-input", tmp_path / "one.png")
@@ -434,10 +446,7 @@ def test_on_a_phone_the_result_stays_in_view_and_the_page_scrolls_beside_the_dra
 
 def test_axe_finds_no_serious_fault(page: Page, tmp_path: Path) -> None:
     """Light and dark, with results, and with an error on the page."""
-    if not AXE.exists():
-        text = f"no axe-core at {AXE}: npm install --prefix {sys.prefix} axe-core, or set AXE"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    page.evaluate(AXE.read_text())
+    inject_axe(page)
     (tmp_path / "notes.png").write_text("no picture")
     facade(tmp_path / "one.png", 1)
     for scheme in ("light", "dark"):
@@ -451,9 +460,7 @@ def test_axe_finds_no_serious_fault(page: Page, tmp_path: Path) -> None:
                 give(page, "#batch-files", tmp_path / "one.png", tmp_path / "notes.png")
                 page.get_by_role("button", name="Translate all").click()
                 expect(page.locator("#batch-note")).not_to_have_text("")
-            found = page.evaluate("axe.run().then((found) => found.violations)")
-            serious = [each for each in found if each["impact"] in ("serious", "critical")]
-            assert not serious, (scheme, name, [(each["id"], each["nodes"][0]["html"]) for each in serious])
+            assert serious_faults(page) == [], (scheme, name)
 
 
 def test_every_control_has_a_name_and_tab_reaches_it(page: Page) -> None:

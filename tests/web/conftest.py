@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import json
-import os
 import shutil
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from browsing import QuietHandler, npm_package, served
+from hub_routes import Repo
+from hub_server import HubServer
+from huggingface_hub import close_session
 from playwright.sync_api import Browser, BrowserContext, Page
 from tiny_exports import GRAY, LABELS, RGB, noise
 
+from pix2pix_hub.cli import main
+from pix2pix_hub.convert.onnx import shrink_weights
 from pix2pix_hub.export import PREPROCESSOR_NAME, SAMPLES_NAME, Preprocessor
 from pix2pix_hub.image.format import PixelFormat, save_grid, to_model_range
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING
-from pix2pix_hub.util import one_at_a_time
-from pix2pix_hub.web.site import RUNTIME_VERSION, write_site
+from pix2pix_hub.web.site import CDN, RUNTIME_VERSION, write_site
 
 PATIENCE = 120_000  # milliseconds: the machine may be busy
-
-
-def npm_package(name: str, version: str) -> Path:
-    """The unpacked package, from a cache where an earlier test left it; without npm the test is skipped."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pix2pix_hub"
-    folder = cache / f"{name}-{version}"
-    with one_at_a_time(folder):
-        if not (folder / "package" / "package.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            try:
-                packed = subprocess.run(
-                    ["npm", "pack", f"{name}@{version}"], cwd=folder, check=True, capture_output=True, text=True
-                )
-                shutil.unpack_archive(folder / packed.stdout.split()[-1], folder)
-            except (OSError, subprocess.CalledProcessError) as error:
-                text = f"npm pack {name}@{version} failed ({getattr(error, 'stderr', None) or error})"
-                pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    return folder / "package"
 
 
 @pytest.fixture(scope="session")
@@ -91,34 +73,70 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def sites(exports: dict[str, Path], vendor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A host's folder: `whole/` with all models in float32, and `a/b/` with the first as it is by default."""
+def space(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """The static Space of the shipped model that `space push` leaves on the Hub."""
+    with HubServer(tmp_path_factory.mktemp("hub")) as hub, pytest.MonkeyPatch.context() as patch:
+        hub.use_in_process(patch)
+        hub.add_folder("tester/maps", SHIPPED)
+        assert main(["space", "push", "tester/demo", "--model", "tester/maps", "--sdk", "static"]) == 0
+        close_session()
+        assert not hub.unknown
+        return hub.repo("tester/demo", "spaces")
+
+
+@pytest.fixture(scope="session")
+def sites(
+    exports: dict[str, Path], space: Repo, vendor: Path, cdn: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A host's folder: all models in float32 in `whole/`, in float16 in `half/`; in `a/b/` the Space's files.
+
+    These have ONNX Runtime Web from another origin.
+    """
     folder = tmp_path_factory.mktemp("host")
     write_site(exports, folder / "whole", precision="float32", vendor=vendor)
-    write_site({"demo": SHIPPED}, folder / "a" / "b", vendor=vendor)
+    shutil.copytree(folder / "whole", folder / "half", ignore=lambda *_: ["runtime", "model.onnx"])
+    (folder / "half" / "runtime").symlink_to(folder / "whole" / "runtime")
+    for facts in (folder / "half").rglob("model.json"):
+        shrink_weights(
+            folder / "whole" / "models" / facts.parent.name / "model.onnx",
+            "float16",
+            file := facts.with_name("model.onnx"),
+        )
+        stored = {
+            "precision": "float16",
+            "bytes": file.stat().st_size,
+            "digest": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+        facts.write_text(json.dumps(json.loads(facts.read_text()) | stored))
+    for name in space.files():
+        (path := folder / "a" / "b" / name).parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(space.read(name))
+    listed = (folder / "a" / "b" / "site.json").read_text()
+    (folder / "a" / "b" / "site.json").write_text(listed.replace(CDN, cdn))
     return folder
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Python's own: no special headers."""
+class CdnHandler(QuietHandler):
+    """In the place of a public network of servers: pages of any origin may read what it has."""
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    def end_headers(self) -> None:
+        """Say so."""
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
 
 
-def served(folder: Path) -> Iterator[str]:
-    """The address of a folder while the fixture that this is yields."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    server.server_close()
+@pytest.fixture(scope="session")
+def cdn(vendor: Path) -> Iterator[str]:
+    """Another origin, which has ONNX Runtime Web."""
+    with served(vendor / "dist", CdnHandler) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def host(sites: Path) -> Iterator[str]:
     """The address of `sites`."""
-    yield from served(sites)
+    with served(sites) as address:
+        yield address
 
 
 @pytest.fixture
@@ -132,12 +150,15 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def opened(context: BrowserContext, host: str) -> Iterator[Callable[[str], Page]]:
-    """Open pages of the host; the test fails where the browser had anything to complain of, or asked others."""
+def opened(context: BrowserContext, host: str, cdn: str) -> Iterator[Callable[[str], Page]]:
+    """Open pages of the host; the test fails where the browser had anything to complain of, or asked others.
+
+    The Space's files may ask `cdn`.
+    """
     complaints: list[str] = []
 
     def open_page(path: str) -> Page:
-        page, own = context.new_page(), (host, "data:", "blob:")
+        page, own = context.new_page(), (host, "data:", "blob:", *([cdn] if path.startswith("a/b/") else []))
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.on("request", lambda asked: None if asked.url.startswith(own) else complaints.append(f"to {asked.url}"))
         page.on("pageerror", lambda error: complaints.append(f"page: {error}"))

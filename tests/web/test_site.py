@@ -10,8 +10,16 @@ from tiny_exports import GRAY16, write_tiny_export
 
 from pix2pix_hub.cli import main
 from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.web.site import CDN, RUNTIME, RUNTIME_VERSION, integrity
 
 pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntime")
+
+
+def test_the_hashes_that_the_page_asks_for_are_those_of_the_npm_package(vendor: Path) -> None:
+    """Which is what cdn.jsdelivr.net serves."""
+    assert json.loads((vendor / "package.json").read_text())["version"] == RUNTIME_VERSION
+    assert f"/onnxruntime-web@{RUNTIME_VERSION}/dist/" in CDN
+    assert {name: integrity(vendor / "dist" / name) for name in RUNTIME} == RUNTIME
 
 
 def test_what_cannot_be_written_is_refused_and_nothing_is_touched(

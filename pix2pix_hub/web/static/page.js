@@ -79,19 +79,19 @@ async function describe({ folder }) {
 function load(described) {
   const { runtime } = site;
   const progress = (part) => say(`Loading ${described.name}: ${Math.min(100, Math.round(100 * part))} %`);
-  return ask({ to: "load", runtime, model: described, folder: described.folder }, [], progress);
+  const threads = Number(options.get("threads"));
+  return ask({ to: "load", runtime, model: described, folder: described.folder, threads }, [], progress);
 }
 
 async function choose(name) {
   stopCamera();
-  ready = running = false;
+  ready = running = dirty = false;
   photo = null;
   try {
     const described = await describe(site.models.find((each) => each.name === name));
     model = described;
     showModel();
-    await startFrom(1);
-    await loadAgain();
+    await Promise.all([loadAgain(), startFrom(1)]);
   } catch (error) {
     failed(error);
   }
@@ -204,7 +204,7 @@ function draw(canvas, image) {
   if (canvas.width !== image.width || canvas.height !== image.height) {
     Object.assign(canvas, { width: image.width, height: image.height });
   }
-  canvas.style.maxWidth = `${(70 * image.width) / image.height}vh`;
+  canvas.parentElement?.style.setProperty("--shape", image.width / image.height);
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
@@ -232,9 +232,9 @@ async function next() {
     if (asking.model !== model) return;
     ready = false;
     stopWorker("");
-    say(`${width}x${height} pixels were too much (${error.message}): the model starts again. Try a smaller picture.`, true);
+    const what = `${width}x${height} pixels were too much (${error.message}): the model started again. Try a smaller picture.`;
     await startFrom(1);
-    loadAgain().catch(failed);
+    loadAgain().then(() => say(what, true), failed);
     return;
   }
   running = false;
@@ -412,7 +412,9 @@ async function start() {
   if (typeof WebAssembly !== "object") {
     return say("This browser has no WebAssembly, in which the model runs: use a current one, without a mode that switches it off.", true);
   }
-  await serviceWorker();
+  const registered = serviceWorker();
+  if (!crossOriginIsolated) await registered; // the first visit: what is loaded shall pass it
+  startWorker();
   site = await json("site.json");
   if (options.has("check")) return check();
   $("main").hidden = false;

@@ -34,12 +34,13 @@ self.addEventListener("fetch", (event) => {
 async function answer(request) {
   const cache = await caches.open(CACHE);
   const kept = await cache.match(request, { ignoreSearch: request.mode === "navigate" });
-  if (kept && LARGE.test(new URL(request.url).pathname)) return isolated(kept, request);
+  if (kept && LARGE.test(new URL(request.url).pathname)) return kept;
   try {
     const own = request.url.startsWith(self.location.origin);
     const fresh = await fetch(request, own ? { cache: "no-cache" } : {});
-    if (fresh.status === 200) await cache.put(request, fresh.clone()).catch(() => {}); // no room: another time
-    return isolated(fresh, request);
+    const answered = isolated(fresh, request);
+    if (answered.status === 200) await cache.put(request, answered.clone()).catch(() => {}); // no room: another time
+    return answered;
   } catch (error) {
     if (kept) return isolated(kept, request);
     throw error;

@@ -7,6 +7,7 @@ const MOST_THREADS = 4;
 
 let runtime; // { base, integrity }
 let model; // what model.json says
+let threads; // of WASM, where the page is isolated
 let engine; // { session, Tensor, using }: what runs the model, the last in words
 const runtimes = {}; // ONNX Runtime Web as it was loaded: wasm, webgpu
 
@@ -36,18 +37,17 @@ self.onmessage = async ({ data }) => {
 async function openRuntime(kind) {
   if (runtimes[kind]) return runtimes[kind];
   const glue = kind === "webgpu" ? "ort-wasm-simd-threaded.asyncify" : "ort-wasm-simd-threaded";
-  const names = { [`ort.${kind}.min.mjs`]: "text/javascript", [`${glue}.mjs`]: "text/javascript", [`${glue}.wasm`]: "application/wasm" };
-  const load = async ([name, type]) => {
+  const load = async (name) => {
     const response = await fetch(runtime.base + name, { integrity: runtime.integrity[name] });
     if (!response.ok) throw new Error(response.status);
-    return URL.createObjectURL(new Blob([await response.arrayBuffer()], { type }));
+    return response.arrayBuffer();
   };
+  const script = async (name) => URL.createObjectURL(new Blob([await load(name)], { type: "text/javascript" }));
   try {
-    const [code, mjs, wasm] = await Promise.all(Object.entries(names).map(load));
+    const [code, mjs, wasmBinary] = await Promise.all([script(`ort.${kind}.min.mjs`), script(`${glue}.mjs`), load(`${glue}.wasm`)]);
     const opened = await import(code);
-    opened.env.wasm.wasmPaths = { mjs, wasm };
-    const cores = navigator.hardwareConcurrency - 1; // one is the page's
-    opened.env.wasm.numThreads = self.crossOriginIsolated ? Math.max(1, Math.min(MOST_THREADS, cores)) : 1;
+    Object.assign(opened.env.wasm, { wasmPaths: { mjs }, wasmBinary });
+    opened.env.wasm.numThreads = self.crossOriginIsolated ? threads : 1;
     opened.env.logLevel = "error";
     runtimes[kind] = opened;
     return opened;
@@ -83,6 +83,8 @@ async function open(kind, folder, number) {
 
 async function load(message) {
   ({ runtime, model } = message);
+  const cores = navigator.hardwareConcurrency - 1; // one is the page's
+  threads = message.threads || Math.max(1, Math.min(MOST_THREADS, cores));
   await engine?.session.release();
   engine = null;
   engine = await open("wasm", message.folder, message.number);
