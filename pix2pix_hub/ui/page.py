@@ -86,6 +86,7 @@ def launch_options(limits: Limits) -> dict[str, Any]:
         "enable_monitoring": False,
         "ssr_mode": False,
         "pwa": False,
+        "_frontend": False,  # else the app ends where its own first page takes more than three seconds
     }
 
 

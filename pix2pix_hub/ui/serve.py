@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -43,6 +44,10 @@ class AppOptions:
 def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
     """Show a pix2pix model in the browser."""
     logging.getLogger("pix2pix_hub").setLevel(logging.WARNING)
+    try:
+        socket.create_server(("127.0.0.1", options.port or 0)).close()
+    except (OSError, OverflowError) as error:  # taken, or not allowed; no port
+        raise UserError(f"--port {options.port} cannot be used ({error}): choose another, from 1024.") from error
     from pix2pix_hub.ui.models import choose_models  # with PyTorch: two seconds that no request shall wait
     from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 
@@ -68,7 +73,11 @@ def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
 
         demo, looks = build_demo(store), launch_options(limits)
         place: dict[str, Any] = {"server_name": options.host, "server_port": options.port, "share": options.share}
-        _, local, public = demo.launch(prevent_thread_lock=True, **place, **looks)
+        try:
+            _, local, public = demo.launch(prevent_thread_lock=True, **place, **looks)
+        except OSError as error:  # Gradio gives a server five seconds
+            words = "it may be taken, the host may be none of this machine's, or the machine is busy: try again."
+            raise UserError(f"no server could be started at {options.host or 'this machine'}: {words}") from error
         if options.share and public is None:
             logger.warning("no public link: the tunnel through gradio.live is out of reach. The page is at %s", local)
         Thread(target=get_ready, daemon=True).start()
