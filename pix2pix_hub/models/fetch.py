@@ -156,7 +156,7 @@ def _explain(error: BaseException | None, repo_id: str, revision: str | None, to
         case LocalEntryNotFoundError(__cause__=cause):
             return (
                 f"{repo_id} is no local folder and not whole in the cache, and {hub} could not be reached "
-                f"({type(cause).__name__}: {cause}): check the network and the name, then type the same again."
+                f"({type(cause).__name__}: {cause}): check the network and the name, then try again."
             )
         case HfHubHTTPError(response=response):
             answered = f"{where} answered {response.status_code} {response.reason_phrase}"
@@ -165,13 +165,13 @@ def _explain(error: BaseException | None, repo_id: str, revision: str | None, to
             if response.status_code == 429:
                 return f"{answered}: too many requests. Wait a few minutes; who is logged in may ask more ({LOG_IN})."
             if response.status_code >= 500:
-                return f"{answered}: the Hub is in trouble. Type the same again later."
+                return f"{answered}: the Hub is in trouble. Try again later."
             return f"{answered}: expected a repository of a model."
         case OSError(errno=errno.ENOSPC):
             return f"The disk is full: {repo_id} could not be downloaded to {constants.HF_HUB_CACHE}. Make room there."
     return (
         f"The download of {repo_id} from {hub} broke off ({type(error).__name__}: {error}). Nothing half-finished is "
-        "used: type the same again."
+        "used: try again."
     )
 
 

@@ -48,5 +48,5 @@ def batch_tab(handlers: Handlers, picker: gr.HTML) -> Followers:
     return {part: partial(_always, value) for part, value in zip(outputs, [*emptied, ""], strict=True)}
 
 
-def _always(value: Any, info: ModelInfo) -> Any:
+def _always(value: Any, info: ModelInfo | None) -> Any:
     return value

@@ -95,6 +95,6 @@ def _first_result(info: ModelInfo | None) -> Image.Image | None:
 
 
 def _hint(info: ModelInfo | None) -> str:
-    if info and draws_lines(info):
-        return OF_LINES
-    return OF_CLASSES if info is None or paints(info.source) else OF_PHOTOS
+    if info is None:
+        return ""
+    return OF_LINES if draws_lines(info) else OF_CLASSES if paints(info.source) else OF_PHOTOS

@@ -22,7 +22,7 @@ from pix2pix_hub.ui.compare import METRICS, compare_tab
 from pix2pix_hub.ui.components import QUIET, Followers, gallery, picture_output, table
 from pix2pix_hub.ui.draw import draw_tab
 from pix2pix_hub.ui.endpoints import add_endpoints
-from pix2pix_hub.ui.guard import FairQueue, RequestGuard, answering, guard_inputs
+from pix2pix_hub.ui.guard import FairQueue, RequestGuard, answering, guard_inputs, said, sentence
 from pix2pix_hub.ui.handlers import Handlers, encode_drawing
 from pix2pix_hub.ui.models import ModelInfo
 from pix2pix_hub.ui.store import Limits, ModelStore
@@ -102,19 +102,14 @@ def build_demo(store: ModelStore) -> gr.Blocks:
 
 
 def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
-    first, info = store.names[0], None
-    if isinstance(store.models[first], str):  # would take a download
-        words = f"Fetching {html.escape(first)} …"
-    else:
-        try:
-            info = store.info(first)
-            words = _head(info)[1]
-        except UserError as error:
-            words = html.escape(str(error))
+    first = store.names[0]
+    info, head = None, ["<h1>pix2pix</h1>", f"Fetching {html.escape(first)} …"]
+    if not isinstance(store.models[first], str):  # which would take a download
+        info, head = _look_up(store, first)
     with gr.Row(elem_id="header"):
         with gr.Column(scale=3, min_width=280):
-            title = gr.HTML(_head(info)[0] if info else "<h1>pix2pix</h1>", elem_id="title")
-            status = gr.Markdown(words, elem_id="status")
+            title = gr.HTML(head[0], elem_id="title")
+            status = gr.HTML(head[1], elem_id="status", elem_classes="note")
         with gr.Column(scale=3, min_width=280):
             look: dict[str, Any] = {
                 "html_template": PICKER,
@@ -137,12 +132,9 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
 
     @answering
     def follow(model: str) -> list[Any]:
-        """Show another model in the tabs; where it cannot be read, say why and leave the tabs as they are."""
-        try:
-            info = store.info(model)
-        except UserError as error:
-            return [gr.skip(), html.escape(str(error)), *(gr.skip() for _ in followers)]
-        return [*_head(info), *(value(info) for value in followers.values())]
+        """Show another model in the tabs; where it cannot be read, say why and empty them."""
+        info, head = _look_up(store, model)
+        return [*head, *(value(info) for value in followers.values())]
 
     @answering
     def open_link(request: gr.Request) -> list[Any]:
@@ -168,9 +160,14 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
     add_endpoints(handlers)
 
 
-def _head(info: ModelInfo) -> list[str]:
-    """What the model does, as the page's title, and a line on its images."""
-    return [f"<h1>{html.escape(info.task)}</h1>", f"pix2pix model {html.escape(info.name)}: {info.summary()}"]
+def _look_up(store: ModelStore, name: str) -> tuple[ModelInfo | None, list[str]]:
+    """The model, what it does, as the page's title, and a line on its images; in their place why it cannot be used."""
+    try:
+        info = store.info(name)
+    except UserError as error:
+        return None, [f"<h1>{html.escape(name[:200])}</h1>", said(sentence(error), failed=True)]
+    words = f"pix2pix model {html.escape(info.name)}: {info.summary()}"
+    return info, [f"<h1>{html.escape(info.task)}</h1>", said(words)]
 
 
 def _offered(store: ModelStore, *, fetch: bool) -> dict[str, Any]:
@@ -189,30 +186,36 @@ def _offered(store: ModelStore, *, fetch: bool) -> dict[str, Any]:
 def _about_tab(info: ModelInfo | None) -> Followers:
     """The model's metrics, validation pairs, card and training curves."""
 
-    def text(info: ModelInfo) -> str:
-        return info.card or NO_CARD
+    def text(info: ModelInfo | None) -> str:
+        return (info.card or NO_CARD) if info else ""
 
-    def rows(info: ModelInfo) -> list[list[str]] | None:
+    def rows(info: ModelInfo | None) -> list[list[str]] | None:
         """Metrics of pictures; not where the run stood, nor its losses."""
+        if info is None:
+            return None
         measured = {name: value for name, value in info.numbers.items() if not COUNTERS.fullmatch(name)}
         named = [(METRICS.get(name, (name, "{:g}")), value) for name, value in measured.items()]
         return [[label, form.format(value)] for (label, form), value in named] or None
 
-    def picture(value: Any, label: str, name: str) -> gr.Image:
-        return picture_output(label, name, value=value, visible=value is not None)
+    def grid(info: ModelInfo | None) -> dict[str, Any]:
+        samples = info.samples if info else None
+        return {"value": samples, "visible": samples is not None}
+
+    def panels(info: ModelInfo | None) -> dict[str, Any]:
+        curves = info.curves if info else []
+        return {"value": curves, "visible": bool(curves)}
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
-            metrics = table("Metrics", "about-metrics", ["on the validation pairs", "value"], value=info and rows(info))
+            metrics = table("Metrics", "about-metrics", ["on the validation pairs", "value"], value=rows(info))
             label = "Validation pairs: source | generated | target"
-            samples = picture(info and info.samples, label, "about-samples")
+            samples = picture_output(label, "about-samples", **grid(info))
         with gr.Column(scale=6, min_width=300):
-            card = gr.Markdown(text(info) if info else None, elem_id="about-card", sanitize_html=True, min_height=200)
-    look: dict[str, Any] = {"value": info.curves if info else [], "visible": bool(info and info.curves)}
-    curves = gallery("Training curves", "about-curves", columns=3, **look)
+            card = gr.Markdown(text(info), elem_id="about-card", sanitize_html=True, min_height=200)
+    curves = gallery("Training curves", "about-curves", columns=3, **panels(info))
     return {
         card: text,
         metrics: rows,
-        samples: lambda info: gr.Image(value=info.samples, visible=info.samples is not None),
-        curves: lambda info: gr.Gallery(value=info.curves, visible=bool(info.curves)),
+        samples: lambda info: gr.Image(**grid(info)),
+        curves: lambda info: gr.Gallery(**panels(info)),
     }

@@ -54,6 +54,9 @@ def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
     limits = Limits.from_environment()
     store = ModelStore(choose_models(options.model), limits, allow_any=options.allow_any_model)
 
+    if len(store.names) == 1 and "SPACE_ID" not in os.environ:  # a Space stays: the Hub may be back when people come
+        store.info(None)
+
     def get_ready() -> None:
         """Load the first model, and later what measures it, so that requests need not."""
         try:

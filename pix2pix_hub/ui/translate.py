@@ -26,6 +26,7 @@ from pix2pix_hub.ui.components import (
 from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing, said
 from pix2pix_hub.ui.handlers import MAX_SEED, Handlers, shown
 from pix2pix_hub.ui.models import ModelInfo
+from pix2pix_hub.util import UserError
 
 ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same one."
 PHOTO = "My picture is a photo: first make a source of it, as was done for training"
@@ -92,9 +93,13 @@ def translate_tab(
 
     @functools.wraps(translate_picture)  # by its arguments Gradio gives it the request and its progress
     def translate_new_picture(path: Path | None, model: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            info: ModelInfo | None = handlers.store.info(model)
+        except UserError:  # which the page's head says
+            info = path = None
         if path is None:  # it was taken away
             newest.begin(arguments[3].session_hash)
-            return [value(handlers.store.info(model)) for value in results.values()]
+            return [value(info) for value in results.values()]
         return translate_picture(path, model, *arguments, **options)
 
     @answering

@@ -50,7 +50,7 @@ CASES: list[tuple[Arrange, str, str]] = [
     (lambda hub, patch: hub.repos.clear(), "", r"no repository that you may read.*check the name"),
     (lambda hub, patch: None, "v9", r"has no revision 'v9'"),
     (lambda hub, patch: hub.fail("GET /api/models/", status=503, times=99), "", r"answered 503.*again later"),
-    (cut, "", r"broke off.*Nothing half-finished is used: type the same again"),
+    (cut, "", r"broke off.*Nothing half-finished is used: try again"),
     (lambda hub, patch: hub.add_commit(hub.repo(REPO), OTHER), "", r"OtherNet"),
     (pickle_only, "", r"holds no model.safetensors, and pickled weights.*are never loaded"),
 ]

@@ -19,18 +19,20 @@ from pix2pix_hub.ui.store import Limits, ModelStore
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """One app for all tests: the shipped models, tiny ones of 16 bits and of edges, and one that is damaged."""
+    """One app for all tests: the shipped models, tiny ones of 16 bits and of edges, and two that cannot be used."""
     folder = tmp_path_factory.mktemp("models")
     sixteen = write_tiny_export(folder / "sixteen", RGB16, RGB16, dropout=0.5)
     edges = write_tiny_export(folder / "edges", GRAY, RGB, maker=MakerOptions("edges", shorter_side=48))
     damaged = shutil.copytree(SHIPPED, folder / "damaged")
     (damaged / "model.safetensors").write_bytes(b"not weights")
+    (folder / "empty").mkdir()
     files = tmp_path_factory.mktemp("files")
     os.environ |= {"GRADIO_TEMP_DIR": str(files), "GRADIO_ANALYTICS_ENABLED": "False"}
     from pix2pix_hub.ui.page import build_demo, launch_options
 
     limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_places=40, max_models=2)
     models = {"demo": SHIPPED, "drawing": SHIPPED_DRAWING, "sixteen": sixteen, "edges": edges, "damaged": damaged}
+    models["empty"] = folder / "empty"
     store = ModelStore(models, limits)
     demo = build_demo(store)
     with pytest.MonkeyPatch.context() as slow:  # a machine on which Gradio's own look at the page takes too long

@@ -307,6 +307,18 @@ def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path
     choose_model(page, "damaged")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^The model damaged cannot be used"))
     expect(page.locator("#translate-result img")).to_have_count(0)
+    for name in ("Draw", "About"):
+        open_tab(page, name)
+        expect(page.locator("#draw-result img" if name == "Draw" else "#about-samples img")).to_be_visible()
+    choose_model(page, "empty")  # of which nothing is known; said once
+    expect(page.locator("#title")).to_have_text("empty")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^The model empty has no preprocessor_config.json"))
+    for place in ("#translate-examples", "#translate-result", "#draw-examples", "#draw-result", "#about-samples"):
+        expect(page.locator(f"{place} img")).to_have_count(0)
+    expect(page.get_by_text("Every colour is a class")).to_have_count(0)
+    expect(page.locator("#about-card")).to_have_text("")
+    expect(page.locator("#about-metrics")).not_to_contain_text("PSNR")
+    open_tab(page, "Translate")
     choose_model(page, "demo")
     expect(page.locator("#status")).to_contain_text("8-bit RGB")
     expect(result).to_have_attribute("src", with_demo)

@@ -17,6 +17,7 @@ from tiny_exports import LABELS, write_tiny_export
 from pix2pix_hub.export import SAMPLES_NAME
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING, choose_models
+from pix2pix_hub.ui.serve import AppOptions, serve
 from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
@@ -106,6 +107,8 @@ def test_a_model_that_cannot_be_loaded_says_why_without_its_place_and_leaves_the
         assert pipeline.folder == good
     with pytest.raises(UserError, match="the model empty has no preprocessor_config.json"):
         store.info("empty")
+    with pytest.raises(UserError, match="the model empty has no preprocessor_config.json"):  # nothing is served
+        serve(AppOptions(model=str(tmp_path / "empty")))
 
 
 def test_only_offered_models_are_reached_unless_any_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
