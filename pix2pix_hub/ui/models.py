@@ -126,6 +126,7 @@ class ModelInfo:
             raise UserError(f"{PREPROCESSOR_NAME} of the model {name} cannot be used: {reason}") from error
         self.source, self.target, (self.height, self.width) = pixels.source, pixels.target, pixels.image_size
         self.maker = pixels.maker  # how sources are made from photos; None: they are not
+        self.half = pixels.half  # of the pairs side by side that it was trained on, the source's; None: on others
         if max(self.height, self.width) > MAX_SIDE:
             raise UserError(f"{PREPROCESSOR_NAME} of the model {name} says {self.height}x{self.width} pixels.")
 

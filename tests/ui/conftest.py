@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from running_app import RunningApp
 from tiny_exports import GRAY, RGB, RGB16, write_tiny_export
 
 from pix2pix_hub.config import MakerOptions
+from pix2pix_hub.export import PREPROCESSOR_NAME
 from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING
 from pix2pix_hub.ui.store import Limits, ModelStore
 
@@ -23,6 +25,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     folder = tmp_path_factory.mktemp("models")
     sixteen = write_tiny_export(folder / "sixteen", RGB16, RGB16, dropout=0.5)
     edges = write_tiny_export(folder / "edges", GRAY, RGB, maker=MakerOptions("edges", shorter_side=48))
+    config = json.loads((edges / PREPROCESSOR_NAME).read_text()) | {"source_half": "right"}
+    (edges / PREPROCESSOR_NAME).write_text(json.dumps(config))
     damaged = shutil.copytree(SHIPPED, folder / "damaged")
     (damaged / "model.safetensors").write_bytes(b"not weights")
     (folder / "empty").mkdir()

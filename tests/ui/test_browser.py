@@ -274,8 +274,8 @@ def choose_model(page: Page, name: str) -> None:
     page.locator("#model").get_by_text(name, exact=True).click()
 
 
-def test_my_picture_is_a_photo(page: Page, app: RunningApp, tmp_path: Path) -> None:
-    """Offered where a model's sources were made of photos; the source that is made is what is shown before."""
+def test_my_picture_is_a_photo_or_a_pair(page: Page, app: RunningApp, tmp_path: Path) -> None:
+    """Offered where a model's sources were made of photos, or halves of files; what is used is what is shown before."""
     photo = render_pair(5, (64, 96), seed=7)[1]
     photo.save(tmp_path / "photo.png")
     box, result = page.get_by_label("My picture is a photo"), page.locator("#translate-result img")
@@ -291,8 +291,20 @@ def test_my_picture_is_a_photo(page: Page, app: RunningApp, tmp_path: Path) -> N
     with app.store.use("edges", Deadline(app.limits)) as pipeline:
         source = pipeline.make_source(photo)
     np.testing.assert_array_equal(pixels(result.first), np.asarray(shown(source, exact=True)))
+    box.uncheck()
+    facade(tmp_path / "pair.png", 6, (64, 128))
+    page.locator("#translate-input").get_by_label("Remove Image").click()
+    give(page, "#translate-input", tmp_path / "pair.png")
+    expect(page.locator("#translate-note")).to_contain_text('choose "right half" at "My picture is a pair"')
+    whole = result.last.get_attribute("src")
+    page.get_by_label("right half").check()
+    wait_for_another(result.last, whole)
+    expect(page.locator("#translate-note")).to_have_text("64x64 pixels")
+    right = Image.open(tmp_path / "pair.png").crop((64, 0, 128, 64))
+    np.testing.assert_array_equal(pixels(result.first), np.asarray(shown(right, exact=True)))
     choose_model(page, "demo")
-    expect(box).to_be_hidden()
+    for offered in (box, page.get_by_label("right half")):
+        expect(offered).to_be_hidden()
 
 
 def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path: Path) -> None:
