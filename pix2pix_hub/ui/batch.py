@@ -14,15 +14,13 @@ from pix2pix_hub.ui.handlers import TRANSLATED, Handlers
 from pix2pix_hub.ui.models import ModelInfo
 from pix2pix_hub.util import counted
 
-READ_SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
-
 
 def batch_tab(handlers: Handlers, picker: gr.HTML) -> Followers:
     """Lay the tab out and connect it."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=280):
             label = f"Pictures, up to {handlers.limits.max_files}"
-            files = picture_files(label=label, file_types=READ_SUFFIXES, height=220, elem_id="batch-files")
+            files = picture_files(label=label, file_types=["image"], height=220, elem_id="batch-files")
             button = gr.Button("Translate all", variant="primary", elem_id="batch-button")
             look: dict[str, Any] = {"column_widths": ["40%", "60%"], "wrap": True, "max_height": PANE // 2}
             listed = table("Files", "batch-outcomes", ["file", "outcome"], **look)

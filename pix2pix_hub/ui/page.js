@@ -50,6 +50,24 @@
     document.querySelectorAll("pre:not([tabindex])").forEach((each) => (each.tabIndex = 0));  // they scroll
   }).observe(document.body, { childList: true, subtree: true });
 
+  // Gradio answers a file that is dropped, and is no picture by its name, with an alarm of its own. As a PNG it goes the
+  // way of all pictures, and what is wrong with it is said in the place of a result.
+  const isPicture = (file) => file.type.startsWith("image/");
+  document.addEventListener("drop", (event) => {
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (files.every(isPicture)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const dataTransfer = new DataTransfer();
+    for (const file of files) {
+      dataTransfer.items.add(isPicture(file) ? file : new File([file], file.name, { type: "image/png" }));
+    }
+    event.target.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer }));
+  }, true);
+  for (const type of ["error", "load"]) {  // no picture is better than the browser's sign of a broken one
+    document.addEventListener(type, ({ target }) => target.tagName === "IMG" && (target.dataset.is = type), true);
+  }
+
   // The small buttons. What they copy is what is seen: an example is part of the link until another picture takes its place.
   const PAIRS = { "translate-copy": "#translate-result img", "draw-copy": "#board canvas, #draw-result img" };
   let example = null; // its number, while it is what is translated

@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 
 from pix2pix_hub.ui.batch import batch_tab
 from pix2pix_hub.ui.compare import METRICS, compare_tab
-from pix2pix_hub.ui.components import QUIET, Followers, gallery, picture_output, table
+from pix2pix_hub.ui.components import QUIET, Followers, gallery, note, picture_output, table
 from pix2pix_hub.ui.draw import draw_tab
 from pix2pix_hub.ui.endpoints import add_endpoints
 from pix2pix_hub.ui.guard import FairQueue, RequestGuard, answering, guard_inputs, said, sentence
@@ -118,6 +118,7 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
             }
             look |= {"setup": _offered(store, fetch=False), "visible": len(store.names) > 1 or store.allow_any}
             picker = gr.HTML(first, elem_id="model", **look)  # its value: the name of the model
+    notice = note("notice")  # of the page's address
     with gr.Tabs():
         with gr.Tab("Translate"):
             followers, translate_again = translate_tab(handlers, picker, info)
@@ -136,27 +137,33 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
         info, head = _look_up(store, model)
         return [*head, *(value(info) for value in followers.values())]
 
-    @answering
-    def open_link(request: gr.Request) -> list[Any]:
-        """Choose the model that the page's address names, and show what the other models do."""
-        asked, number = (request.query_params.get(name, "") for name in ("model", "example"))
-        chosen = {"value": asked} if asked in store.names else {}
-        return [gr.HTML(setup=_offered(store, fetch=True), **chosen), number if chosen else ""]
-
-    @answering
-    def open_example(number: str, model: str) -> Any:
+    def linked_example(number: Any, model: str) -> Any:
         """Take the example that the page's address names."""
         if not re.fullmatch("[0-9]{1,4}", str(number)):
             raise UserError(f"the address names example {str(number)[:20]!r}: expected a number.")
         return handlers.example(int(number), model)[0].picture()
+
+    @answering
+    def open_link(request: gr.Request) -> list[Any]:
+        """Choose the model that the page's address names, and show what the other models do."""
+        asked, number = (request.query_params.get(name, "") for name in ("model", "example"))
+        chosen, words = {"value": asked} if asked in store.names else {}, ""
+        try:
+            if asked and not chosen:
+                store.check(asked)
+            if number:
+                linked_example(number, asked)
+        except UserError as error:
+            number, words = "", said(sentence(error), failed=True)
+        return [gr.HTML(setup=_offered(store, fetch=True), **chosen), number, words]
 
     opened = [] if info else [demo.load]  # shows the first model as soon as it is there
     done = gr.on([picker.change, *opened], follow, picker, [title, status, *followers], **QUIET)
     done.success(*translate_again, **QUIET)
     _, (picture, *_), _ = translate_again
     linked = gr.Textbox(visible="hidden")  # the number of the example of a link
-    demo.load(open_link, None, [picker, linked], **QUIET)
-    linked.change(open_example, [linked, picker], picture, **QUIET)
+    demo.load(open_link, None, [picker, linked, notice], **QUIET)
+    linked.change(answering(linked_example), [linked, picker], picture, **QUIET)
     add_endpoints(handlers)
 
 

@@ -343,7 +343,18 @@ def test_about_shows_the_card_and_the_metrics(page: Page, app: RunningApp) -> No
     expect(page.locator("#about-samples img")).to_be_visible()
 
 
-def test_a_text_file_named_png_is_refused_in_words(page: Page, tmp_path: Path) -> None:
+def test_a_text_file_is_refused_in_words_whatever_its_name(page: Page, tmp_path: Path) -> None:
+    dropped = page.evaluate_handle("""() => {
+      const files = new DataTransfer();
+      files.items.add(new File(["no picture at all"], "notes.txt", { type: "text/plain" }));
+      return files;
+    }""")
+    place = page.locator("#translate-input")
+    place.get_by_role("button", name="Click to Upload").dispatch_event("drop", {"dataTransfer": dropped})
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^notes.txt is not a picture that is read here"))
+    expect(page.get_by_text("Error", exact=True)).to_have_count(0)
+    expect(place.locator("img")).to_be_hidden()
+    place.get_by_label("Remove Image").click()
     (tmp_path / "notes.png").write_text("no picture at all")
     give(page, "#translate-input", tmp_path / "notes.png")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^notes.png is not a picture that is read here"))
@@ -416,7 +427,10 @@ def test_copy_a_pair_and_a_link_that_opens_it(page: Page, app: RunningApp) -> No
     wanted = np.asarray(shown(app.store.info("demo").examples[number].source, exact=True))
     expect(page.locator("#translate-note")).to_contain_text("pixels")
     np.testing.assert_array_equal(pixels(images.first), wanted)
-    page.goto(f"{app.url}?model=edges")
+    page.goto(f"{app.url}?model=nope")
+    expect(page.get_by_role("alert")).to_contain_text("The model 'nope' is not offered here")
+    page.goto(f"{app.url}?model=edges&example=99")
+    expect(page.get_by_role("alert")).to_have_text("There is no example 99: the model has 0.")
     expect(page.get_by_role("heading", level=1)).to_have_text("edges → photo")
     expect(page.get_by_role("radio", name="edges edges → photo")).to_be_checked()
 
