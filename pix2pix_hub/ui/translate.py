@@ -111,12 +111,17 @@ def translate_tab(
     @answering
     def take_example(model: str, chosen: gr.EventData) -> Any:
         """Put an example's source where a picture is uploaded."""
-        return handlers.example(chosen_index(chosen), model)[0].picture(), False, WHOLE
+        return handlers.example_file(chosen_index(chosen), model), False, WHOLE
+
+    def first_file(info: ModelInfo | None) -> gr.DownloadButton:
+        """The picture that is shown before anybody has asked for one."""
+        file = handlers.example_file(0, info.name, generated=True) if info and info.examples else None
+        return gr.DownloadButton(value=file, interactive=file is not None)
 
     results: Followers = {
         slider: _first_pair,
         several: lambda info: gr.Gallery(value=[], visible=False),
-        download: lambda info: gr.DownloadButton(value=None, interactive=False),
+        download: first_file,
         told: lambda info: said(_first_note(info)),
     }
     emptied = [None, gr.update(value=[], visible=False), gr.update(value=None, interactive=False)]
@@ -130,6 +135,8 @@ def translate_tab(
     ):
         forgotten = event(None, None, outputs[1:], js=FORGET, **QUIET)
         forgotten.then(translate, inputs, outputs, trigger_mode="always_last", show_progress_on=slider, **PRIVATE)
+    if info is not None:
+        gr.on(None, lambda: first_file(info), None, download, **QUIET)  # when the page is opened
     examples.select(take_example, picker, [picture, photo, half], **QUIET)
     followers: Followers = {
         examples: example_pictures,
