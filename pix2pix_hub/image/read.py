@@ -73,6 +73,16 @@ class Decoded:
         left, right = (replace(self, values=half) for half in np.split(self.values, 2, axis=1))
         return left, right
 
+    def half(self, side: str, name: str) -> Decoded:
+        """The "left" or the "right" one alone.
+
+        Raises:
+            UserError: `name` has an odd width.
+        """
+        if (width := self.size[1]) % 2:
+            raise UserError(f"{name} is {width} pixels wide; expected an even width, to take its {side} half.")
+        return self.halves()[side == "right"]
+
     def picture(self) -> Image.Image | NDArray[Any]:
         """A PIL image, or where Pillow has no mode the array `(H, W)` or `(H, W, C)`."""
         channels = self.values.shape[2]

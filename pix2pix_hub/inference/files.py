@@ -20,6 +20,10 @@ from pix2pix_hub.inference.pipeline import Canvas, Pix2PixPipeline, Prepared, pr
 from pix2pix_hub.inference.raster import translate_raster
 from pix2pix_hub.util import UserError, write_aside
 
+OPTIONS = {half: f"translate its {half} half alone: --side {half}" for half in HALVES} | {
+    "make_source": "make a source of it first: --make-source"
+}  # of a `remark`
+
 WINDOW_IMAGES, WINDOW_PIXELS = 32, 2**25  # read together: what batches of one size are made from; two are in memory
 THREADS = 4  # that read and write
 Existing = Literal["refuse", "skip", "overwrite"]  # what happens to results that exist
@@ -117,14 +121,12 @@ def translate_files(
         data = read_bytes(source, name)
         image = read_image(data, name)
         if side in HALVES:
-            if (width := image.size[1]) % 2:
-                raise UserError(f"{name} is {width} pixels wide; expected an even width, or no --side.")
-            image = image.halves()[HALVES.index(side)]
+            image = image.half(side, name)
         if make_source:
             image = pipe.make_source(image, name)
         prepared = prepare(image, pipe.preprocessor.source, name)
         if side is None:
-            pipe.point_out(prepared, name)
+            pipe.point_out(prepared, name, OPTIONS)
         return prepared, read_metadata(data)
 
     def write(source: Path, metadata: Metadata, made: Any) -> None:

@@ -9,7 +9,7 @@ import logging
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +31,7 @@ from pix2pix_hub.export import (
     DISCRIMINATOR,
     DISCRIMINATOR_FILES,
     GENERATOR_FILES,
+    HALVES,
     SAMPLES_NAME,
     Export,
     Preprocessor,
@@ -64,6 +65,9 @@ NO_MAKER = (
     "make_source is for models trained on pairs that `pix2pix-hub data make` made of photos, and this is none: give it "
     "sources."
 )
+IN_PYTHON = {half: f"translate its {half} half alone" for half in HALVES} | {
+    "make_source": "make a source of it first: make_source=True"
+}  # of a `remark`
 OUTPUT_TYPES = ("pil", "numpy", "torch", "decoded")
 MAX_DOWNLOAD_BYTES, DOWNLOAD_SECONDS = 2**28, 30  # of one image; to wait for an answer
 
@@ -670,27 +674,33 @@ class Pix2PixPipeline:
         with torch.inference_mode():
             return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
 
-    def hint(self, image: Prepared, name: str) -> str | None:
+    def remark(self, image: Prepared, name: str, advice: Mapping[str, str] = IN_PYTHON) -> str | None:
         """What is odd about a source, in a sentence: a photo where label maps or drawings are expected, or a whole pair
-        where the model knows one side of it; None: nothing."""
+        where the model knows one side of it; None: nothing.
+
+        Args:
+            image: the source.
+            name: what to call it.
+            advice: a half of a pair ("left", "right"), or "make_source" → how to have that translated.
+        """
         stored, (height, width), half = image.stored, image.size, self.preprocessor.half
         if half is not None and abs(width - 2 * height) <= ASPECT_TOLERANCE * width:
             return (
-                f"{name} is twice as wide as high, as the side-by-side pairs are that this model was trained on. If it "
-                f"is such a pair, translate its {half} half alone: pix2pix-hub translate --side {half}."
+                f"{name} is twice as wide as high, as the side-by-side pairs are that this model was trained on: if it "
+                f"is such a pair, {advice[half]}."
             )
         palette = image.format.palette if image.format is not None and image.format.mode in ("gray", "rgb") else ()
         if palette and stored.dtype == torch.uint8 and share_of_others(stored.numpy(), palette) > MOST_OTHERS:
-            advice = "" if self.preprocessor.maker is None else " Make a source of it first: --make-source."
+            mended = "" if self.preprocessor.maker is None else f", or {advice['make_source']}"
             return (
                 f"{name} looks like a photo, but this model was trained on images of {len(palette)} flat colours: "
-                f"expect little of the result.{advice}"
+                f"expect little of the result{mended}."
             )
         return None
 
-    def point_out(self, image: Prepared, name: str) -> None:
-        """Log the first `hint` that there is, as a warning, and no other."""
-        if not self._pointed_out and (words := self.hint(image, name)) is not None:
+    def point_out(self, image: Prepared, name: str, advice: Mapping[str, str] = IN_PYTHON) -> None:
+        """Log the first `remark` that there is, as a warning, and no other."""
+        if not self._pointed_out and (words := self.remark(image, name, advice)) is not None:
             self._pointed_out = True
             logger.warning("%s", words)
 

@@ -165,7 +165,7 @@ def _explain(error: BaseException | None, repo_id: str, revision: str | None, to
             if response.status_code == 429:
                 return f"{answered}: too many requests. Wait a few minutes; who is logged in may ask more ({LOG_IN})."
             if response.status_code >= 500:
-                return f"{answered}: the Hub is in trouble. Type the same again later."
+                return f"{answered}: the Hub is in trouble. Try again later."
             return f"{answered}: expected a repository of a model."
         case OSError(errno=errno.ENOSPC):
             return f"The disk is full: {repo_id} could not be downloaded to {constants.HF_HUB_CACHE}. Make room there."

@@ -18,8 +18,8 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # events of the page, w
 QUIET: dict[str, Any] = PRIVATE | {"show_progress": "hidden"}
 SMALL_BUTTONS = {"copy": "Copy side by side", "link": "Copy link", "surprise": "Surprise me"}
 
-Followers = dict[Any, Callable[[ModelInfo], Any]]
-"""Components that change when another model is picked → their value for it."""
+Followers = dict[Any, Callable[[ModelInfo | None], Any]]
+"""Components that change when another model is picked → their value for it; for None, one that cannot be used."""
 
 
 def picture_pane(handlers: Handlers, picker: gr.HTML, label: str, name: str, **options: Any) -> gr.Image:

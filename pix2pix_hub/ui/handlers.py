@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pix2pix_hub.export import HALVES
 from pix2pix_hub.image.format import PixelFormat, displayed, tensor_to_pil, to_model_range, to_tensor
 from pix2pix_hub.image.palette import Color
 from pix2pix_hub.image.read import FORMATS, Decoded, from_memory, open_image, read_image, refuse_too_large
@@ -36,6 +37,8 @@ MAX_SEED = 2**31 - 1
 MAX_STEM = 60  # characters of a file name that are kept
 MIN_MEASURED = 11  # pixels: the window of SSIM
 TRANSLATED = "translated"
+PHOTO, PAIR = "My picture is a photo", "My picture is a pair"  # what the page offers to tick and to choose
+ON_THE_PAGE = {half: f'choose "{half} half" at "{PAIR}"' for half in HALVES} | {"make_source": f'tick "{PHOTO}"'}
 DATA_URL = "data:image/png;base64,"
 MAX_DRAWING_SIDE = 4096  # pixels
 SHOWN_SIDE = 1024  # pixels of the longer side of what the page shows
@@ -71,11 +74,12 @@ class Handlers:
         seed: int | None = None,
         variants: int = 1,
         make_source: bool = False,
+        half: str | None = None,
         report: Report | None = None,
     ) -> tuple[Path, list[Image.Image], str]:
         """Translate one picture of any size; with `stochastic` into several variants, the same for the same seed.
 
-        With `make_source` it is a photo, of which the source is made first.
+        With `make_source` it is a photo, of which the source is made first; with `half`, one of `HALVES`, it is a pair.
 
         Returns:
             The result in the source's size and depth, variants in a zip.
@@ -93,12 +97,13 @@ class Handlers:
                 raise UserError(f"seed is {seed}; expected a whole number from 0 to {MAX_SEED}.")
             options = {"stochastic": True, "seed": int(seed), "num_samples": variants}
         deadline = Deadline(self.limits, report)
-        with self._ready(deadline, model, picture, make_source=make_source) as (pipeline, ((source, prepared),)):
+        ready = self._ready(deadline, model, picture, make_source=make_source, half=half)
+        with ready as (pipeline, ((source, prepared),)):
             made = pipeline(prepared, output_type="decoded", progress=deadline.check, **options)
-            hint = pipeline.hint(prepared, picture.name)
+            remark = pipeline.remark(prepared, picture.name, ON_THE_PAGE)
         results = made if isinstance(made, list) else [made]
         height, width = source.size
-        said = f"{width}x{height} pixels" + (f", seed {seed}" if stochastic else "") + (f". {hint}" if hint else "")
+        said = f"{width}x{height} pixels" + (f", seed {seed}" if stochastic else "") + (f". {remark}" if remark else "")
         stem = safe_stem(picture.name)
         if len(results) == 1:
             file = self.save(results[0], stem)
@@ -139,6 +144,13 @@ class Handlers:
             raise UserError(f"there is no example {number}: the model has {len(info.examples)}.")
         example, size = info.examples[number], (info.width, info.height)
         return as_stored(example.source, info.source, size), as_stored(example.target, info.target, size)
+
+    def example_file(self, number: int, model: str | None, *, generated: bool = False) -> Path:
+        """The source of a validation pair in a file, named after the model; `generated`: what the model made of it."""
+        stem = f"{safe_stem(self.store.check(model))}_example_{number + 1}"
+        source, _ = self.example(number, model)
+        made = self.store.info(model).examples[number].generated
+        return self.save(from_memory(made, stem) if generated else source, stem)
 
     def compare(
         self, source: Path | Decoded | None, target: Path | Decoded | None, model: str | None
@@ -182,7 +194,7 @@ class Handlers:
         Returns:
             A zip; None where every file failed.
             The results as the page shows them, with their names.
-            Each file's name, and `TRANSLATED` or what is wrong with it.
+            Each file's name, and what is wrong with it, or `TRANSLATED` and what is odd about it.
         """
         if not pictures:
             raise UserError("there are no files yet: choose some pictures.")
@@ -201,7 +213,8 @@ class Handlers:
                     name, content = encoded(result, stem)
                     archive.writestr(name, content)
                     previews[stem] = shown(result, pipeline.preprocessor.target), name
-                    outcomes.append((picture.name, TRANSLATED))
+                    remark = pipeline.remark(prepared, picture.name, ON_THE_PAGE)
+                    outcomes.append((picture.name, f"{TRANSLATED}, but {remark}" if remark else TRANSLATED))
                 except UserError as error:
                     outcomes.append((picture.name, str(error)))
                 if report is not None:
@@ -220,7 +233,12 @@ class Handlers:
 
     @contextmanager
     def _ready(
-        self, deadline: Deadline, model: str | None, *pictures: Path | Decoded, make_source: bool = False
+        self,
+        deadline: Deadline,
+        model: str | None,
+        *pictures: Path | Decoded,
+        make_source: bool = False,
+        half: str | None = None,
     ) -> Iterator[tuple[Pix2PixPipeline, list[Ready]]]:
         """The model, and the pictures, a source and perhaps a target, made ready for it.
 
@@ -229,6 +247,7 @@ class Handlers:
             model: its name.
             *pictures: uploads, which are checked before anything else is done, or what the app made itself.
             make_source: the first is a photo, in whose place comes the source that is made of it.
+            half: of the first, which comes in its place; None: the whole.
         """
         for picture in pictures:
             if isinstance(picture, Path):
@@ -236,10 +255,12 @@ class Handlers:
         with self.store.use(model, deadline) as pipeline:
             deadline.check()
             decoded = [self._read(each, deadline) if isinstance(each, Path) else each for each in pictures]
+            names = [each.name if isinstance(each, Path) else "the example" for each in pictures]
+            if half is not None:
+                decoded[0] = decoded[0].half(half, names[0])
             if make_source:
                 with self._one_at_a_time(deadline):
                     decoded[0] = pipeline.make_source(decoded[0], "the photo")
-            names = [each.name if isinstance(each, Path) else "the example" for each in pictures]
             formats = pipeline.preprocessor.source, pipeline.preprocessor.target
             ready = map(prepare, decoded, formats, names)
             yield pipeline, list(zip(decoded, ready, strict=True))

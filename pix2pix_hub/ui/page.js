@@ -35,7 +35,18 @@
       requestAnimationFrame(() => tell(handle));
     });
   };
+  // A link to a drawing opens the tab that it is drawn in, with its model.
+  let linked = new URLSearchParams(location.hash.slice(1));
+  const openDrawing = () => {
+    const tab = [...document.querySelectorAll("[role=tab]")].find((each) => each.textContent.trim() === "Draw");
+    const radios = [...document.querySelectorAll("#model input[type=radio]")];
+    if (!tab || !radios.length) return;
+    radios.find((each) => each.value === linked.get("model") && !each.checked)?.click();
+    linked = null;
+    tab.click();
+  };
   new MutationObserver(() => {
+    if (linked?.has("drawing")) openDrawing();
     document.querySelectorAll('[data-testid="slider"]:not([tabindex])').forEach(equip);
     document.querySelectorAll("div[aria-label]:not([role])").forEach((each) => each.setAttribute("role", "img"));
     document.querySelectorAll("button.upload-container").forEach((each) => {
@@ -50,9 +61,33 @@
     document.querySelectorAll("pre:not([tabindex])").forEach((each) => (each.tabIndex = 0));  // they scroll
   }).observe(document.body, { childList: true, subtree: true });
 
+  // Gradio answers a file that is dropped, and is no picture by its name, with an alarm of its own. As a PNG it goes the
+  // way of all pictures, and what is wrong with it is said in the place of a result.
+  const isPicture = (file) => file.type.startsWith("image/");
+  document.addEventListener("drop", (event) => {
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (files.every(isPicture)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const dataTransfer = new DataTransfer();
+    for (const file of files) {
+      dataTransfer.items.add(isPicture(file) ? file : new File([file], file.name, { type: "image/png" }));
+    }
+    event.target.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer }));
+  }, true);
+  for (const type of ["error", "load"]) {  // no picture is better than the browser's sign of a broken one
+    document.addEventListener(type, ({ target }) => target.tagName === "IMG" && (target.dataset.is = type), true);
+  }
+
   // The small buttons. What they copy is what is seen: an example is part of the link until another picture takes its place.
   const PAIRS = { "translate-copy": "#translate-result img", "draw-copy": "#board canvas, #draw-result img" };
   let example = null; // its number, while it is what is translated
+  new MutationObserver(() => {
+    for (const [id, selector] of Object.entries(PAIRS)) {
+      const button = document.getElementById(id);
+      if (button) button.disabled = document.querySelectorAll(selector).length < 2;
+    }
+  }).observe(document.body, { childList: true, subtree: true });
   const answer = (button, words) => {
     const before = button.dataset.words || button.textContent;
     button.dataset.words = before;
@@ -73,7 +108,6 @@
   };
   const copyPair = async (button) => {
     const sheet = await sideBySide(PAIRS[button.id]);
-    if (!sheet) return answer(button, "Nothing to copy yet");
     const blob = new Promise((done) => sheet.toBlob(done, "image/png"));
     try {
       await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);

@@ -19,10 +19,10 @@ from starlette.middleware import Middleware
 
 from pix2pix_hub.ui.batch import batch_tab
 from pix2pix_hub.ui.compare import METRICS, compare_tab
-from pix2pix_hub.ui.components import QUIET, Followers, gallery, picture_output, table
+from pix2pix_hub.ui.components import QUIET, Followers, gallery, note, picture_output, table
 from pix2pix_hub.ui.draw import draw_tab
 from pix2pix_hub.ui.endpoints import add_endpoints
-from pix2pix_hub.ui.guard import FairQueue, RequestGuard, answering, guard_inputs
+from pix2pix_hub.ui.guard import FairQueue, RequestGuard, answering, guard_inputs, said, sentence
 from pix2pix_hub.ui.handlers import Handlers, encode_drawing
 from pix2pix_hub.ui.models import ModelInfo
 from pix2pix_hub.ui.store import Limits, ModelStore
@@ -83,9 +83,12 @@ def launch_options(limits: Limits) -> dict[str, Any]:
         "state_session_capacity": MAX_SESSIONS,
         "footer_links": ["api"],
         "run_history": False,
+        "quiet": True,  # its own advice is for programmers
+        "i18n": gr.I18n(en={"common.complete": "Done"}),  # which Gradio 6.31 has no words for
         "enable_monitoring": False,
         "ssr_mode": False,
         "pwa": False,
+        "_frontend": False,  # else the app ends where its own first page takes more than three seconds
     }
 
 
@@ -101,19 +104,14 @@ def build_demo(store: ModelStore) -> gr.Blocks:
 
 
 def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
-    first, info = store.names[0], None
-    if isinstance(store.models[first], str):  # would take a download
-        words = f"Fetching {html.escape(first)} …"
-    else:
-        try:
-            info = store.info(first)
-            words = _head(info)[1]
-        except UserError as error:
-            words = html.escape(str(error))
+    first = store.names[0]
+    info, head = None, ["<h1>pix2pix</h1>", f"Fetching {html.escape(first)} …"]
+    if not isinstance(store.models[first], str):  # which would take a download
+        info, head = _look_up(store, first)
     with gr.Row(elem_id="header"):
         with gr.Column(scale=3, min_width=280):
-            title = gr.HTML(_head(info)[0] if info else "<h1>pix2pix</h1>", elem_id="title")
-            status = gr.Markdown(words, elem_id="status")
+            title = gr.HTML(head[0], elem_id="title")
+            status = gr.HTML(head[1], elem_id="status", elem_classes="note")
         with gr.Column(scale=3, min_width=280):
             look: dict[str, Any] = {
                 "html_template": PICKER,
@@ -122,6 +120,7 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
             }
             look |= {"setup": _offered(store, fetch=False), "visible": len(store.names) > 1 or store.allow_any}
             picker = gr.HTML(first, elem_id="model", **look)  # its value: the name of the model
+    notice = note("notice")  # of the page's address
     with gr.Tabs():
         with gr.Tab("Translate"):
             followers, translate_again = translate_tab(handlers, picker, info)
@@ -136,40 +135,48 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
 
     @answering
     def follow(model: str) -> list[Any]:
-        """Show another model in the tabs; where it cannot be read, say why and leave the tabs as they are."""
-        try:
-            info = store.info(model)
-        except UserError as error:
-            return [gr.skip(), html.escape(str(error)), *(gr.skip() for _ in followers)]
-        return [*_head(info), *(value(info) for value in followers.values())]
+        """Show another model in the tabs; where it cannot be read, say why and empty them."""
+        info, head = _look_up(store, model)
+        return [*head, *(value(info) for value in followers.values())]
+
+    def linked_example(number: Any, model: str) -> Any:
+        """Take the example that the page's address names."""
+        if not re.fullmatch("[0-9]{1,4}", str(number)):
+            raise UserError(f"the address names example {str(number)[:20]!r}: expected a number.")
+        return handlers.example_file(int(number), model)
 
     @answering
     def open_link(request: gr.Request) -> list[Any]:
         """Choose the model that the page's address names, and show what the other models do."""
         asked, number = (request.query_params.get(name, "") for name in ("model", "example"))
-        chosen = {"value": asked} if asked in store.names else {}
-        return [gr.HTML(setup=_offered(store, fetch=True), **chosen), number if chosen else ""]
-
-    @answering
-    def open_example(number: str, model: str) -> Any:
-        """Take the example that the page's address names."""
-        if not re.fullmatch("[0-9]{1,4}", str(number)):
-            raise UserError(f"the address names example {str(number)[:20]!r}: expected a number.")
-        return handlers.example(int(number), model)[0].picture()
+        chosen, words = {"value": asked} if asked in store.names else {}, ""
+        try:
+            if asked and not chosen:
+                store.check(asked)
+            if number:
+                linked_example(number, asked)
+        except UserError as error:
+            number, words = "", said(sentence(error), failed=True)
+        return [gr.HTML(setup=_offered(store, fetch=True), **chosen), number, words]
 
     opened = [] if info else [demo.load]  # shows the first model as soon as it is there
     done = gr.on([picker.change, *opened], follow, picker, [title, status, *followers], **QUIET)
     done.success(*translate_again, **QUIET)
     _, (picture, *_), _ = translate_again
     linked = gr.Textbox(visible="hidden")  # the number of the example of a link
-    demo.load(open_link, None, [picker, linked], **QUIET)
-    linked.change(open_example, [linked, picker], picture, **QUIET)
+    demo.load(open_link, None, [picker, linked, notice], **QUIET)
+    linked.change(answering(linked_example), [linked, picker], picture, **QUIET)
     add_endpoints(handlers)
 
 
-def _head(info: ModelInfo) -> list[str]:
-    """What the model does, as the page's title, and a line on its images."""
-    return [f"<h1>{html.escape(info.task)}</h1>", f"pix2pix model {html.escape(info.name)}: {info.summary()}"]
+def _look_up(store: ModelStore, name: str) -> tuple[ModelInfo | None, list[str]]:
+    """The model, what it does, as the page's title, and a line on its images; in their place why it cannot be used."""
+    try:
+        info = store.info(name)
+    except UserError as error:
+        return None, [f"<h1>{html.escape(name[:200])}</h1>", said(sentence(error), failed=True)]
+    words = f"pix2pix model {html.escape(info.name)}: {info.summary()}"
+    return info, [f"<h1>{html.escape(info.task)}</h1>", said(words)]
 
 
 def _offered(store: ModelStore, *, fetch: bool) -> dict[str, Any]:
@@ -188,30 +195,36 @@ def _offered(store: ModelStore, *, fetch: bool) -> dict[str, Any]:
 def _about_tab(info: ModelInfo | None) -> Followers:
     """The model's metrics, validation pairs, card and training curves."""
 
-    def text(info: ModelInfo) -> str:
-        return info.card or NO_CARD
+    def text(info: ModelInfo | None) -> str:
+        return (info.card or NO_CARD) if info else ""
 
-    def rows(info: ModelInfo) -> list[list[str]] | None:
+    def rows(info: ModelInfo | None) -> list[list[str]] | None:
         """Metrics of pictures; not where the run stood, nor its losses."""
+        if info is None:
+            return None
         measured = {name: value for name, value in info.numbers.items() if not COUNTERS.fullmatch(name)}
         named = [(METRICS.get(name, (name, "{:g}")), value) for name, value in measured.items()]
         return [[label, form.format(value)] for (label, form), value in named] or None
 
-    def picture(value: Any, label: str, name: str) -> gr.Image:
-        return picture_output(label, name, value=value, visible=value is not None)
+    def grid(info: ModelInfo | None) -> dict[str, Any]:
+        samples = info.samples if info else None
+        return {"value": samples, "visible": samples is not None}
+
+    def panels(info: ModelInfo | None) -> dict[str, Any]:
+        curves = info.curves if info else []
+        return {"value": curves, "visible": bool(curves)}
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
-            metrics = table("Metrics", "about-metrics", ["on the validation pairs", "value"], value=info and rows(info))
+            metrics = table("Metrics", "about-metrics", ["on the validation pairs", "value"], value=rows(info))
             label = "Validation pairs: source | generated | target"
-            samples = picture(info and info.samples, label, "about-samples")
+            samples = picture_output(label, "about-samples", **grid(info))
         with gr.Column(scale=6, min_width=300):
-            card = gr.Markdown(text(info) if info else None, elem_id="about-card", sanitize_html=True, min_height=200)
-    look: dict[str, Any] = {"value": info.curves if info else [], "visible": bool(info and info.curves)}
-    curves = gallery("Training curves", "about-curves", columns=3, **look)
+            card = gr.Markdown(text(info), elem_id="about-card", sanitize_html=True, min_height=200)
+    curves = gallery("Training curves", "about-curves", columns=3, **panels(info))
     return {
         card: text,
         metrics: rows,
-        samples: lambda info: gr.Image(value=info.samples, visible=info.samples is not None),
-        curves: lambda info: gr.Gallery(value=info.curves, visible=bool(info.curves)),
+        samples: lambda info: gr.Image(**grid(info)),
+        curves: lambda info: gr.Gallery(**panels(info)),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from pix2pix_hub.util import UserError
+from pix2pix_hub.util import UserError, say
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class AppOptions:
 
     model: str | None = None
     """Hub ids (user/name) or folders of exports or runs, with commas between them. Without it what PIX2PIX_MODEL says,
-    else the newest export under runs/, else the small model that is part of the package."""
+    else the newest export under runs/, else the two small models that are part of the package, `demo` and `drawing`."""
     allow_any_model: bool = False
     """Let people name any model on the Hub (safetensors only)."""
     host: str | None = None
@@ -43,11 +44,18 @@ class AppOptions:
 def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
     """Show a pix2pix model in the browser."""
     logging.getLogger("pix2pix_hub").setLevel(logging.WARNING)
+    try:
+        socket.create_server(("127.0.0.1", options.port or 0)).close()
+    except (OSError, OverflowError) as error:  # taken, or not allowed; no port
+        raise UserError(f"--port {options.port} cannot be used ({error}): choose another, from 1024.") from error
     from pix2pix_hub.ui.models import choose_models  # with PyTorch: two seconds that no request shall wait
     from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 
     limits = Limits.from_environment()
     store = ModelStore(choose_models(options.model), limits, allow_any=options.allow_any_model)
+
+    if len(store.names) == 1 and "SPACE_ID" not in os.environ:  # a Space stays: the Hub may be back when people come
+        store.info(None)
 
     def get_ready() -> None:
         """Load the first model, and later what measures it, so that requests need not."""
@@ -68,8 +76,13 @@ def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
 
         demo, looks = build_demo(store), launch_options(limits)
         place: dict[str, Any] = {"server_name": options.host, "server_port": options.port, "share": options.share}
-        _, local, public = demo.launch(prevent_thread_lock=True, **place, **looks)
+        try:
+            _, local, public = demo.launch(prevent_thread_lock=True, **place, **looks)
+        except OSError as error:  # Gradio gives a server five seconds
+            words = "it may be taken, the host may be none of this machine's, or the machine is busy: try again."
+            raise UserError(f"no server could be started at {options.host or 'this machine'}: {words}") from error
+        say(f"The page is at {local}" + (f" and at {public}" if public else ""))
         if options.share and public is None:
-            logger.warning("no public link: the tunnel through gradio.live is out of reach. The page is at %s", local)
+            logger.warning("no public link: the tunnel through gradio.live is out of reach.")
         Thread(target=get_ready, daemon=True).start()
         demo.block_thread()

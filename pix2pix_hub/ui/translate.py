@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from pix2pix_hub.export import HALVES
 from pix2pix_hub.ui.components import (
     PANE,
     PRIVATE,
@@ -24,12 +25,14 @@ from pix2pix_hub.ui.components import (
     small_buttons,
 )
 from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing, said
-from pix2pix_hub.ui.handlers import MAX_SEED, Handlers, shown
+from pix2pix_hub.ui.handlers import MAX_SEED, PAIR, PHOTO, Handlers, shown
 from pix2pix_hub.ui.models import ModelInfo
+from pix2pix_hub.util import UserError
 
 ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same one."
-PHOTO = "My picture is a photo: first make a source of it, as was done for training"
+MAKE_SOURCE = f"{PHOTO}: first make a source of it, as was done for training"
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}  # models see little more, and are soon done
+WHOLE = "whole"
 FORGET = """() => [{ __type__: "update", value: [], visible: false },
                     { __type__: "update", value: null, interactive: false }, ""]"""  # in the browser, at once
 
@@ -44,7 +47,9 @@ def translate_tab(
             look: dict[str, Any] = {"height": PANE, "buttons": [], "sources": ["upload", "clipboard", "webcam"]}
             look["webcam_options"] = gr.WebcamOptions(constraints=CAMERA)
             picture = picture_pane(handlers, picker, "Your picture", "translate-input", **look)
-            photo = gr.Checkbox(label=PHOTO, elem_id="translate-photo", visible=_takes_photos(info))
+            photo = gr.Checkbox(label=MAKE_SOURCE, elem_id="translate-photo", visible=_takes_photos(info))
+            choices = [("no, use it whole", WHOLE), *((f"{half} half", half) for half in HALVES)]
+            half = gr.Radio(choices, value=WHOLE, label=PAIR, elem_id="translate-half", visible=_takes_pairs(info))
             gr.Markdown("Or take an example", elem_classes="hint")
             examples = example_strip(info, "translate-examples")
             with gr.Accordion("Variants", open=False):
@@ -70,6 +75,7 @@ def translate_tab(
         number: int,
         chosen_seed: int | None,
         is_photo: bool,
+        part: str | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
     ) -> Any:
@@ -79,6 +85,7 @@ def translate_tab(
         options |= {
             "variants": int(number),
             "make_source": is_photo,
+            "half": part if part in HALVES else None,
             "report": lambda *parts: progress(parts, unit="tiles"),
         }
         file, (source, *results), words = handlers.translate(path, model, **options)
@@ -94,36 +101,49 @@ def translate_tab(
 
     @functools.wraps(translate_picture)  # by its arguments Gradio gives it the request and its progress
     def translate_new_picture(path: Path | None, model: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            info: ModelInfo | None = handlers.store.info(model)
+        except UserError:  # which the page's head says
+            info = path = None
         if path is None:  # it was taken away
-            newest.begin(arguments[3].session_hash)
-            return [value(handlers.store.info(model)) for value in results.values()]
+            newest.begin(arguments[4].session_hash)
+            return [value(info) for value in results.values()]
         return translate_picture(path, model, *arguments, **options)
 
     @answering
     def take_example(model: str, chosen: gr.EventData) -> Any:
         """Put an example's source where a picture is uploaded."""
-        return handlers.example(chosen_index(chosen), model)[0].picture(), False
+        return handlers.example_file(chosen_index(chosen), model), False, WHOLE
+
+    def first_file(info: ModelInfo | None) -> gr.DownloadButton:
+        """The picture that is shown before anybody has asked for one."""
+        file = handlers.example_file(0, info.name, generated=True) if info and info.examples else None
+        return gr.DownloadButton(value=file, interactive=file is not None)
 
     results: Followers = {
         slider: _first_pair,
         several: lambda info: gr.Gallery(value=[], visible=False),
-        download: lambda info: gr.DownloadButton(value=None, interactive=False),
+        download: first_file,
         told: lambda info: said(_first_note(info)),
     }
     emptied = [None, gr.update(value=[], visible=False), gr.update(value=None, interactive=False)]
-    inputs, outputs = [picture, picker, variants, seed, photo], [*results]
+    inputs, outputs = [picture, picker, variants, seed, photo, half], [*results]
     translate_again = computing(translate_new_picture, emptied)
     for event, translate in (
         (button.click, computing(translate_picture, emptied)),
         (picture.change, translate_again),
         (photo.input, translate_again),
+        (half.input, translate_again),
     ):
         forgotten = event(None, None, outputs[1:], js=FORGET, **QUIET)
         forgotten.then(translate, inputs, outputs, trigger_mode="always_last", show_progress_on=slider, **PRIVATE)
-    examples.select(take_example, picker, [picture, photo], **QUIET)
+    if info is not None:
+        gr.on(None, lambda: first_file(info), None, download, **QUIET)  # when the page is opened
+    examples.select(take_example, picker, [picture, photo, half], **QUIET)
     followers: Followers = {
         examples: example_pictures,
         photo: lambda info: gr.Checkbox(value=False, visible=_takes_photos(info)),
+        half: lambda info: gr.Radio(value=WHOLE, visible=_takes_pairs(info)),
         **results,
     }
     return followers, (translate_again, inputs, outputs)
@@ -138,6 +158,10 @@ def _first_pair(info: ModelInfo | None) -> tuple[Any, Any] | None:
 
 def _takes_photos(info: ModelInfo | None) -> bool:
     return info is not None and info.maker is not None
+
+
+def _takes_pairs(info: ModelInfo | None) -> bool:
+    return info is not None and info.half is not None
 
 
 def _first_note(info: ModelInfo | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,10 @@ def test_a_command_that_is_interrupted_says_so_in_a_word(
     monkeypatch.setitem(cli.COMMANDS, "wait", wait)
     assert cli.main(["wait"]) == 130
     assert capsys.readouterr().err.strip() == "stopped"
+
+
+def test_the_app_says_at_once_that_a_port_cannot_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in (99999, taken.getsockname()[1]):
+            assert cli.main(["app", "--port", str(port)]) == 2
+            assert re.fullmatch(rf"error: --port {port} cannot be used \(.*\): .*\n", capsys.readouterr().err)

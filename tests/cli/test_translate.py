@@ -275,4 +275,7 @@ def test_half_of_a_pair_is_translated_alone(model: Path, tmp_path: Path, capsys:
         assert bad == (side != "whole"), "odd.png has no halves"
         np.testing.assert_array_equal(np.asarray(Image.open(out / "a.png")), pipe(source))
     said = capsys.readouterr()
+    pair = str(tmp_path / "pairs" / "a.png")
+    assert "--side" not in said.err and main(["translate", str(trained), pair, "--output", str(tmp_path / "one")]) == 0
+    assert "if it is such a pair, translate its right half alone: --side right." in capsys.readouterr().err
     assert "odd.png is 31 pixels wide; expected an even width" in said.out

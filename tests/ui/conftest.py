@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,27 +14,34 @@ from running_app import RunningApp
 from tiny_exports import GRAY, RGB, RGB16, write_tiny_export
 
 from pix2pix_hub.config import MakerOptions
+from pix2pix_hub.export import PREPROCESSOR_NAME
 from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING
 from pix2pix_hub.ui.store import Limits, ModelStore
 
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """One app for all tests: the shipped models, tiny ones of 16 bits and of edges, and one that is damaged."""
+    """One app for all tests: the shipped models, tiny ones of 16 bits and of edges, and two that cannot be used."""
     folder = tmp_path_factory.mktemp("models")
     sixteen = write_tiny_export(folder / "sixteen", RGB16, RGB16, dropout=0.5)
     edges = write_tiny_export(folder / "edges", GRAY, RGB, maker=MakerOptions("edges", shorter_side=48))
+    config = json.loads((edges / PREPROCESSOR_NAME).read_text()) | {"source_half": "right"}
+    (edges / PREPROCESSOR_NAME).write_text(json.dumps(config))
     damaged = shutil.copytree(SHIPPED, folder / "damaged")
     (damaged / "model.safetensors").write_bytes(b"not weights")
+    (folder / "empty").mkdir()
     files = tmp_path_factory.mktemp("files")
     os.environ |= {"GRADIO_TEMP_DIR": str(files), "GRADIO_ANALYTICS_ENABLED": "False"}
     from pix2pix_hub.ui.page import build_demo, launch_options
 
     limits = Limits(max_megapixels=2.0, max_upload_mb=5, max_request_mb=12, max_queue=48, max_places=40, max_models=2)
     models = {"demo": SHIPPED, "drawing": SHIPPED_DRAWING, "sixteen": sixteen, "edges": edges, "damaged": damaged}
+    models["empty"] = folder / "empty"
     store = ModelStore(models, limits)
     demo = build_demo(store)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
+    with pytest.MonkeyPatch.context() as slow:  # a machine on which Gradio's own look at the page takes too long
+        slow.setattr("gradio.networking.url_ok", lambda url: False)
+        _, url, _ = demo.launch(prevent_thread_lock=True, inbrowser=False, **launch_options(limits))
     yield RunningApp(url, store, limits, files)
     demo.close()
 

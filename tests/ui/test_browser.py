@@ -184,9 +184,13 @@ def test_shapes_and_a_link_that_holds_the_drawing(page: Page, app: RunningApp) -
     page.get_by_role("button", name="Copy link").click()
     page.wait_for_function("location.hash.includes('&drawing=')")
     page.reload()
-    open_tab(page, "Draw")
     becomes(page, lambda: drawing(canvas), wanted)
     becomes(page, lambda: pixels(result), shown_answer(app, wanted))
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#board .told")).to_contain_text("The link to this drawing")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.locator("#draw-note")).to_contain_text("The sheet is empty")
+    expect(page.locator("#board .told")).to_have_text("")
 
 
 def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
@@ -253,16 +257,19 @@ def test_batch_gives_a_gallery_and_a_zip_and_lists_the_bad_file(page: Page, app:
     sources = {f"house {number}.png": facade(tmp_path / f"house {number}.png", number) for number in (1, 2)}
     (tmp_path / "notes.png").write_text("no picture")
     open_tab(page, "Batch")
-    give(page, "#batch-files", *(tmp_path / name for name in (*sources, "notes.png")))
+    render_pair(3, (64, 64), seed=7)[1].save(tmp_path / "photo.png")
+    give(page, "#batch-files", *(tmp_path / name for name in (*sources, "notes.png", "photo.png")))
     expect(page.locator("#batch-files")).to_contain_text("notes")
     page.get_by_role("button", name="Translate all").click()
-    expect(page.locator("#batch-gallery img")).to_have_count(2)
+    expect(page.locator("#batch-gallery img")).to_have_count(3)
     expect(page.locator("#batch-outcomes")).to_contain_text("is not a picture")
-    expect(page.locator("#batch-note")).to_contain_text("2 of 3 files translated")
+    expect(page.locator("#batch-outcomes")).to_contain_text("translated, but photo.png looks like a photo")
+    expect(page.locator("#batch-note")).to_contain_text("3 of 4 files translated")
+    expect(page.get_by_text("common.")).to_have_count(0)
     with page.expect_download() as download:
         page.locator("#batch-zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:
-        assert sorted(archive.namelist()) == ["house_1.png", "house_2.png"]
+        assert sorted(archive.namelist()) == ["house_1.png", "house_2.png", "photo.png"]
         made = np.asarray(Image.open(io.BytesIO(archive.read("house_2.png")))).astype(np.int16)
     np.testing.assert_array_equal(made, expected(app, sources["house 2.png"]))
 
@@ -271,8 +278,8 @@ def choose_model(page: Page, name: str) -> None:
     page.locator("#model").get_by_text(name, exact=True).click()
 
 
-def test_my_picture_is_a_photo(page: Page, app: RunningApp, tmp_path: Path) -> None:
-    """Offered where a model's sources were made of photos; the source that is made is what is shown before."""
+def test_my_picture_is_a_photo_or_a_pair(page: Page, app: RunningApp, tmp_path: Path) -> None:
+    """Offered where a model's sources were made of photos, or halves of files; what is used is what is shown before."""
     photo = render_pair(5, (64, 96), seed=7)[1]
     photo.save(tmp_path / "photo.png")
     box, result = page.get_by_label("My picture is a photo"), page.locator("#translate-result img")
@@ -288,8 +295,20 @@ def test_my_picture_is_a_photo(page: Page, app: RunningApp, tmp_path: Path) -> N
     with app.store.use("edges", Deadline(app.limits)) as pipeline:
         source = pipeline.make_source(photo)
     np.testing.assert_array_equal(pixels(result.first), np.asarray(shown(source, exact=True)))
+    box.uncheck()
+    facade(tmp_path / "pair.png", 6, (64, 128))
+    page.locator("#translate-input").get_by_label("Remove Image").click()
+    give(page, "#translate-input", tmp_path / "pair.png")
+    expect(page.locator("#translate-note")).to_contain_text('choose "right half" at "My picture is a pair"')
+    whole = result.last.get_attribute("src")
+    page.get_by_label("right half").check()
+    wait_for_another(result.last, whole)
+    expect(page.locator("#translate-note")).to_have_text("64x64 pixels")
+    right = Image.open(tmp_path / "pair.png").crop((64, 0, 128, 64))
+    np.testing.assert_array_equal(pixels(result.first), np.asarray(shown(right, exact=True)))
     choose_model(page, "demo")
-    expect(box).to_be_hidden()
+    for offered in (box, page.get_by_label("right half")):
+        expect(offered).to_be_hidden()
 
 
 def test_the_camera_takes_a_picture(page: Page, app: RunningApp) -> None:
@@ -319,6 +338,18 @@ def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path
     choose_model(page, "damaged")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^The model damaged cannot be used"))
     expect(page.locator("#translate-result img")).to_have_count(0)
+    for name in ("Draw", "About"):
+        open_tab(page, name)
+        expect(page.locator("#draw-result img" if name == "Draw" else "#about-samples img")).to_be_visible()
+    choose_model(page, "empty")  # of which nothing is known; said once
+    expect(page.locator("#title")).to_have_text("empty")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^The model empty has no preprocessor_config.json"))
+    for place in ("#translate-examples", "#translate-result", "#draw-examples", "#draw-result", "#about-samples"):
+        expect(page.locator(f"{place} img")).to_have_count(0)
+    expect(page.get_by_text("Every colour is a class")).to_have_count(0)
+    expect(page.locator("#about-card")).to_have_text("")
+    expect(page.locator("#about-metrics")).not_to_contain_text("PSNR")
+    open_tab(page, "Translate")
     choose_model(page, "demo")
     expect(page.locator("#status")).to_contain_text("8-bit RGB")
     expect(result).to_have_attribute("src", with_demo)
@@ -331,7 +362,18 @@ def test_about_shows_the_card_and_the_metrics(page: Page, app: RunningApp) -> No
     expect(page.locator("#about-samples img")).to_be_visible()
 
 
-def test_a_text_file_named_png_is_refused_in_words(page: Page, tmp_path: Path) -> None:
+def test_a_text_file_is_refused_in_words_whatever_its_name(page: Page, tmp_path: Path) -> None:
+    dropped = page.evaluate_handle("""() => {
+      const files = new DataTransfer();
+      files.items.add(new File(["no picture at all"], "notes.txt", { type: "text/plain" }));
+      return files;
+    }""")
+    place = page.locator("#translate-input")
+    place.get_by_role("button", name="Click to Upload").dispatch_event("drop", {"dataTransfer": dropped})
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^notes.txt is not a picture that is read here"))
+    expect(page.get_by_text("Error", exact=True)).to_have_count(0)
+    expect(place.locator("img")).to_be_hidden()
+    place.get_by_label("Remove Image").click()
     (tmp_path / "notes.png").write_text("no picture at all")
     give(page, "#translate-input", tmp_path / "notes.png")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^notes.png is not a picture that can be read"))
@@ -347,14 +389,17 @@ def test_old_results_go_with_the_picture_they_are_of(page: Page, tmp_path: Path)
     expect(download).to_be_enabled()
     page.locator("#translate-input").get_by_label("Remove Image").click()
     expect(note).to_have_text("One of the model's own examples.")
-    expect(download).to_be_disabled()
+    with page.expect_download() as first:
+        download.click()
+    assert first.value.suggested_filename == "demo_example_1.png"
     give(page, "#translate-input", tmp_path / "one.png")
-    expect(download).to_be_enabled()
+    expect(note).to_contain_text("64x64")
     (tmp_path / "notes.png").write_text("no picture")
     page.locator("#translate-input").get_by_label("Remove Image").click()
     give(page, "#translate-input", tmp_path / "notes.png")
     expect(page.get_by_role("alert")).to_be_visible()
-    expect(download).to_be_disabled()
+    for button in (download, page.locator("#translate-copy")):
+        expect(button).to_be_disabled()
     expect(page.locator("#translate-result img")).to_have_count(0)
 
     open_tab(page, "Batch")
@@ -404,7 +449,10 @@ def test_copy_a_pair_and_a_link_that_opens_it(page: Page, app: RunningApp) -> No
     wanted = np.asarray(shown(app.store.info("demo").examples[number].source, exact=True))
     expect(page.locator("#translate-note")).to_contain_text("pixels")
     np.testing.assert_array_equal(pixels(images.first), wanted)
-    page.goto(f"{app.url}?model=edges")
+    page.goto(f"{app.url}?model=nope")
+    expect(page.get_by_role("alert")).to_contain_text("The model 'nope' is not offered here")
+    page.goto(f"{app.url}?model=edges&example=99")
+    expect(page.get_by_role("alert")).to_have_text("There is no example 99: the model has 0.")
     expect(page.get_by_role("heading", level=1)).to_have_text("edges → photo")
     expect(page.get_by_role("radio", name="edges edges → photo")).to_be_checked()
 

@@ -17,6 +17,7 @@ from tiny_exports import LABELS, write_tiny_export
 from pix2pix_hub.export import SAMPLES_NAME
 from pix2pix_hub.ui.handlers import Handlers
 from pix2pix_hub.ui.models import SHIPPED, SHIPPED_DRAWING, choose_models
+from pix2pix_hub.ui.serve import AppOptions, serve
 from pix2pix_hub.ui.store import Deadline, Limits, ModelStore
 from pix2pix_hub.util import UserError
 
@@ -45,6 +46,7 @@ def test_asked_models_come_before_runs_and_runs_before_the_shipped_ones(
     monkeypatch.setenv("PIX2PIX_MODEL", f"user/maps, {runs / 'older'}")
     assert choose_models(None, runs) == {"user/maps": "user/maps", "older": runs / "older" / "model"}
     assert choose_models("user/shoes", runs) == {"user/shoes": "user/shoes"}
+    assert choose_models("drawing,demo", runs) == {"drawing": SHIPPED_DRAWING, "demo": SHIPPED}
     other = made_export(tmp_path / "other" / "newer" / "model", 0)  # two of one name, of which none says where it lies
     assert choose_models(f"{newest},{other}") == {"newer": newest, "newer (2)": other}
     monkeypatch.chdir(tmp_path)
@@ -106,6 +108,8 @@ def test_a_model_that_cannot_be_loaded_says_why_without_its_place_and_leaves_the
         assert pipeline.folder == good
     with pytest.raises(UserError, match="the model empty has no preprocessor_config.json"):
         store.info("empty")
+    with pytest.raises(UserError, match="the model empty has no preprocessor_config.json"):  # nothing is served
+        serve(AppOptions(model=str(tmp_path / "empty")))
 
 
 def test_only_offered_models_are_reached_unless_any_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
