@@ -39,7 +39,7 @@ from pix2pix_hub.export import (
 )
 from pix2pix_hub.image.format import PixelFormat, from_model_range, to_model_range, to_tensor, to_unit_range
 from pix2pix_hub.image.maker import make_pair
-from pix2pix_hub.image.palette import MOST_OTHERS, share_of_others
+from pix2pix_hub.image.palette import MOST_OTHERS, class_colors, color_sample, share_of_others
 from pix2pix_hub.image.read import FULL_SCALE, KINDS, PICTURE_KINDS, PICTURE_MODES, Decoded, from_memory, read_image
 from pix2pix_hub.inference.tiling import LEAST_TILE, TILE_SIZE, Journal, Partition, partition_for, translate_in_tiles
 from pix2pix_hub.models import PatchGANDiscriminator, load_generator
@@ -675,8 +675,8 @@ class Pix2PixPipeline:
             return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
 
     def remark(self, image: Prepared, name: str, advice: Mapping[str, str] = IN_PYTHON) -> str | None:
-        """What is odd about a source, in a sentence: a photo where label maps or drawings are expected, or a whole pair
-        where the model knows one side of it; None: nothing.
+        """What is odd about a source, in a sentence: a photo where label maps or drawings are expected, or such in other
+        colours, or a whole pair where the model knows one side of it; None: nothing.
 
         Args:
             image: the source.
@@ -691,6 +691,9 @@ class Pix2PixPipeline:
             )
         palette = image.format.palette if image.format is not None and image.format.mode in ("gray", "rgb") else ()
         if palette and stored.dtype == torch.uint8 and share_of_others(stored.numpy(), palette) > MOST_OTHERS:
+            picture = Decoded(stored.expand(3, -1, -1).permute(1, 2, 0).numpy(), "rgb")
+            if class_colors([color_sample(picture, labels=False)]):
+                return f"{name} has other colours than the {len(palette)} flat ones that this model was trained on."
             mended = "" if self.preprocessor.maker is None else f", or {advice['make_source']}"
             return (
                 f"{name} looks like a photo, but this model was trained on images of {len(palette)} flat colours: "

@@ -29,7 +29,9 @@ from pix2pix_hub.ui.handlers import MAX_SEED, PAIR, PHOTO, Handlers, shown
 from pix2pix_hub.ui.models import ModelInfo
 from pix2pix_hub.util import UserError
 
-ABOUT_VARIANTS = "With dropout left on, as in the paper, every seed gives another picture: the same seed, the same one."
+ABOUT_VARIANTS = (
+    "With dropout left on, as in the paper, every seed gives another picture, and the same seed the same one."
+)
 MAKE_SOURCE = f"{PHOTO}: first make a source of it, as was done for training"
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}  # models see little more, and are soon done
 WHOLE = "whole"

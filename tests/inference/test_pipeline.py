@@ -519,6 +519,9 @@ def test_a_photo_given_to_a_model_of_flat_colours_is_pointed_out_once(
     )
     Pix2PixPipeline.from_pretrained(folder, device="cpu")(photo)  # whose model knows no palette
     assert len(caplog.messages) == 1
+    Image.eval(labels, lambda value: 255 - value // 2).save(tmp_path / "others.png")
+    Pix2PixPipeline.from_pretrained(model, device="cpu")(str(tmp_path / "others.png"))
+    assert "others.png has other colours than the 12 flat ones" in caplog.messages[-1]
 
 
 def test_a_whole_pair_given_to_a_model_of_pairs_side_by_side_is_pointed_out(
