@@ -675,8 +675,8 @@ class Pix2PixPipeline:
             return self.discriminator.probabilities(batch.to(self.device))[0, 0].float().cpu().numpy()
 
     def remark(self, image: Prepared, name: str, advice: Mapping[str, str] = IN_PYTHON) -> str | None:
-        """What is odd about a source, in a sentence: a photo where label maps or drawings are expected, or such in other
-        colours, or a whole pair where the model knows one side of it; None: nothing.
+        """What is odd about a source, in a sentence: a photo where label maps or drawings are expected, or one in
+        other colours, or a whole pair where the model knows one side of it; None: nothing.
 
         Args:
             image: the source.
