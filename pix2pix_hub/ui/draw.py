@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageColor
 
+from pix2pix_hub.image.read import from_memory
 from pix2pix_hub.ui.components import (
     QUIET,
     Followers,
@@ -22,7 +23,7 @@ from pix2pix_hub.ui.components import (
     small_buttons,
 )
 from pix2pix_hub.ui.guard import Newest, answering, chosen_index, computing, said
-from pix2pix_hub.ui.handlers import Handlers, decode_drawing, encode_drawing, shown
+from pix2pix_hub.ui.handlers import Handlers, decode_drawing, encode_drawing, safe_stem, shown
 from pix2pix_hub.ui.models import BLACK_AND_WHITE, ModelInfo, board_setup, draws_lines, paints
 
 CANVAS = Path(__file__).with_name("canvas")
@@ -59,8 +60,8 @@ def draw_tab(handlers: Handlers, picker: gr.HTML, info: ModelInfo | None) -> Fol
         sheet = ImageColor.getrgb(board_setup(info := handlers.store.info(model))["background"])
         if picture and [color for _, color in picture.getcolors(1) or []] == [sheet]:
             return [shown(Image.new("RGB", picture.size, "white")), said(EMPTY)]
-        made = shown(handlers.draw(picture, model), info.target)
-        return [made, ""] if is_newest() else gr.skip()
+        made = from_memory(shown(handlers.draw(picture, model), info.target), "what was made")
+        return [handlers.save(made, f"{safe_stem(info.name)}_drawn"), ""] if is_newest() else gr.skip()
 
     @answering
     def start(model: str, chosen: gr.EventData) -> Any:

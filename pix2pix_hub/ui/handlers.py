@@ -145,6 +145,13 @@ class Handlers:
         example, size = info.examples[number], (info.width, info.height)
         return as_stored(example.source, info.source, size), as_stored(example.target, info.target, size)
 
+    def example_file(self, number: int, model: str | None, *, generated: bool = False) -> Path:
+        """The source of a validation pair in a file, named after the model; `generated`: what the model made of it."""
+        stem = f"{safe_stem(self.store.check(model))}_example_{number + 1}"
+        source, _ = self.example(number, model)
+        made = self.store.info(model).examples[number].generated
+        return self.save(from_memory(made, stem) if generated else source, stem)
+
     def compare(
         self, source: Path | Decoded | None, target: Path | Decoded | None, model: str | None
     ) -> tuple[Image.Image, Image.Image, Image.Image, Image.Image | None, dict[str, float]]:

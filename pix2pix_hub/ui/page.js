@@ -35,7 +35,18 @@
       requestAnimationFrame(() => tell(handle));
     });
   };
+  // A link to a drawing opens the tab that it is drawn in, with its model.
+  let linked = new URLSearchParams(location.hash.slice(1));
+  const openDrawing = () => {
+    const tab = [...document.querySelectorAll("[role=tab]")].find((each) => each.textContent.trim() === "Draw");
+    const radios = [...document.querySelectorAll("#model input[type=radio]")];
+    if (!tab || !radios.length) return;
+    radios.find((each) => each.value === linked.get("model") && !each.checked)?.click();
+    linked = null;
+    tab.click();
+  };
   new MutationObserver(() => {
+    if (linked?.has("drawing")) openDrawing();
     document.querySelectorAll('[data-testid="slider"]:not([tabindex])').forEach(equip);
     document.querySelectorAll("div[aria-label]:not([role])").forEach((each) => each.setAttribute("role", "img"));
     document.querySelectorAll("button.upload-container").forEach((each) => {
@@ -71,6 +82,12 @@
   // The small buttons. What they copy is what is seen: an example is part of the link until another picture takes its place.
   const PAIRS = { "translate-copy": "#translate-result img", "draw-copy": "#board canvas, #draw-result img" };
   let example = null; // its number, while it is what is translated
+  new MutationObserver(() => {
+    for (const [id, selector] of Object.entries(PAIRS)) {
+      const button = document.getElementById(id);
+      if (button) button.disabled = document.querySelectorAll(selector).length < 2;
+    }
+  }).observe(document.body, { childList: true, subtree: true });
   const answer = (button, words) => {
     const before = button.dataset.words || button.textContent;
     button.dataset.words = before;
@@ -91,7 +108,6 @@
   };
   const copyPair = async (button) => {
     const sheet = await sideBySide(PAIRS[button.id]);
-    if (!sheet) return answer(button, "Nothing to copy yet");
     const blob = new Promise((done) => sheet.toBlob(done, "image/png"));
     try {
       await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);

@@ -141,7 +141,7 @@ def _lay_out(demo: gr.Blocks, store: ModelStore, handlers: Handlers) -> None:
         """Take the example that the page's address names."""
         if not re.fullmatch("[0-9]{1,4}", str(number)):
             raise UserError(f"the address names example {str(number)[:20]!r}: expected a number.")
-        return handlers.example(int(number), model)[0].picture()
+        return handlers.example_file(int(number), model)
 
     @answering
     def open_link(request: gr.Request) -> list[Any]:
@@ -172,7 +172,7 @@ def _look_up(store: ModelStore, name: str) -> tuple[ModelInfo | None, list[str]]
     try:
         info = store.info(name)
     except UserError as error:
-        return None, [f"<h1>{html.escape(name[:200])}</h1>", said(sentence(error), failed=True)]
+        return None, [f"<h1>{html.escape(str(name)[:200])}</h1>", said(sentence(error), failed=True)]
     words = f"pix2pix model {html.escape(info.name)}: {info.summary()}"
     return info, [f"<h1>{html.escape(info.task)}</h1>", said(words)]
 

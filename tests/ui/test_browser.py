@@ -187,9 +187,13 @@ def test_shapes_and_a_link_that_holds_the_drawing(page: Page, app: RunningApp) -
     page.get_by_role("button", name="Copy link").click()
     page.wait_for_function("location.hash.includes('&drawing=')")
     page.reload()
-    open_tab(page, "Draw")
     becomes(page, lambda: drawing(canvas), wanted)
     becomes(page, lambda: pixels(result), shown_answer(app, wanted))
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#board .told")).to_contain_text("The link to this drawing")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.locator("#draw-note")).to_contain_text("The sheet is empty")
+    expect(page.locator("#board .told")).to_have_text("")
 
 
 def test_fill_undo_keyboard_and_example(page: Page, app: RunningApp) -> None:
@@ -370,14 +374,17 @@ def test_old_results_go_with_the_picture_they_are_of(page: Page, tmp_path: Path)
     expect(download).to_be_enabled()
     page.locator("#translate-input").get_by_label("Remove Image").click()
     expect(note).to_have_text("One of the model's own examples.")
-    expect(download).to_be_disabled()
+    with page.expect_download() as first:
+        download.click()
+    assert first.value.suggested_filename == "demo_example_1.png"
     give(page, "#translate-input", tmp_path / "one.png")
-    expect(download).to_be_enabled()
+    expect(note).to_contain_text("64x64")
     (tmp_path / "notes.png").write_text("no picture")
     page.locator("#translate-input").get_by_label("Remove Image").click()
     give(page, "#translate-input", tmp_path / "notes.png")
     expect(page.get_by_role("alert")).to_be_visible()
-    expect(download).to_be_disabled()
+    for button in (download, page.locator("#translate-copy")):
+        expect(button).to_be_disabled()
     expect(page.locator("#translate-result img")).to_have_count(0)
 
     open_tab(page, "Batch")

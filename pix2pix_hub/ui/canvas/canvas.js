@@ -52,6 +52,7 @@ function same(a, b) {
 }
 
 function commit() {
+  find(".told").textContent = ""; // the link is of another drawing
   if (past.length && same(pixels, past[past.length - 1])) return;
   past.push(pixels.slice());
   while (past.length > HISTORY || (past.length > 2 && past.length * pixels.length > HISTORY_PIXELS)) past.shift();
@@ -61,6 +62,7 @@ function commit() {
 }
 
 function restore(drawing) {
+  find(".told").textContent = "";
   pixels.set(drawing);
   show();
   publish();
@@ -316,6 +318,7 @@ async function readLink(text) {
 }
 
 function begin(setup) {
+  find(".told").textContent = "";
   past = [];
   future = [];
   last = before = null;
@@ -358,8 +361,8 @@ function begin(setup) {
         begin({ ...setup, width, height, image: picture.toDataURL(), publish: true });
       },
       () => {
-        find(".told").textContent = "The drawing in this link is damaged: here is an example instead.";
         begin(setup);
+        find(".told").textContent = "The drawing in this link is damaged: here is an example instead.";
       },
     );
     return;
