@@ -29,6 +29,7 @@ from pix2pix_hub.image.read import open_image
 from pix2pix_hub.util import UserError, is_own_file
 
 SHIPPED, SHIPPED_DRAWING = (Path(__file__).parents[1] / "assets" / name for name in ("demo_model", "drawing_model"))
+SHIPPED_MODELS = {"demo": SHIPPED, "drawing": SHIPPED_DRAWING}  # by the names that people know them by
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,250})?")  # @: a revision
 SHOWN_FILES = (CARD_NAME, CURVES_NAME, METRICS_NAME, SAMPLES_NAME, PREPROCESSOR_NAME, TRAINING_CONFIG_NAME)
 BLACK_AND_WHITE = [{"color": "#000000", "name": "black"}, {"color": "#ffffff", "name": "white"}]
@@ -55,8 +56,8 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
     """Name → location of the models to offer. Names say nothing of where a folder lies.
 
     Args:
-        asked: repository ids or folders with commas between them; None: what `PIX2PIX_MODEL` says. Without either the
-            newest export under `runs`, else the two models shipped with the package.
+        asked: repository ids, folders or names of `SHIPPED_MODELS`, with commas between them; None: what
+            `PIX2PIX_MODEL` says. Without either the newest export under `runs`, else `SHIPPED_MODELS`.
         runs: folder of runs.
 
     Raises:
@@ -65,22 +66,26 @@ def choose_models(asked: str | None = None, runs: Path = Path("runs")) -> dict[s
     locations: list[Location] = []
     for place in ((os.environ.get("PIX2PIX_MODEL") if asked is None else asked) or "").split(","):
         place = place.strip()
-        if os.path.isdir(folder := Path(place)) and place:
+        if place in SHIPPED_MODELS and not os.path.exists(place):
+            locations.append(SHIPPED_MODELS[place])
+        elif os.path.isdir(folder := Path(place)) and place:
             locations.append(export_in(folder) or export_in(folder, best=True) or folder)
         elif REPOSITORY_ID.fullmatch(place):
             locations.append(place)
         elif place:
             raise UserError(
-                f"model {place!r} is neither a folder nor a repository id: expected an export, or user/name."
+                f"model {place!r} is neither a folder nor a repository id: expected an export, user/name, or one of "
+                f"the package's own: {', '.join(SHIPPED_MODELS)}."
             )
     if not locations:
         files = [path for folder in EXPORT_FOLDERS for path in runs.glob(f"*/{folder}/{PREPROCESSOR_NAME}")]
         if not files:
-            return {"demo": SHIPPED, "drawing": SHIPPED_DRAWING}
+            return dict(SHIPPED_MODELS)
         locations = [max(files, key=lambda file: (file.stat().st_mtime, file.parent.name == "model")).parent]
     models: dict[str, Location] = {}
     for location in locations:
-        name = location if isinstance(location, str) else location.resolve().name
+        shipped = {folder: name for name, folder in SHIPPED_MODELS.items()}
+        name = shipped.get(Path(location)) or (location if isinstance(location, str) else location.resolve().name)
         if isinstance(location, Path) and name in EXPORT_FOLDERS:
             name = location.resolve().parent.name
         models[free_name(name, models)] = location

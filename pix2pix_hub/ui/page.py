@@ -83,6 +83,8 @@ def launch_options(limits: Limits) -> dict[str, Any]:
         "state_session_capacity": MAX_SESSIONS,
         "footer_links": ["api"],
         "run_history": False,
+        "quiet": True,  # its own advice is for programmers
+        "i18n": gr.I18n(en={"common.complete": "Done"}),  # which Gradio 6.31 has no words for
         "enable_monitoring": False,
         "ssr_mode": False,
         "pwa": False,

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from pix2pix_hub.util import UserError
+from pix2pix_hub.util import UserError, say
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class AppOptions:
 
     model: str | None = None
     """Hub ids (user/name) or folders of exports or runs, with commas between them. Without it what PIX2PIX_MODEL says,
-    else the newest export under runs/, else the small model that is part of the package."""
+    else the newest export under runs/, else the two small models that are part of the package, `demo` and `drawing`."""
     allow_any_model: bool = False
     """Let people name any model on the Hub (safetensors only)."""
     host: str | None = None
@@ -81,7 +81,8 @@ def serve(options: Annotated[AppOptions, arg(name="")]) -> None:
         except OSError as error:  # Gradio gives a server five seconds
             words = "it may be taken, the host may be none of this machine's, or the machine is busy: try again."
             raise UserError(f"no server could be started at {options.host or 'this machine'}: {words}") from error
+        say(f"The page is at {local}" + (f" and at {public}" if public else ""))
         if options.share and public is None:
-            logger.warning("no public link: the tunnel through gradio.live is out of reach. The page is at %s", local)
+            logger.warning("no public link: the tunnel through gradio.live is out of reach.")
         Thread(target=get_ready, daemon=True).start()
         demo.block_thread()

@@ -41,7 +41,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     demo = build_demo(store)
     with pytest.MonkeyPatch.context() as slow:  # a machine on which Gradio's own look at the page takes too long
         slow.setattr("gradio.networking.url_ok", lambda url: False)
-        _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_options(limits))
+        _, url, _ = demo.launch(prevent_thread_lock=True, inbrowser=False, **launch_options(limits))
     yield RunningApp(url, store, limits, files)
     demo.close()
 

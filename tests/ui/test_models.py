@@ -46,6 +46,7 @@ def test_asked_models_come_before_runs_and_runs_before_the_shipped_ones(
     monkeypatch.setenv("PIX2PIX_MODEL", f"user/maps, {runs / 'older'}")
     assert choose_models(None, runs) == {"user/maps": "user/maps", "older": runs / "older" / "model"}
     assert choose_models("user/shoes", runs) == {"user/shoes": "user/shoes"}
+    assert choose_models("drawing,demo", runs) == {"drawing": SHIPPED_DRAWING, "demo": SHIPPED}
     other = made_export(tmp_path / "other" / "newer" / "model", 0)  # two of one name, of which none says where it lies
     assert choose_models(f"{newest},{other}") == {"newer": newest, "newer (2)": other}
     monkeypatch.chdir(tmp_path)
