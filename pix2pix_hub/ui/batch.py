@@ -32,10 +32,11 @@ def batch_tab(handlers: Handlers, picker: gr.HTML) -> Followers:
     def batch_files(paths: list[Path], model: str, progress: gr.Progress = gr.Progress()) -> list[Any]:
         """Translate all files."""
         file, made, outcomes = handlers.batch(paths, model, lambda *parts: progress(parts, unit="files"))
-        failed = sum(outcome != TRANSLATED for _, outcome in outcomes)
+        failed = sum(not outcome.startswith(TRANSLATED) for _, outcome in outcomes)
         words = f"{len(made)} of {counted(len(outcomes), 'file')} translated"
         words += f": the list says what was wrong with the other{'s' if failed > 1 else ''}." if failed else "."
-        rows = sorted(map(list, outcomes), key=lambda row: row[1] == TRANSLATED)  # what failed is seen first
+        odd = sorted(outcomes, key=lambda each: each[1].startswith(TRANSLATED) + (each[1] == TRANSLATED))
+        rows = list(map(list, odd))  # what failed is seen first, then what is odd
         return [made, gr.DownloadButton(value=file, interactive=file is not None), rows, said(words, failed=failed > 0)]
 
     emptied: list[Any] = [[], gr.update(value=None, interactive=False), None]

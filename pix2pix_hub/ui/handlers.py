@@ -194,7 +194,7 @@ class Handlers:
         Returns:
             A zip; None where every file failed.
             The results as the page shows them, with their names.
-            Each file's name, and `TRANSLATED` or what is wrong with it.
+            Each file's name, and what is wrong with it, or `TRANSLATED` and what is odd about it.
         """
         if not pictures:
             raise UserError("there are no files yet: choose some pictures.")
@@ -213,7 +213,8 @@ class Handlers:
                     name, content = encoded(result, stem)
                     archive.writestr(name, content)
                     previews[stem] = shown(result, pipeline.preprocessor.target), name
-                    outcomes.append((picture.name, TRANSLATED))
+                    remark = pipeline.remark(prepared, picture.name, ON_THE_PAGE)
+                    outcomes.append((picture.name, f"{TRANSLATED}, but {remark}" if remark else TRANSLATED))
                 except UserError as error:
                     outcomes.append((picture.name, str(error)))
                 if report is not None:

@@ -260,16 +260,19 @@ def test_batch_gives_a_gallery_and_a_zip_and_lists_the_bad_file(page: Page, app:
     sources = {f"house {number}.png": facade(tmp_path / f"house {number}.png", number) for number in (1, 2)}
     (tmp_path / "notes.png").write_text("no picture")
     open_tab(page, "Batch")
-    give(page, "#batch-files", *(tmp_path / name for name in (*sources, "notes.png")))
+    render_pair(3, (64, 64), seed=7)[1].save(tmp_path / "photo.png")
+    give(page, "#batch-files", *(tmp_path / name for name in (*sources, "notes.png", "photo.png")))
     expect(page.locator("#batch-files")).to_contain_text("notes")
     page.get_by_role("button", name="Translate all").click()
-    expect(page.locator("#batch-gallery img")).to_have_count(2)
+    expect(page.locator("#batch-gallery img")).to_have_count(3)
     expect(page.locator("#batch-outcomes")).to_contain_text("is not a picture")
-    expect(page.locator("#batch-note")).to_contain_text("2 of 3 files translated")
+    expect(page.locator("#batch-outcomes")).to_contain_text("translated, but photo.png looks like a photo")
+    expect(page.locator("#batch-note")).to_contain_text("3 of 4 files translated")
+    expect(page.get_by_text("common.")).to_have_count(0)
     with page.expect_download() as download:
         page.locator("#batch-zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:
-        assert sorted(archive.namelist()) == ["house_1.png", "house_2.png"]
+        assert sorted(archive.namelist()) == ["house_1.png", "house_2.png", "photo.png"]
         made = np.asarray(Image.open(io.BytesIO(archive.read("house_2.png")))).astype(np.int16)
     np.testing.assert_array_equal(made, expected(app, sources["house 2.png"]))
 

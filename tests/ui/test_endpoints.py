@@ -153,7 +153,7 @@ def test_batch_lists_what_failed(client: Client, app: RunningApp, tmp_path: Path
         [handle_file(name) for name in (names[0], str(tmp_path / "bad.png"), names[1])], api_name="/batch"
     )
     assert [each["file"] for each in outcomes] == ["p0.png", "bad.png", "p1.png"]
-    assert outcomes[0]["outcome"] == outcomes[2]["outcome"] == "translated"
+    assert "translated, but p0.png looks like a photo" in outcomes[0]["outcome"]
     assert "bad.png is damaged or truncated" in outcomes[1]["outcome"]
     with zipfile.ZipFile(archive) as content:
         assert content.namelist() == ["p0.png", "p1.png"]
@@ -289,7 +289,7 @@ def test_names_that_are_paths_or_markup(
         path = http.post("gradio_api/upload", files=files).json()[0]
         assert Path(path).resolve().is_relative_to(app.files.resolve())
         archive, outcomes = client.predict([{"path": path, **META}], api_name="/batch")
-        assert outcomes[0]["outcome"] == "translated"
+        assert outcomes[0]["outcome"].startswith("translated")
         with zipfile.ZipFile(archive) as content:
             (inside,) = content.namelist()
         assert "/" not in inside and "\\" not in inside and "<" not in inside and len(inside) < 80
