@@ -347,7 +347,9 @@ def test_about_shows_the_card_and_the_metrics(page: Page, app: RunningApp) -> No
     open_tab(page, "About")
     expect(page.locator("#about-card")).to_contain_text("demo")
     expect(page.locator("#about-metrics")).to_contain_text(f"{app.store.info('demo').numbers['psnr']:.2f} dB")
-    expect(page.locator("#about-samples img")).to_be_visible()
+    grid, label = (page.locator(f"#about-samples {part}").first for part in ("img", "label"))
+    expect(grid).to_be_visible()
+    assert label.bounding_box()["y"] + label.bounding_box()["height"] <= grid.bounding_box()["y"], "it hides titles"
 
 
 def test_a_text_file_is_refused_in_words_whatever_its_name(page: Page, tmp_path: Path) -> None:
