@@ -26,7 +26,9 @@ OLD_MARKERS = re.compile(
 )
 FRONT_MATTER = re.compile(r"\A\s*---\n.*?\n---\s*\n", re.DOTALL)
 TEMPLATE = Path(__file__).with_name("card_template.md")
-INSTALLED = re.compile("(With the `pix2pix_hub` package installed|After `pip install [^`]*`)")
+INSTALLED = re.compile(
+    "(With the `pix2pix_hub` package installed(, in the folder that holds `[^`]*`)?|After `pip install [^`]*`)"
+)
 DEFAULT_LICENSE = "apache-2.0"
 TAGS = ["pix2pix", "image-to-image", "paired-image-translation", "gan", "pytorch"]
 TASK, TASK_NAME = "image-to-image", "Image-to-image translation"
@@ -213,7 +215,9 @@ def _facts(export: Export, place: str | Path, metrics: dict[str, tuple[str, floa
 def _installed(place: str | Path) -> str:
     """What whoever reads the card of a model at `place` has to do first."""
     if isinstance(place, Path) or wheel() is None:
-        return "With the `pix2pix_hub` package installed"
+        inside = isinstance(place, Path) and not place.is_absolute() and len(place.parts) > 1
+        beside = f", in the folder that holds `{Path(place).parts[0]}/`" if inside else ""
+        return f"With the `pix2pix_hub` package installed{beside}"
     repository, _, revision = str(place).partition("@")
     branch = quote(revision or "main", safe="")
     return f"After `pip install https://huggingface.co/{repository}/resolve/{branch}/{WHEEL_NAME}`"

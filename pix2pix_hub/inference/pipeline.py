@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import copy
 import html
+import io
 import logging
 import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from http.client import HTTPException
@@ -69,6 +70,7 @@ IN_PYTHON = {half: f"translate its {half} half alone" for half in HALVES} | {
     "make_source": "make a source of it first: make_source=True"
 }  # of a `remark`
 OUTPUT_TYPES = ("pil", "numpy", "torch", "decoded")
+NOTEBOOK_SIZE = (512, 1024)  # pixels, at most, of the samples that a notebook keeps
 MAX_DOWNLOAD_BYTES, DOWNLOAD_SECONDS = 2**28, 30  # of one image; to wait for an answer
 
 # ------------------------------------------------------------------------------------------------------ images in
@@ -524,11 +526,13 @@ class Pix2PixPipeline:
         """What a notebook shows: the same as `repr`, and the export's samples where it has some."""
         shown, picture = f"<p>{html.escape(repr(self))}</p>", self.folder / SAMPLES_NAME
         if picture.is_file() and is_own_file(picture, self.folder):
-            data = base64.b64encode(picture.read_bytes()).decode()
-            caption = "Validation pairs: source | generated | target"
-            shown += (
-                f'<img src="data:image/png;base64,{data}" alt="{caption}" title="{caption}" style="max-width: 100%">'
-            )
+            with suppress(UserError):  # it is damaged
+                small, buffer = read_image(picture, SAMPLES_NAME).eight_bit(), io.BytesIO()
+                small.thumbnail(NOTEBOOK_SIZE)
+                small.save(buffer, format="WebP")
+                data = base64.b64encode(buffer.getvalue()).decode()
+                caption = "Validation pairs: source | generated | target"
+                shown += f'<img src="data:image/webp;base64,{data}" alt="{caption}" title="{caption}">'
         return shown
 
     def __repr__(self) -> str:

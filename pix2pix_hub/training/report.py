@@ -246,7 +246,9 @@ def draw_curves(run_folder: Path) -> None:
             fields = {name: "validation pairs"} | ({TRAIN_L1: "training pairs"} if name == "l1" else {})
             panels.append((f"{metric.title} ({metric.unit})", "validation", fields))
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
-    for axes, (title, event, fields) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    places = figure.subfigures(1, len(panels), squeeze=False)[0]  # of one width: the app shows each by itself
+    for place, (title, event, fields) in zip(places, panels, strict=True):
+        axes = place.subplots()
         for field, label in fields.items():
             rows = [entry for entry in entries if entry["event"] == event and field in entry]  # weight 0: no field
             marker = "." if len(rows) < 30 else None  # a line needs two points

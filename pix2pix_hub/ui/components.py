@@ -35,7 +35,8 @@ def picture_pane(handlers: Handlers, picker: gr.HTML, label: str, name: str, **o
             return ""
 
     script = f"(url) => {{ if (url) document.querySelector('#{name} img').src = url; }}"
-    pane.upload(preview, [pane, picker], shown_instead, **QUIET).then(None, shown_instead, None, js=script, **QUIET)
+    changed = gr.on([pane.upload, picker.change], preview, [pane, picker], shown_instead, **QUIET)
+    changed.then(None, shown_instead, None, js=script, **QUIET)
     return pane
 
 

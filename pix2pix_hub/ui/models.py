@@ -176,15 +176,15 @@ class ModelInfo:
 
     @cached_property
     def card(self) -> str:
-        """The model card's text, without its metadata block, its pictures and its metrics, which are shown beside it;
-        empty where there is none."""
+        """The model card's text, without its metadata block, its pictures with captions and its metrics, which are
+        shown beside it; empty where there is none."""
         if not self._export.has(CARD_NAME):
             return ""
         with (self._export.folder / CARD_NAME).open("rb") as file:
             text = file.read(MAX_CARD).decode(errors="replace")
         text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
         # none of these looks further than the next bracket of its kind: linear, whatever the text
-        text = re.sub(r"!\[[^][]*\]\([^()]*\)|<img[^<>]*>", "", text)
+        text = re.sub(r"!\[[^][]*\]\([^()]*\)(\n\n\*[^*\n]*\*$)?|<img[^<>]*>", "", text, flags=re.MULTILINE)
         text = re.sub(r"^## Metrics\n(?:(?!## ).*\n)*", "", text, flags=re.MULTILINE)
         return text.replace("![", "[").strip()
 

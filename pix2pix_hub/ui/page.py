@@ -32,7 +32,6 @@ from pix2pix_hub.util import UserError
 PICKER = '<fieldset class="models"><legend>Model</legend></fieldset>'  # filled by `picker.js`
 MAX_SESSIONS = 256  # whose last inputs Gradio keeps
 NO_CARD = "The export of this model has no card."
-COUNTERS = re.compile(r"step|epoch|pairs|seconds|train_.*|.*_loss", re.DOTALL)  # measure no picture
 DELETE_EVERY, DELETE_AFTER = 300, 1800  # seconds: how often files are looked at, and how old they get
 
 TEAL = Color(
@@ -174,7 +173,7 @@ def _look_up(store: ModelStore, name: str) -> tuple[ModelInfo | None, list[str]]
     try:
         info = store.info(name)
     except UserError as error:
-        return None, [f"<h1>{html.escape(name[:200])}</h1>", said(sentence(error), failed=True)]
+        return None, [f"<h1>{html.escape(str(name)[:200])}</h1>", said(sentence(error), failed=True)]
     words = f"pix2pix model {html.escape(info.name)}: {info.summary()}"
     return info, [f"<h1>{html.escape(info.task)}</h1>", said(words)]
 
@@ -200,11 +199,10 @@ def _about_tab(info: ModelInfo | None) -> Followers:
 
     def rows(info: ModelInfo | None) -> list[list[str]] | None:
         """Metrics of pictures; not where the run stood, nor its losses."""
-        if info is None:
-            return None
-        measured = {name: value for name, value in info.numbers.items() if not COUNTERS.fullmatch(name)}
-        named = [(METRICS.get(name, (name, "{:g}")), value) for name, value in measured.items()]
-        return [[label, form.format(value)] for (label, form), value in named] or None
+        numbers = info.numbers if info else {}
+        return [
+            [METRICS[name][0], METRICS[name][1].format(numbers[name])] for name in METRICS if name in numbers
+        ] or None
 
     def grid(info: ModelInfo | None) -> dict[str, Any]:
         samples = info.samples if info else None

@@ -44,6 +44,12 @@ def translate_tab(
 ) -> tuple[Followers, tuple[Callable[..., Any], list[Any], list[Any]]]:
     """Lay the tab out and connect it; also returns what to do after another model was picked: an event's arguments."""
     newest, most = Newest(), handlers.limits.max_variants
+
+    def first_file(info: ModelInfo | None) -> dict[str, Any]:
+        """The picture that is shown before anybody has asked for one."""
+        file = handlers.example_file(0, info.name, generated=True) if info and info.examples else None
+        return {"value": file, "interactive": file is not None}
+
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
             look: dict[str, Any] = {"height": PANE, "buttons": [], "sources": ["upload", "clipboard", "webcam"]}
@@ -68,7 +74,7 @@ def translate_tab(
             told = note("translate-note", _first_note(info))
             with gr.Row(elem_classes="small-buttons"):
                 look = {"size": "sm", "scale": 0, "min_width": 110, "elem_id": "translate-download"}
-                download = gr.DownloadButton("Download", interactive=False, **look)
+                download = gr.DownloadButton("Download", **first_file(info), **look)
                 small_buttons("translate", *SMALL_BUTTONS)
 
     def translate_picture(
@@ -117,15 +123,10 @@ def translate_tab(
         """Put an example's source where a picture is uploaded."""
         return handlers.example_file(chosen_index(chosen), model), False, WHOLE
 
-    def first_file(info: ModelInfo | None) -> gr.DownloadButton:
-        """The picture that is shown before anybody has asked for one."""
-        file = handlers.example_file(0, info.name, generated=True) if info and info.examples else None
-        return gr.DownloadButton(value=file, interactive=file is not None)
-
     results: Followers = {
         slider: _first_pair,
         several: lambda info: gr.Gallery(value=[], visible=False),
-        download: first_file,
+        download: lambda info: gr.DownloadButton(**first_file(info)),
         told: lambda info: said(_first_note(info)),
     }
     emptied = [None, gr.update(value=[], visible=False), gr.update(value=None, interactive=False)]

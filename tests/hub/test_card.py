@@ -69,6 +69,7 @@ def test_a_local_data_set_is_named_but_not_linked(tmp_path: Path) -> None:
         ("my-pairs-v2", "My Pairs_v2")
     }
     assert "fingerprint `files-0123456789abcdef`" in made.text
+    assert "With the `pix2pix_hub` package installed, in the folder that holds `run/`:" in made.text
 
 
 def test_the_command_can_be_typed_again_and_says_nothing_of_where_folders_lie(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
 import re
 import shutil
@@ -144,9 +145,12 @@ def test_a_notebook_shows_what_it_is_and_samples(folder: Path, tmp_path: Path) -
     pipe = Pix2PixPipeline.from_pretrained(place, device="cpu")
     shown = pipe._repr_html_()
     assert html.unescape(shown) == f"<p>{pipe!r}</p>" and "a &amp; b" in shown
-    (place / "samples.png").write_bytes(encode(Decoded(noise((8, 24, 3), "uint8"), "rgb"), "samples", ".png"))
-    picture = re.search(r'src="data:image/png;base64,([^"]+)"', pipe._repr_html_())
-    assert picture is not None and base64.b64decode(picture[1]) == (place / "samples.png").read_bytes()
+    (place / "samples.png").write_bytes(encode(Decoded(noise((900, 600, 3), "uint8"), "rgb"), "samples", ".png"))
+    picture = re.search(r'src="data:image/webp;base64,([^"]+)"', pipe._repr_html_())
+    assert picture is not None and len(picture[1]) < 400_000 < (place / "samples.png").stat().st_size
+    assert Image.open(io.BytesIO(base64.b64decode(picture[1]))).size == (512, 768)
+    (place / "samples.png").write_bytes(b"damaged")
+    assert pipe._repr_html_() == shown
     (place / "samples.png").unlink()
     (place / "samples.png").symlink_to(Path(__file__))  # a file elsewhere, which nobody meant to show
     assert pipe._repr_html_() == shown

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torchmetrics.functional.image  # noqa: F401  # takes its time, which no test shall wait for
@@ -23,7 +24,7 @@ from pix2pix_hub.ui.store import Limits, ModelStore
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     """One app for all tests: the shipped models, tiny ones of 16 bits and of edges, and two that cannot be used."""
     folder = tmp_path_factory.mktemp("models")
-    sixteen = write_tiny_export(folder / "sixteen", RGB16, RGB16, dropout=0.5)
+    sixteen = write_tiny_export(folder / "sixteen", replace(RGB16, high=30_000.0, clip=True), RGB16, dropout=0.5)
     edges = write_tiny_export(folder / "edges", GRAY, RGB, maker=MakerOptions("edges", shorter_side=48))
     config = json.loads((edges / PREPROCESSOR_NAME).read_text()) | {"source_half": "right"}
     (edges / PREPROCESSOR_NAME).write_text(json.dumps(config))

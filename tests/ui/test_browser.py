@@ -333,7 +333,7 @@ def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path
     result = page.locator("#translate-result img").last
     with_demo = result.get_attribute("src")
     choose_model(page, "sixteen")
-    expect(page.locator("#status")).to_contain_text("16-bit RGB → 16-bit RGB")
+    expect(page.locator("#status")).to_contain_text("16-bit RGB (0 … 30000) → 16-bit RGB")
     wait_for_another(result, with_demo)  # the same picture, translated by the other model
     choose_model(page, "damaged")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^The model damaged cannot be used"))
@@ -359,7 +359,9 @@ def test_about_shows_the_card_and_the_metrics(page: Page, app: RunningApp) -> No
     open_tab(page, "About")
     expect(page.locator("#about-card")).to_contain_text("demo")
     expect(page.locator("#about-metrics")).to_contain_text(f"{app.store.info('demo').numbers['psnr']:.2f} dB")
-    expect(page.locator("#about-samples img")).to_be_visible()
+    grid, label = (page.locator(f"#about-samples {part}").first for part in ("img", "label"))
+    expect(grid).to_be_visible()
+    assert label.bounding_box()["y"] + label.bounding_box()["height"] <= grid.bounding_box()["y"], "it hides titles"
 
 
 def test_a_text_file_is_refused_in_words_whatever_its_name(page: Page, tmp_path: Path) -> None:
@@ -421,12 +423,15 @@ def test_a_tiff_is_shown(page: Page, app: RunningApp, tmp_path: Path) -> None:
     expect(page.locator("#translate-note")).to_contain_text("56x40")
     pane = page.locator("#translate-input img")
     expect(pane).to_have_attribute("src", re.compile("^data:image/png"))
-    enlarged = (values >> 8).repeat(9, axis=0).repeat(9, axis=1)  # which the page does with tiny pictures
-    np.testing.assert_array_equal(pixels(pane), enlarged)
+    bright = shown(Decoded(values, "rgb"), app.store.info("sixteen").source, exact=True)  # of the model's range
+    np.testing.assert_array_equal(pixels(pane), np.asarray(bright))
     with page.expect_download() as download:
         page.locator("#translate-download").click()
     with app.store.use("sixteen", Deadline(app.limits)) as pipeline:
         np.testing.assert_array_equal(read_image(download.value.path(), "result").values, pipeline(values))
+    choose_model(page, "demo")  # which has no such range
+    enlarged = (values >> 8).repeat(9, axis=0).repeat(9, axis=1)  # which the page does with tiny pictures
+    becomes(page, lambda: pixels(pane), enlarged)
 
 
 def test_copy_a_pair_and_a_link_that_opens_it(page: Page, app: RunningApp) -> None:
@@ -490,6 +495,12 @@ def test_on_a_phone_the_result_stays_in_view_and_the_page_scrolls_beside_the_dra
     above, drawn = result.bounding_box(), canvas.bounding_box()
     assert 0 <= above["y"] < 5 and above["y"] + above["height"] <= drawn["y"] < 844 - 100, (above, drawn)
     assert drawn["x"] > 20 and drawn["x"] + drawn["width"] < 370
+    page.set_viewport_size({"width": 390, "height": 667})  # where colours are chosen, most of the drawing is seen
+    page.evaluate("document.querySelector('#board .palette').scrollIntoView()")
+    page.evaluate("scrollBy(0, -document.querySelector('#draw-result').getBoundingClientRect().height)")
+    above, drawn = page.locator("#draw-result").bounding_box(), canvas.bounding_box()
+    seen = min(667, drawn["y"] + drawn["height"]) - max(drawn["y"], above["y"] + above["height"])
+    assert seen > 0.7 * drawn["height"], (above, drawn)
 
 
 def test_axe_finds_no_serious_fault(page: Page, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pix2pix_hub.image.format import PixelFormat
+from pix2pix_hub.image.format import TITLE_HEIGHT, PixelFormat
 from pix2pix_hub.image.read import Decoded, from_memory, read_image
 from pix2pix_hub.inference.pipeline import Pix2PixPipeline
 from pix2pix_hub.synthetic import CMP_CLASSES
+from pix2pix_hub.training.report import draw_curves
 from pix2pix_hub.ui.handlers import (
     FAKE,
     REAL,
@@ -121,6 +122,10 @@ def test_the_shipped_model_shows_itself() -> None:
         colors = set(map(tuple, np.asarray(example.source).reshape(-1, 3)))
         assert colors <= {paint.color for paint in paints(export.source)}
         assert example.source.size == example.generated.size == example.target.size == (256, 256)
+    for folder in (SHIPPED, SHIPPED_DRAWING):
+        rows = len(ModelInfo(folder, "").examples)
+        with Image.open(folder / "samples.png") as grid:
+            assert grid.height == rows * 258 + 2 + TITLE_HEIGHT, "no titles"
     assert export.numbers["psnr"] > 20
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*.safetensors")) <= 6e6
 
@@ -157,10 +162,10 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
     (tmp_path / "samples.png").write_bytes(b"no picture")
     (tmp_path / "metrics.json").write_text("[1, 2")
     (tmp_path / "README.md").write_text(
-        "---\nlicense: mit\n---\n# Mine\n![x](samples.png) <img src='http://x/y.png'> text"
+        "---\nlicense: mit\n---\n# Mine\n![x](samples.png)\n\n*Pairs.*\n\n<img src='http://x/y.png'> text"
     )
     card = export()
-    assert card.examples == [] and card.numbers == {} and card.card == "# Mine\n  text"
+    assert card.examples == [] and card.numbers == {} and card.card == "# Mine\n\n\n text"
     shutil.copyfile(SHIPPED / "samples.png", tmp_path / "samples.png")
     assert export(image_size=[64, 64]).examples == []  # rows of another size
     for values in (b"[" * 10**6, b'{"image_size": [1e999, 1]}', b'{"image_size": [NaN, 1]}', b'{"a": "\\ud800"}'):
@@ -168,6 +173,21 @@ def test_exports_of_strangers(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"preprocessor_config\.json of the model theirs") as caught:
             ModelInfo(tmp_path, "theirs")
         assert str(tmp_path) not in str(caught.value)
+
+
+def test_each_curve_is_shown_whole(tmp_path: Path) -> None:
+    """However wide the numbers beside it are: nothing is drawn where the picture of all is cut."""
+    (tmp_path / "model").mkdir()
+    shutil.copyfile(SHIPPED / "preprocessor_config.json", tmp_path / "model" / "preprocessor_config.json")
+    values = {"d_loss": 1.0, "g_gan": 2.0, "g_l1": 0.000123}, {"l1": 0.000123, "psnr": 20.0, "ssim": 0.123456}
+    rows = [{"event": "train", **values[0]}, {"event": "validation", **values[1]}]
+    lines = [json.dumps(row | {"step": step}) for step in (100_000, 200_000) for row in rows]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    draw_curves(tmp_path)
+    curves = ModelInfo(tmp_path / "model", "own").curves
+    assert len(curves) == 5
+    for panel in map(np.asarray, curves):
+        assert (panel[:, [0, 1, -2, -1]] == 255).all() and (panel < 255).any()
 
 
 def test_what_an_export_of_strangers_shows_is_bounded(tmp_path: Path) -> None:
