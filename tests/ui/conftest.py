@@ -54,7 +54,7 @@ def page(app: RunningApp, browser: Browser) -> Iterator[Page]:
     page, own = context.new_page(), (app.url.rstrip("/"), "data:", "blob:")
     complaints: list[str] = []
     page.set_default_timeout(60_000)  # the machine may be busy
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda said: complaints.append(f"{said.text} {said.location}") if said.type == "error" else None)
     page.on("request", lambda asked: None if asked.url.startswith(own) else complaints.append(f"others: {asked.url}"))
     page.on("pageerror", lambda error: complaints.append(f"page: {error}"))
     page.goto(app.url)
