@@ -141,7 +141,7 @@ def translate_tab(
         forgotten = event(None, None, outputs[1:], js=FORGET, **QUIET)
         forgotten.then(translate, inputs, outputs, trigger_mode="always_last", show_progress_on=slider, **PRIVATE)
     if info is not None:
-        gr.on(None, lambda: first_file(info), None, download, **QUIET)  # when the page is opened
+        gr.on(None, lambda: gr.DownloadButton(**first_file(info)), None, download, **QUIET)  # when the page is opened
     examples.select(take_example, picker, [picture, photo, half], **QUIET)
     followers: Followers = {
         examples: example_pictures,
