@@ -45,10 +45,10 @@ def translate_tab(
     """Lay the tab out and connect it; also returns what to do after another model was picked: an event's arguments."""
     newest, most = Newest(), handlers.limits.max_variants
 
-    def first_file(info: ModelInfo | None) -> dict[str, Any]:
+    def first_file(info: ModelInfo | None) -> gr.DownloadButton:
         """The picture that is shown before anybody has asked for one."""
         file = handlers.example_file(0, info.name, generated=True) if info and info.examples else None
-        return {"value": file, "interactive": file is not None}
+        return gr.DownloadButton(value=file, interactive=file is not None)
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
@@ -74,7 +74,7 @@ def translate_tab(
             told = note("translate-note", _first_note(info))
             with gr.Row(elem_classes="small-buttons"):
                 look = {"size": "sm", "scale": 0, "min_width": 110, "elem_id": "translate-download"}
-                download = gr.DownloadButton("Download", **first_file(info), **look)
+                download = gr.DownloadButton("Download", interactive=False, **look)
                 small_buttons("translate", *SMALL_BUTTONS)
 
     def translate_picture(
@@ -126,7 +126,7 @@ def translate_tab(
     results: Followers = {
         slider: _first_pair,
         several: lambda info: gr.Gallery(value=[], visible=False),
-        download: lambda info: gr.DownloadButton(**first_file(info)),
+        download: first_file,
         told: lambda info: said(_first_note(info)),
     }
     emptied = [None, gr.update(value=[], visible=False), gr.update(value=None, interactive=False)]
@@ -141,7 +141,7 @@ def translate_tab(
         forgotten = event(None, None, outputs[1:], js=FORGET, **QUIET)
         forgotten.then(translate, inputs, outputs, trigger_mode="always_last", show_progress_on=slider, **PRIVATE)
     if info is not None:
-        gr.on(None, lambda: gr.DownloadButton(**first_file(info)), None, download, **QUIET)  # when the page is opened
+        gr.on(None, lambda: first_file(info), None, download, **QUIET)  # when the page is opened
     examples.select(take_example, picker, [picture, photo, half], **QUIET)
     followers: Followers = {
         examples: example_pictures,

@@ -84,7 +84,7 @@ async function open(kind, folder, number) {
 async function load(message) {
   ({ runtime, model } = message);
   const cores = navigator.hardwareConcurrency - 1; // one is the page's
-  threads = message.threads || Math.max(1, Math.min(MOST_THREADS, cores));
+  threads = Math.max(1, Math.min(MOST_THREADS, message.threads || cores));
   await engine?.session.release();
   engine = null;
   engine = await open("wasm", message.folder, message.number);
