@@ -67,12 +67,6 @@ def _check(name: str, measure: str, scale: float = 1) -> Callable[[Result], floa
     return value
 
 
-def _time(result: Result) -> float | None:
-    """Milliseconds a pair: the median, in which the first slow steps do not weigh."""
-    speeds = [entry["images_per_second"] for entry in result.entries("train") if "images_per_second" in entry]
-    return 1000 / statistics.median(speeds) if speeds else None
-
-
 def _smaller(value: float) -> float:
     return value
 
@@ -98,7 +92,6 @@ NUMBERS = (
     Number("sharpness", _check("sharpness", "ratio"), _near_one),
     Number("grid", _check("checkerboard", "ratio"), _smaller),
     Number("gray levels", _check("checkerboard", "amplitude", 255), _smaller),
-    Number("ms a pair", _time, _smaller),
 )
 BESIDE_PICTURES = ("L1", "SSIM", "class IoU", "sharpness", "grid", "gray levels")
 

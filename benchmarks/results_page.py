@@ -33,11 +33,12 @@ from results_numbers import (  # noqa: E402
 from results_runs import BASE  # noqa: E402
 
 SECTIONS = {
+    "synthetic": "The embedded set: labels → picture",
     "facades": "Façades: labels → photo",
     "maps": "Maps: aerial photo → map",
+    "aerial": "Maps: map → aerial photo",
     "edges2shoes": "Edges → shoes",
     "ablation": f"Ablation on façades: what is changed in `{BASE}`",
-    "synthetic": "The embedded set: labels → picture",
 }
 PUBLISHABLE = ("synthetic",)  # whose pictures are ours to show
 ABLATIONS = tuple(results_runs.ABLATIONS)
@@ -72,7 +73,10 @@ def _introduction(results: Sequence[Result]) -> str:
     versions = sorted({f"torch {result.config['versions']['torch']}" for result in results})
     missing = "; ".join(reasons(results))
     return (
-        "# Results\n\nYou want to know what the presets reach on known sets, and what each choice in them changes.\n\n"
+        "# Results\n\nYou want to know which preset to take, what its pictures look like, and what it reaches on known "
+        "sets.\n\nTake `default` first. `strong` draws crisper windows, frames and outlines; it takes longer "
+        "([training.md](training.md#presets) has by how much) and downloads 5 MB once. `paper` is for comparisons with "
+        "Isola et al. 2017. README says how long a training takes.\n\n"
         f"Made by `benchmarks/results_page.py` from {len(results)} runs on {'; '.join(hardware)} "
         f"({', '.join(versions)}). Every number comes from a run's own files. Several seeds give mean (smallest … "
         f"largest); one run gives its value. {OVER_IMAGES} after brackets: these are no seeds but the 95 % bootstrap "
@@ -80,8 +84,7 @@ def _introduction(results: Sequence[Result]) -> str:
         "task score of the generated images. *Own gain* is how much nearer an output is to its own target than outputs "
         "of other sources are; *sharpness* is gradient energy, generated ÷ real; *grid* is the energy at the decoder's "
         "strides, generated ÷ real, and *gray levels* (of 255) how strong that pattern is; *flagged* are the checks "
-        "that fired; *ms a pair* is the median time of training on one, each run by itself on one core. "
-        "`pix2pix-hub evaluate` says more of each in the `metrics.json` it writes. "
+        "that fired. `pix2pix-hub evaluate` says more of each in the `metrics.json` it writes. "
         + (f"\n\nWithout a value here: {missing}." if missing else "")
     )
 
@@ -192,12 +195,9 @@ def _image(file: str, words: str) -> str:
 
 def _commands(results: Sequence[Result]) -> str:
     series = dict.fromkeys(result.facts["series"] for result in results)
-    lines = [f"    {command}" for result in results for command in result.facts["commands"]]
     return (
-        "## Exact commands\n\nDATA is the folder that holds the sets. All runs at once:\n\n"
+        "## Exact commands\n\nDATA is the folder that holds the sets; `--list` prints the commands of each run.\n\n"
         + "\n".join(f"    {command}" for command in series)
-        + "\n\nOne by one:\n\n"
-        + "\n".join(lines)
     )
 
 

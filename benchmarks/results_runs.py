@@ -33,10 +33,10 @@ PRESETS = ("paper", "default", "strong")
 SETS = {  # section: (data set, its direction, the task it is scored by)
     "facades": ("facades", ("--direction", "BtoA"), "segmentation"),
     "maps": ("maps", ("--direction", "AtoB"), "labels"),
+    "aerial": ("maps", ("--direction", "BtoA"), "none"),
     "edges2shoes": ("edges2shoes", ("--direction", "AtoB"), "none"),
     "synthetic": ("synthetic", (), "segmentation"),
 }
-LONGER = {"maps": 2}  # times the steps of the others: outputs of aerial photos follow their sources late
 BASE = "default"
 ABLATIONS = {"ablation": ("facades", (BASE, "strong"))}  # section: whose runs of which presets stand in it too
 VARIANTS = {  # further rows there: a preset, and what is changed in it
@@ -103,7 +103,7 @@ def plan(budget: Sequence[str], max_steps: int, shrink: int = 1, learning_rate: 
 
     Args:
         budget: training options that all of them share, and this script has too.
-        max_steps: optimizer steps of each, those of `LONGER` excepted.
+        max_steps: optimizer steps of each.
         shrink: what every network's width is divided by, `demo`'s excepted.
         learning_rate: of every run, `demo`'s excepted.
     """
@@ -112,14 +112,13 @@ def plan(budget: Sequence[str], max_steps: int, shrink: int = 1, learning_rate: 
 
     def add(sections: tuple[str, ...], of: str, variant: str, preset: str, *options: str) -> None:
         dataset, direction, task = SETS[of]
-        steps = ("--max-steps", str(max_steps * LONGER.get(dataset, 1)))
         own = () if preset == "demo" else ("--learning-rate", learning_rate, *widths(preset, shrink))
-        training = ("--preset", preset, *direction, *budget, *steps, *own, *options)
+        training = ("--preset", preset, *direction, *budget, "--max-steps", str(max_steps), *own, *options)
         for seed in SEEDS:
             runs.append(Run(sections, variant, seed, dataset, training, ("--task", task), series))
 
     for section, (dataset, *_) in SETS.items():
-        for preset in ("demo", BASE) if dataset == "synthetic" else PRESETS:
+        for preset in ("demo", *PRESETS) if dataset == "synthetic" else PRESETS:
             ablations = [name for name, (of, presets) in ABLATIONS.items() if of == section and preset in presets]
             add((section, *ablations), section, preset, preset)
     for section, (of, _) in ABLATIONS.items():
@@ -133,10 +132,8 @@ def carry_out(run: Run, data: str, runs: Path, execute: Execute) -> bool:
     folder = runs / run.name
     if (folder / "evaluation" / "metrics.json").is_file():
         return False
-    trained = (folder / "model" / "metrics.json").is_file()
     training, measuring = run.commands(data, str(runs), resume=(folder / "training_config.json").is_file())
-    if not trained:
-        execute([sys.executable, *training])
+    execute([sys.executable, *training])  # a stopped run has a model, too; resuming a finished one does nothing
     facts = {
         "sections": run.sections,
         "variant": run.variant,
@@ -175,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--image-size", default="128")
     parser.add_argument("--batch-size", default="4")
     parser.add_argument("--learning-rate", default="0.0002", help="of all runs but `demo`'s")
-    parser.add_argument("--max-steps", type=int, default=1000, help="optimizer steps of a run; twice those on maps")
+    parser.add_argument("--max-steps", type=int, default=1000, help="optimizer steps of a run")
     parser.add_argument("--shrink", type=int, default=1, help="divides every network's channels, `demo`'s excepted")
     options = parser.parse_args(arguments)
     budget = ["--image-size", options.image_size, "--batch-size", options.batch_size]

@@ -37,13 +37,13 @@ def test_every_command_of_the_plan_can_be_typed() -> None:
         training, measuring = run.commands("data", "results")
         config = parse_training_config(training[1:])
         assert (config.seed, config.output_dir) == (run.seed, f"results/{run.name}")
-        assert config.max_steps == (2000 if run.dataset == "maps" else 1000)
+        assert config.max_steps == 1000
         assert {word for word in measuring if word.startswith("--")} <= known
     assert len({run.name for run in PLAN}) == len(PLAN)
 
 
 def test_the_plan_is_what_the_page_promises() -> None:
-    for section in ("facades", "maps", "edges2shoes"):
+    for section in ("facades", "maps", "aerial", "edges2shoes"):
         rows = [(run.variant, run.seed) for run in PLAN if section in run.sections]
         assert sorted(rows) == sorted((p, s) for p in ("paper", "default", "strong") for s in (0, 1, 2))
     for section in results_page.ABLATIONS:
@@ -68,9 +68,9 @@ class Pretended:
             folder = Path(words[words.index("--output-dir") + 1])
             (folder / "model").mkdir(parents=True, exist_ok=True)
             (folder / "training_config.json").write_text("{}")
-            if self.breaks_off:
-                raise KeyboardInterrupt
             (folder / "model" / "metrics.json").write_text("{}")
+            if self.breaks_off:  # which leaves the model as it is
+                raise KeyboardInterrupt
         else:
             folder = Path(words[words.index("--output") + 1])
             folder.mkdir()
@@ -155,7 +155,7 @@ def write_run(runs: Path, run: results_runs.Run, **numbers: float) -> None:
     }
     log = [
         {"event": "validation", "step": 10, "l1": 0.41, "train_g_loss": 29.0, "train_d_loss": 1.3},
-        *({"event": "train", "step": 1000, "images_per_second": speed} for speed in (1.0, 20.0, 30.0)),
+        {"event": "train", "step": 1000},
         {"event": "validation", "step": 1000, "l1": value["l1"], "train_g_loss": 21.0, "train_d_loss": 0.7},
     ]
     facts = {
@@ -214,7 +214,7 @@ def test_the_page_says_what_the_runs_say(page_of: Any, tmp_path: Path) -> None:
     assert row == {
         "run": "default", "seeds": "3", "L1": "0.18 (0.16 … 0.21)", "SSIM": "0.5 (0.5 … 0.5)",
         "class IoU": "0.6 (0.6 … 0.6)", "sharpness": "0.9 (0.9 … 0.9)", "grid": "7 (7 … 7)",
-        "gray levels": "2 (2 … 2)", "ms a pair": "50 (50 … 50)", "flagged": "checkerboard (3 of 3)",
+        "gray levels": "2 (2 … 2)", "flagged": "checkerboard (3 of 3)",
     }  # fmt: skip
     assert "Split val, 100 pairs at 16x16, 1,000 steps." in text
     assert "| real photos | 0.600 (0.510 … 0.710)† |" in text  # one run's images
@@ -223,7 +223,6 @@ def test_the_page_says_what_the_runs_say(page_of: Any, tmp_path: Path) -> None:
     assert "Without a value here: fid: net.pth could not be downloaded" in text and "/home" not in text
     commands = text.split("## Exact commands")[1]
     assert "    python benchmarks/results_runs.py --max-steps 1000\n" in commands
-    assert "--output-dir facades-default-seed0" in commands
 
 
 def test_an_ablation_marks_what_another_seed_would_hardly_reach(page_of: Any) -> None:
