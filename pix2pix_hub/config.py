@@ -450,8 +450,6 @@ class NetworkOptions:
     """Bias on the U-Net's encoder convolutions that no norm follows (the published network has none)."""
     upsampling: Literal["transposed", "resize"] = "resize"
     """How the decoder enlarges; transposed leaves a grid of dots, resize takes up to a third longer."""
-    output_activation: Literal["relu", "leaky_relu"] = "leaky_relu"
-    """Activation before the last convolution of a U-Net with --upsampling resize (relu: may leave flat gray places)."""
     dropout: BelowOne = 0.5
     """Dropout of the three deepest decoder stages (of every block, in a resnet) while training (probability)."""
     spectral_norm: bool = True
@@ -591,8 +589,6 @@ class TrainingConfig(
             if (value := getattr(self, name)) != defaults[name]:
                 told = f"{flag(name)} {value} is for --generator unet, and {self.generator} has no such part"
                 yield f"{told}: leave one of them out."
-        if self.output_activation != defaults["output_activation"] and (self.generator, self.upsampling) != UNET_RESIZE:
-            yield "--output-activation is for --generator unet --upsampling resize: leave one of them out."
         size, step = self.image_height_width, 2**self.generator_downs
         if min(size) < SMALLEST_SIDE:
             yield f"--image-size {self.image_size} is too small: each side needs at least {SMALLEST_SIDE} pixels."
@@ -646,8 +642,6 @@ class TrainingConfig(
         options = {name: getattr(self, name) for name in ("base_channels", "norm", "upsampling", "dropout")}
         if self.generator != "unet":
             return options | {"num_blocks": int(self.generator.removeprefix("resnet_"))}
-        if self.upsampling == "resize":
-            options["output_activation"] = self.output_activation
         return options | {name: getattr(self, name) for name in UNET_ONLY} | {"num_downs": self.generator_downs}
 
     def discriminator_options(self) -> dict[str, Any]:
@@ -671,8 +665,6 @@ class TrainingConfig(
             UserError: for a name that is no option.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        if (values.get("generator"), values.get("upsampling")) == UNET_RESIZE:
-            values = UNSAID | values
         unknown = sorted(name for name in values if name not in known and values[name] is not None)
         if unknown:
             raise UserError(f"training options {unknown} are unknown to this version; known ones: {sorted(known)}.")
@@ -688,8 +680,6 @@ class TrainingConfig(
             raise UserError(f"{path} is damaged or not of this version: {error!r}. Put it back as it was.") from error
 
 
-UNET_RESIZE = ("unet", "resize")
-UNSAID = {"output_activation": "relu"}  # what such a U-Net has where its files are older than the option
 UNET_ONLY = ("num_downs", "encoder_activation", "bottleneck", "encoder_bias")
 
 # Presets are plain values: what differs from the class defaults above, nothing else.

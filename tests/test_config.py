@@ -86,7 +86,6 @@ def test_a_size_the_depth_does_not_divide_names_the_next_ones() -> None:
         ({"num_downs": 13}, "--num-downs"),
         ({"generator": "resnet_12"}, "--generator"),
         ({"generator": "resnet_9", "num_downs": 5}, "--num-downs 5 is for --generator unet"),
-        ({"upsampling": "transposed", "output_activation": "relu"}, "--output-activation is for --generator unet"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_its_flag(options: dict, flag: str) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pix2pix_hub.models.base import Generator, load_network
 from pix2pix_hub.models.layers import (
-    LEAKY_SLOPE,
     ConvBlock,
     UpBlock,
     check_choice,
@@ -52,8 +51,6 @@ class UNetGenerator(Generator):
         bottleneck: "conv", or "none" (the paper, with `num_downs` down to 1x1); the innermost convolution has no
             norm.
         upsampling: "transposed" (k4 s2 p1) or "resize" (nearest ×2, conv k3; no checkerboard).
-        output_activation: between the two last convolutions of "resize": "leaky_relu", or "relu", where places with
-            no positive channel come out in one color and stop learning.
         dropout: probability in some decoder stages, while training.
         dropout_stages: how many decoder stages have dropout, 0 to 12.
         first_dropout_stage: the first of them, counted from the innermost, 0.
@@ -77,13 +74,11 @@ class UNetGenerator(Generator):
         norm_statistics: str = "image",
         dropout_stages: int = 3,
         first_dropout_stage: int = 0,
-        output_activation: str = "relu",
     ) -> None:
         super().__init__()
         check_generator(in_channels, out_channels, base_channels, norm, norm_statistics, upsampling, dropout)
         check_count("num_downs", num_downs, 1, MAX_DOWNS)
         check_choice("encoder_activation", encoder_activation, ("relu", "leaky_relu"))
-        check_choice("output_activation", output_activation, ("relu", "leaky_relu"))
         check_choice("bottleneck", bottleneck, ("conv", "none"))
         check_switch("encoder_bias", encoder_bias)
         check_count("dropout_stages", dropout_stages, 0, MAX_DOWNS)
@@ -130,7 +125,7 @@ class UNetGenerator(Generator):
         else:  # one more convolution removes what blocks of 2x2 equal pixels leave
             self.output = nn.Sequential(
                 make_upsampling("resize", joined[-1], base_channels, bias=True),
-                nn.LeakyReLU(LEAKY_SLOPE) if output_activation == "leaky_relu" else nn.ReLU(),
+                nn.ReLU(),
                 nn.Conv2d(base_channels, out_channels, 3, 1, 1),
             )
         self.apply(init_weights)

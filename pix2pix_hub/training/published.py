@@ -13,7 +13,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from pix2pix_hub.config import UNSAID, TrainingConfig
+from pix2pix_hub.config import TrainingConfig
 from pix2pix_hub.devices import sharing_failures
 from pix2pix_hub.export import (
     CONFIG_NAME,
@@ -132,10 +132,6 @@ def architecture_options(name: str) -> dict[str, Any]:
         config, judge = published.read(CONFIG_NAME), published.read(f"{DISCRIMINATOR}/{CONFIG_NAME}")
         known = {field.name for field in fields(TrainingConfig)}
         options = {option: value for option, value in config.items() if option in known}
-        if "num_blocks" not in config and config.get("upsampling") == "resize":
-            options = UNSAID | options
-        else:
-            options.pop("output_activation", None)
         options["generator"] = "unet" if "num_blocks" not in config else f"resnet_{config['num_blocks']}"
         if judge:
             options["discriminator_base_channels"] = judge.get("base_channels")

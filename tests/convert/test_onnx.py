@@ -22,9 +22,7 @@ pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntim
 NETWORKS: dict[str, Generator] = {
     "paper": UNetGenerator(1, 2, base_channels=4, num_downs=3, norm="batch", bottleneck="none"),
     "default": UNetGenerator(3, 3, base_channels=4, num_downs=2),
-    "resize": UNetGenerator(
-        3, 3, 4, 2, norm="batch", norm_statistics="running", upsampling="resize", output_activation="leaky_relu"
-    ),
+    "resize": UNetGenerator(3, 3, 4, 2, norm="batch", norm_statistics="running", upsampling="resize"),
     "resnet": ResNetGenerator(3, 1, base_channels=4, num_blocks=1),
 }
 

@@ -27,7 +27,7 @@ from pix2pix_hub.models.base import SeededDropout
 
 GENERATORS = {
     "default": lambda: UNetGenerator(base_channels=2, num_downs=4),
-    "resize": lambda: UNetGenerator(base_channels=2, num_downs=4, upsampling="resize", output_activation="leaky_relu"),
+    "resize": lambda: UNetGenerator(base_channels=2, num_downs=4, upsampling="resize"),
     "paper": lambda: UNetGenerator(
         base_channels=2, num_downs=4, norm="batch", bottleneck="none", encoder_activation="leaky_relu"
     ),

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_options import TINY_OPTIONS
 
 from pix2pix_hub.cli import parse_training_config
-from pix2pix_hub.config import TrainingConfig, preset_config
+from pix2pix_hub.config import preset_config
 from pix2pix_hub.models import ResNetGenerator, UNetGenerator, base, generators
 from pix2pix_hub.models.base import Generator
 from pix2pix_hub.training.trainer import Pix2PixTrainer
@@ -74,22 +74,6 @@ def test_the_command_line_takes_the_architecture_from_the_published_model(publis
     for name, value in (NETWORK | {"dropout": 0.25, "discriminator_base_channels": 4, "epochs": 7}).items():
         assert getattr(config, name) == ("32x32" if name == "image_size" else value)
     assert parse_training_config(["--init_from", str(published), "--image-size", "64"]).image_size == "64"
-
-
-def test_a_model_older_than_an_option_is_fine_tuned_as_it_was(published: Path, tiny: Tiny, tmp_path: Path) -> None:
-    old = shutil.copytree(published, tmp_path / "old")
-    config = json.loads((old / "config.json").read_text())
-    assert config.pop("output_activation") == "leaky_relu"
-    (old / "config.json").write_text(json.dumps(config))
-    begun = parse_training_config(["--init-from", str(old)])
-    assert begun.output_activation == "relu"
-    trainer = Pix2PixTrainer(tiny(init_from=str(old), output_activation="relu"))
-    assert isinstance(trainer.learner.generator.output[1], torch.nn.ReLU)  # type: ignore[index, union-attr]
-    with pytest.raises(UserError, match=r"output_activation relu \(here leaky_relu\)"):
-        Pix2PixTrainer(tiny(init_from=str(old)))
-    options = begun.to_dict()
-    del options["output_activation"]  # as a run of that version has it, to be resumed
-    assert TrainingConfig.from_dict(options) == begun
 
 
 def test_a_residual_generator_is_recognised_and_fine_tuned(tiny: Tiny, tmp_path: Path) -> None:
