@@ -30,7 +30,7 @@ from results_numbers import (  # noqa: E402
     shown,
     values,
 )
-from results_runs import BASE  # noqa: E402
+from results_runs import BASE, PRESETS  # noqa: E402
 
 SECTIONS = {
     "synthetic": "The embedded set: labels → picture",
@@ -55,7 +55,11 @@ def page(results: Sequence[Result]) -> str:
     """The whole page."""
     found = {name: _rows(name, results) for name in SECTIONS}
     parts = [_introduction(results)]
-    parts += [_section(name, rows) for name, rows in found.items() if rows]
+    parts += [
+        _section(name, rows)
+        for name, rows in found.items()
+        if rows and not (name in ABLATIONS and rows.keys() <= {*PRESETS})
+    ]
     return "\n\n".join([*parts, _commands(results)]) + "\n"
 
 
@@ -76,7 +80,8 @@ def _introduction(results: Sequence[Result]) -> str:
         "# Results\n\nYou want to know which preset to take, what its pictures look like, and what it reaches on known "
         "sets.\n\nTake `default` first. `strong` draws crisper windows, frames and outlines; it takes longer "
         "([training.md](training.md#presets) has by how much) and downloads 5 MB once. `paper` is for comparisons with "
-        "Isola et al. 2017. README says how long a training takes.\n\n"
+        "Isola et al. 2017. README says how long a training takes, [training.md]"
+        "(training.md#when-the-pictures-are-not-good-enough) what each loss changes.\n\n"
         f"Made by `benchmarks/results_page.py` from {len(results)} runs on {'; '.join(hardware)} "
         f"({', '.join(versions)}). Every number comes from a run's own files. Several seeds give mean (smallest … "
         f"largest); one run gives its value. {OVER_IMAGES} after brackets: these are no seeds but the 95 % bootstrap "
@@ -84,7 +89,7 @@ def _introduction(results: Sequence[Result]) -> str:
         "task score of the generated images. *Own gain* is how much nearer an output is to its own target than outputs "
         "of other sources are; *sharpness* is gradient energy, generated ÷ real; *grid* is the energy at the decoder's "
         "strides, generated ÷ real, and *gray levels* (of 255) how strong that pattern is; *flagged* are the checks "
-        "that fired. `pix2pix-hub evaluate` says more of each in the `metrics.json` it writes. "
+        "that fired. `pix2pix-hub evaluate` says more of each in the `metrics.json` it writes."
         + (f"\n\nWithout a value here: {missing}." if missing else "")
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -223,6 +224,10 @@ def test_the_page_says_what_the_runs_say(page_of: Any, tmp_path: Path) -> None:
     assert "Without a value here: fid: net.pth could not be downloaded" in text and "/home" not in text
     commands = text.split("## Exact commands")[1]
     assert "    python benchmarks/results_runs.py --max-steps 1000\n" in commands
+    for run in tmp_path.glob("runs*/ablation-*"):
+        shutil.rmtree(run)
+    results_page.write_page(next(tmp_path.glob("runs*")), tmp_path / "presets.md")
+    assert "Ablation" not in (tmp_path / "presets.md").read_text()
 
 
 def test_an_ablation_marks_what_another_seed_would_hardly_reach(page_of: Any) -> None:
