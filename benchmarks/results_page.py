@@ -80,7 +80,7 @@ def _introduction(results: Sequence[Result]) -> str:
         "# Results\n\nYou want to know which preset to take, what its pictures look like, and what it reaches on known "
         "sets.\n\nTake `default` first. `strong` draws crisper windows, frames and outlines; it takes longer "
         "([training.md](training.md#presets) has by how much) and downloads 5 MB once. `paper` is for comparisons with "
-        "Isola et al. 2017. README says how long a training takes, [training.md]"
+        "Isola et al. 2017, `demo` for two minutes on the embedded set, which is framed alike. README says how long a training takes, [training.md]"
         "(training.md#when-the-pictures-are-not-good-enough) what each loss changes.\n\n"
         f"Made by `benchmarks/results_page.py` from {len(results)} runs on {'; '.join(hardware)} "
         f"({', '.join(versions)}). Every number comes from a run's own files. Several seeds give mean (smallest … "
