@@ -30,7 +30,7 @@ from results_numbers import (  # noqa: E402
     shown,
     values,
 )
-from results_runs import BASE, PRESETS  # noqa: E402
+from results_runs import BASE  # noqa: E402
 
 SECTIONS = {
     "synthetic": "The embedded set: labels → picture",
@@ -58,7 +58,7 @@ def page(results: Sequence[Result]) -> str:
     parts += [
         _section(name, rows)
         for name, rows in found.items()
-        if rows and not (name in ABLATIONS and rows.keys() <= {*PRESETS})
+        if rows and not (name in ABLATIONS and rows.keys() <= {*results_runs.PRESETS})
     ]
     return "\n\n".join([*parts, _commands(results)]) + "\n"
 
