@@ -35,7 +35,8 @@ def picture_pane(handlers: Handlers, picker: gr.HTML, label: str, name: str, **o
             return ""
 
     script = f"(url) => {{ if (url) document.querySelector('#{name} img').src = url; }}"
-    changed = gr.on([pane.upload, picker.change], preview, [pane, picker], shown_instead, **QUIET)
+    options = {"trigger_mode": "always_last", **QUIET}  # a file may come while the choice of a model is being answered
+    changed = gr.on([pane.upload, picker.change], preview, [pane, picker], shown_instead, **options)
     changed.then(None, shown_instead, None, js=script, **QUIET)
     return pane
 

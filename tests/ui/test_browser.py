@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from browsing import inject_axe, serious_faults
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,7 +21,7 @@ from running_app import RunningApp
 from pix2pix_hub.image.read import Decoded, read_image
 from pix2pix_hub.image.write import encode
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
-from pix2pix_hub.ui.handlers import shown
+from pix2pix_hub.ui.handlers import Handlers, shown
 from pix2pix_hub.ui.store import Deadline
 
 PATIENCE = 60_000  # milliseconds: the machine may be busy
@@ -438,6 +439,26 @@ def test_a_tiff_is_shown(page: Page, app: RunningApp, tmp_path: Path) -> None:
     choose_model(page, "demo")  # which has no such range
     enlarged = (values >> 8).repeat(9, axis=0).repeat(9, axis=1)  # which the page does with tiny pictures
     becomes(page, lambda: pixels(pane), enlarged)
+
+
+def test_a_tiff_is_shown_though_the_page_is_still_busy_with_another_model(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the choice of a model asks for is on its way when the file comes."""
+    uploaded, preview = threading.Event(), Handlers.preview
+
+    def held(self: Handlers, picture: Path | None, model: str | None) -> str:
+        if picture is None:
+            uploaded.wait(PATIENCE / 1000)
+        return preview(self, picture, model)
+
+    monkeypatch.setattr(Handlers, "preview", held)
+    Image.new("RGB", (40, 24), "red").save(tmp_path / "red.tif")
+    choose_model(page, "drawing")
+    give(page, "#translate-input", tmp_path / "red.tif")
+    expect(page.locator("#translate-note")).to_contain_text("40x24")
+    uploaded.set()
+    expect(page.locator("#translate-input img")).to_have_attribute("src", re.compile("^data:image/png"))
 
 
 def test_copy_a_pair_and_a_link_that_opens_it(page: Page, app: RunningApp) -> None:
