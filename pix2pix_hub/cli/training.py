@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import logging
 import os
 import shlex
@@ -46,10 +47,23 @@ def train(arguments: list[str]) -> int:
         SystemExit: as `parse_training_config`.
     """
     config = parse_training_config(arguments)
-    from pix2pix_hub.devices import process_state, relaunch_on_cpus, sharing_failures
+    from pix2pix_hub.devices import process_state, relaunch_on_cpus
 
     relaunch_on_cpus()
+    process_state()
+    from torch.distributed import group
+
+    joined_last = group.WORLD  # None for one process
+    status = _train(config, arguments)
+    gc.collect()  # the networks, which hold the group, too
+    del joined_last  # waits for the group's threads, which end the process with SIGABRT if they outlive Python
+    return status
+
+
+def _train(config: TrainingConfig, arguments: list[str]) -> int:
+    """Train, push, and say what to do next. Returns the exit status."""
     from pix2pix_hub.cli.publishing import Publisher
+    from pix2pix_hub.devices import process_state, sharing_failures
 
     first = process_state().is_main_process
     with sharing_failures():

@@ -98,6 +98,24 @@ def test_a_run_on_two_processes_killed_and_resumed_ends_the_same(tmp_path: Path)
     assert same(weights(parts), weights(whole))
 
 
+def test_no_thread_of_the_process_group_outlives_a_command(tmp_path: Path) -> None:
+    """One that lets go of a tensor while Python ends takes the process down with SIGABRT when all is said and done."""
+    script = tmp_path / "threads.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pix2pix_hub.cli import main\n"
+        "status = main(sys.argv[1:])\n"
+        "names = [(task / 'comm').read_text().strip() for task in Path('/proc/self/task').iterdir()]\n"
+        "print('status', status, [name for name in names if 'gloo' in name], flush=True)\n"
+    )
+    evaluating = ("run/model", "synthetic", "--output", "evaluation", "--task", "none")
+    for options in (("train", *TINY, "--output-dir", "run"), ("evaluate", *evaluating)):
+        status, output = finish(*options, cwd=tmp_path, launcher=LAUNCH_TWO, script=script)
+        assert status == 0, output
+        assert output.count("status 0 []") == 2, output
+
+
 # --- two machines
 
 
