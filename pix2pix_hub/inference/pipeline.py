@@ -512,10 +512,8 @@ class Pix2PixPipeline:
         with self._lock:
             self.dtype = self.dtype if dtype is None else choose_dtype(dtype, place, self.preprocessor.target)
             self.device = place
-            # channels last where convolutions are made for it; in float32 on a CPU it gains nothing
-            # (docs/performance.md)
-            plain = place.type == "cpu" and self.dtype == torch.float32
-            self._layout = torch.contiguous_format if plain else torch.channels_last
+            # channels last where convolutions are made for it: on a CPU they are not (docs/performance.md)
+            self._layout = torch.contiguous_format if place.type == "cpu" else torch.channels_last
             self.generator = self.generator.to(place, self.dtype).to(memory_format=self._layout)
             self._compiled = CompiledGenerator(self.generator) if self._compiles else None
             if isinstance(judge := self.__dict__.get("discriminator"), PatchGANDiscriminator):
