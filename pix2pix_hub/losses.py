@@ -160,6 +160,9 @@ class PerceptualLoss(nn.Module):
         network: a name of `PERCEPTUAL_NETWORKS`.
         file: of its weights, `.safetensors` or `.pth` in torchvision's layout; None: torchvision's, downloaded on
             first use (VGG16: 528 MB, SqueezeNet: 5 MB).
+        shift: both images are first rolled by as many pixels, drawn anew at each call from 0 to below this, down and to
+            the right. Of the places of an image, the network's strides give some more weight than others, always the
+            same ones; to a generator that is reason enough to paint a grid.
 
     Raises:
         ValueError: ``layers`` is empty, repeats itself or points outside ``features``; ``network`` is unknown.
@@ -176,6 +179,7 @@ class PerceptualLoss(nn.Module):
         layers: Sequence[int] | None = None,
         network: str = "vgg16",
         file: str | Path | None = None,
+        shift: int = 1,
     ) -> None:
         super().__init__()
         if network not in PERCEPTUAL_NETWORKS:
@@ -184,7 +188,7 @@ class PerceptualLoss(nn.Module):
         layers = chosen.layers if layers is None else layers
         self.features = _frozen_prefix(_imagenet_features(chosen, file) if features is None else features, layers)
         self.layers = frozenset(layers)
-        self.unit_length = chosen.unit_length
+        self.unit_length, self.shift = chosen.unit_length, shift
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.eval()
@@ -201,6 +205,10 @@ class PerceptualLoss(nn.Module):
             ValueError: the shapes differ, or the tensors have neither 3 channels nor 1.
         """
         _check_same_shape(generated, target)
+        for dim in (-2, -1) if self.shift > 1 else ():  # torch.roll would wait for the number drawn on a GPU
+            drawn = torch.randint(self.shift, (), device=generated.device)
+            places = (torch.arange(generated.shape[dim], device=generated.device) - drawn) % generated.shape[dim]
+            generated, target = generated.index_select(dim, places), target.index_select(dim, places)
         with torch.autocast(generated.device.type, enabled=False):
             with torch.no_grad():
                 target_maps = self._feature_maps(target)

@@ -155,6 +155,28 @@ def test_perceptual_loss_agrees_with_its_definition() -> None:
     assert tiny_perceptual()(generated, target).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_perceptual_loss_looks_from_another_place_each_time() -> None:
+    """Of an image under strides of 2, each of the four places in turn."""
+    features = nn.Sequential(nn.Conv2d(3, 4, 1, stride=2))
+    plain, shifted = PerceptualLoss(features, layers=(0,)), PerceptualLoss(features, layers=(0,), shift=2)
+    images = [random_images(0), random_images(1)]
+    expected = {
+        plain(*(image.roll((down, right), (2, 3)) for image in images)).item() for down in (0, 1) for right in (0, 1)
+    }
+    torch.manual_seed(0)
+    assert {shifted(*images).item() for _ in range(100)} == expected
+    assert len(expected) == 4
+    generated = images[0].clone().requires_grad_()
+    for _ in range(100):
+        shifted(generated, images[1]).backward()
+    reached = generated.grad.abs().sum((0, 1))
+    assert min(reached[row::2, column::2].min() for row in (0, 1) for column in (0, 1)) > 0
+    torch.manual_seed(7)
+    first = shifted(*images)
+    torch.manual_seed(7)
+    assert torch.equal(shifted(*images), first), "a resumed run could not end as an uninterrupted one"
+
+
 def test_inplace_activations_do_not_alter_the_maps_compared() -> None:
     convolution = nn.Conv2d(3, 4, 1)
     before_relu = PerceptualLoss(nn.Sequential(convolution), layers=(0,))

@@ -33,6 +33,7 @@ from pix2pix_hub.training.published import Published
 from pix2pix_hub.training.step import CudaGraphs, GANStep, MovingAverage
 from pix2pix_hub.util import UserError
 
+PERCEPTUAL_SHIFT = 8  # pixels: SqueezeNet's and VGG16's strides up to the middle of the network (docs/training.md)
 STEPS_WORTH_COMPILING = 100_000  # on a GPU: an estimated 0.6 ms each, against a minute of compiling
 
 
@@ -166,7 +167,9 @@ def make_loss(config: TrainingConfig, target_channels: int = 3) -> Pix2PixLoss:
                 f"--perceptual-weight {config.perceptual_weight}: the target images have {target_channels} channels, "
                 f"and {config.perceptual_network} knows 1 or 3. Leave it out."
             )
-        perceptual = PerceptualLoss(network=config.perceptual_network, file=config.perceptual_file)
+        perceptual = PerceptualLoss(
+            network=config.perceptual_network, file=config.perceptual_file, shift=PERCEPTUAL_SHIFT
+        )
     return Pix2PixLoss(
         gan_mode=config.gan_loss,
         gan_weight=config.gan_weight,
