@@ -13,7 +13,9 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from pix2pix_hub import losses
+from pix2pix_hub.config import preset_config
 from pix2pix_hub.losses import GAN_MODES, FeatureMatchingLoss, GANLoss, L1Loss, L2Loss, PerceptualLoss, Pix2PixLoss
+from pix2pix_hub.training.setup import make_loss
 from pix2pix_hub.util import UserError
 
 
@@ -223,6 +225,15 @@ def test_squeezenet_compares_unit_vectors_of_its_seven_layers(name: str, tmp_pat
             distances.append((units[0] - units[1]).abs().mean().item())
     found = PerceptualLoss(network="squeezenet", file=tmp_path / name)(*pair)
     assert found.item() == pytest.approx(np.mean(distances), rel=1e-5)
+
+
+def test_a_run_shifts_what_the_perceptual_loss_looks_at(tmp_path: Path) -> None:
+    squeezenet_file(tmp_path / "weights.pth")
+    loss = make_loss(preset_config("strong", perceptual_file=str(tmp_path / "weights.pth"))).reconstruction[
+        "perceptual"
+    ]
+    pair = (random_images(0, (1, 3, 32, 32)), random_images(1, (1, 3, 32, 32)))
+    assert len({loss(*pair).item() for _ in range(20)}) > 1
 
 
 @pytest.mark.parametrize("content", [None, b"no weights", "other"])

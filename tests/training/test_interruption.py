@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torchvision
 from launching import LAUNCH, TINY, finish, send, start, wait_for
 from run_results import entries, same, weights
+from safetensors.torch import save_file
 
 Condition = Callable[[], bool]
 
@@ -41,9 +43,17 @@ def assert_resumed_it_ends_as(uninterrupted: Path, run: Path, *options: str) -> 
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def features(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Options of a perceptual loss, which draws random numbers at each step."""
+    path = tmp_path_factory.mktemp("features") / "squeezenet.safetensors"
+    save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), path)
+    return ("--perceptual-weight", "1", "--perceptual-network", "squeezenet", "--perceptual-file", str(path))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, features: tuple[str, ...]) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    status, output = finish(*TINY, "--output-dir", "run", "--checkpoint-every", "2", cwd=folder)
+    status, output = finish(*TINY, *features, "--output-dir", "run", "--checkpoint-every", "2", cwd=folder)
     assert status == 0, output
     return folder / "run"
 
@@ -64,17 +74,21 @@ MOMENTS: dict[str, Callable[[Path], Condition]] = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_and_resumed_it_ends_the_same(moment: str, tmp_path: Path, uninterrupted: Path) -> None:
+def test_killed_and_resumed_it_ends_the_same(
+    moment: str, tmp_path: Path, uninterrupted: Path, features: tuple[str, ...]
+) -> None:
     run = tmp_path / "run"
-    kill_when(MOMENTS[moment], run)
+    kill_when(MOMENTS[moment], run, *features)
     if moment == "in the middle of an epoch":  # and again
         kill_when(lambda run: lambda: lines(run) >= 14, run, "--resume")
     assert_resumed_it_ends_as(uninterrupted, run)
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path, uninterrupted: Path) -> None:
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, uninterrupted: Path, features: tuple[str, ...]
+) -> None:
     run = tmp_path / "run"
-    kill_when(lambda run: lambda: (run / "checkpoints/checkpoint_8/manifest.json").exists(), run)
+    kill_when(lambda run: lambda: (run / "checkpoints/checkpoint_8/manifest.json").exists(), run, *features)
     path = run / "checkpoints" / "checkpoint_8" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     output = assert_resumed_it_ends_as(uninterrupted, run)
@@ -87,10 +101,10 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path
     [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, LAUNCH)],  # the last to the launcher alone
 )
 def test_a_signal_finishes_the_step_saves_and_exits(
-    number: signal.Signals, launcher: tuple[str, ...], tmp_path: Path, uninterrupted: Path
+    number: signal.Signals, launcher: tuple[str, ...], tmp_path: Path, uninterrupted: Path, features: tuple[str, ...]
 ) -> None:
-    run = tmp_path / "run"
-    process = start(*TINY, "--output-dir", "run", "--checkpoint-every", "2", cwd=tmp_path, launcher=launcher)
+    run, options = tmp_path / "run", (*TINY, *features)
+    process = start(*options, "--output-dir", "run", "--checkpoint-every", "2", cwd=tmp_path, launcher=launcher)
     wait_for(process, lambda: lines(run) >= 3)
     output = send(process, number)
     assert launcher or process.returncode == 128 + number, output
