@@ -50,9 +50,7 @@ def process_state() -> PartialState:
     machine without GPU would each work by themselves. On GPUs the CPUs are joined as well: what processes tell each
     other then goes from memory to memory, and no GPU is waited for.
     """
-    if torch.distributed.is_available():
-        importlib.import_module("torch.distributed.nn")  # its functions keep the group that exists when it is imported
-
+    importlib.import_module("torch.distributed.nn")  # whose functions keep the group that exists when it is imported
     how = {}
     device = None if use_cpu() else torch.accelerator.current_accelerator()
     if device is not None and device.type in ("cuda", "xpu") and "LOCAL_RANK" in os.environ:

@@ -35,8 +35,9 @@ def picture_pane(handlers: Handlers, picker: gr.HTML, label: str, name: str, **o
             return ""
 
     script = f"(url) => {{ if (url) document.querySelector('#{name} img').src = url; }}"
-    options = {"trigger_mode": "always_last", **QUIET}  # a file may come while the choice of a model is being answered
-    changed = gr.on([pane.upload, picker.change], preview, [pane, picker], shown_instead, **options)
+    # always last: a file may come while the choice of a model is still being answered
+    inputs, how = [pane, picker], QUIET | {"trigger_mode": "always_last"}
+    changed = gr.on([pane.upload, picker.change], preview, inputs, shown_instead, **how)
     changed.then(None, shown_instead, None, js=script, **QUIET)
     return pane
 
