@@ -118,6 +118,11 @@ def translate_tab(
             return [value(info) for value in results.values()]
         return translate_picture(path, model, *arguments, **options)
 
+    @functools.wraps(translate_picture)
+    def translate_by_another_model(path: Path | None, *arguments: Any, **options: Any) -> Any:
+        """Without a picture leave what is shown: one may have come, and be translated, in the meantime."""
+        return gr.skip() if path is None else translate_new_picture(path, *arguments, **options)
+
     @answering
     def take_example(model: str, chosen: gr.EventData) -> Any:
         """Put an example's source where a picture is uploaded."""
@@ -149,7 +154,7 @@ def translate_tab(
         half: lambda info: gr.Radio(value=WHOLE, visible=_takes_pairs(info)),
         **results,
     }
-    return followers, (translate_again, inputs, outputs)
+    return followers, (computing(translate_by_another_model, emptied), inputs, outputs)
 
 
 def _first_pair(info: ModelInfo | None) -> tuple[Any, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 import threading
 import zipfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from running_app import RunningApp
 from pix2pix_hub.image.read import Decoded, read_image
 from pix2pix_hub.image.write import encode
 from pix2pix_hub.synthetic import CMP_CLASSES, render_pair
+from pix2pix_hub.ui.guard import Newest
 from pix2pix_hub.ui.handlers import Handlers, shown
 from pix2pix_hub.ui.store import Deadline
 
@@ -331,6 +333,31 @@ def test_the_camera_takes_a_picture(page: Page, app: RunningApp) -> None:
     with app.store.use("edges", Deadline(app.limits)) as pipeline:
         taken = np.asarray(pipeline(Image.fromarray(pixels(place.locator("img")).astype(np.uint8))))
     assert np.abs(pixels(result.last) - np.asarray(shown(Image.fromarray(taken)))).mean() < 1
+
+
+def test_a_picture_that_comes_right_after_another_model_keeps_its_result(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model's choice asked for, when there was no picture, is answered last."""
+    release, begin = threading.Event(), Newest.begin
+
+    def held(self: Newest, session: str | None) -> Callable[[], bool]:
+        caller = sys._getframe(1)
+        if caller.f_code.co_name == "translate_new_picture" and caller.f_locals["path"] is None:
+            release.wait(PATIENCE / 1000)
+        return begin(self, session)
+
+    monkeypatch.setattr(Newest, "begin", held)
+    choose_model(page, "edges")
+    expect(page.locator("#status")).to_contain_text("model edges")
+    page.wait_for_timeout(500)
+    facade(tmp_path / "one.png", 4, (64, 64))
+    give(page, "#translate-input", tmp_path / "one.png")
+    expect(page.locator("#translate-note")).to_contain_text("64x64")
+    release.set()
+    page.wait_for_timeout(1000)
+    expect(page.locator("#translate-note")).to_contain_text("64x64")
+    expect(page.locator("#translate-result img")).to_have_count(2)
 
 
 def test_another_model_is_picked_and_a_damaged_one_says_why(page: Page, tmp_path: Path) -> None:
