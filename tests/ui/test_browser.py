@@ -324,8 +324,10 @@ def test_the_camera_takes_a_picture(page: Page, app: RunningApp) -> None:
     page.context.grant_permissions(["camera"], origin=app.url.rstrip("/"))
     choose_model(page, "edges")
     place, result = page.locator("#translate-input"), page.locator("#translate-result img")
-    for name in ("Capture from camera", "Click to Access Webcam", "capture photo"):
+    for name in ("Capture from camera", "Click to Access Webcam"):
         place.get_by_role("button", name=name).click()
+    page.wait_for_function("document.querySelector('#translate-input video')?.videoWidth > 0")  # Gradio takes no other
+    place.get_by_role("button", name="capture photo").click()
     expect(page.locator("#translate-note")).to_contain_text("pixels")
     expect(result).to_have_count(2)
     red, green, blue = pixels(place.locator("img")).reshape(-1, 3).T
